@@ -1,0 +1,32 @@
+# make demo and make test work from a fresh clone with Python 3.11+ and make; everything goes into .venv.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test quick check bench clean
+
+demo: $(READY)
+	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(READY)
+	$(BIN)/pytest -n 2
+
+quick: $(READY)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.decoder_step
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,5 @@
+"""``python -m splitveil`` is the command line."""
+
+from splitveil.cli import main
+
+main()

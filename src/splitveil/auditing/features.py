@@ -1,0 +1,79 @@
+"""One forward pass over the images gives the task accuracy and the features of every cut."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitveil.auditing.subject import Subject
+from splitveil.data import Dataset
+from splitveil.data.parts import Parts
+from splitveil.progress import Show, task
+from splitveil.seeds import derive
+
+BATCH = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Clean features of the private and the auxiliary images by cut name, and accuracies by configuration label."""
+
+    private: dict[str, Tensor]
+    aux: dict[str, Tensor]
+    accuracies: dict[str, float]
+
+
+def collect(subject: Subject, data: Dataset, parts: Parts, seed: int) -> Collected:
+    """Run the subject once over the test images and over the auxiliary images that are not among them.
+
+    Accuracy is over all test images and of every configuration, a defence's own draws included.
+    """
+    private, own = len(parts.private_index), len(parts.test_aux_index)
+    keep = np.concatenate([parts.private_index, parts.test_aux_index])
+    others = parts.aux.x[own:]
+    right = dict.fromkeys((c.label for c in subject.configurations), 0)
+    labels = torch.from_numpy(data.test.y)
+
+    def count(first: int, logits: Tensor, zs: dict[str, Tensor]) -> None:
+        for c in subject.configurations:
+            answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
+            right[c.label] += int((answers.argmax(1) == labels[first : first + len(answers)]).sum())
+
+    torch.manual_seed(derive(seed, "accuracy"))
+    with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
+        test = _features(subject, data.test.x, keep, count, show, 0)
+        extra = _features(subject, others, np.arange(len(others)), None, show, len(data.test))
+    return Collected(
+        {name: z[:private] for name, z in test.items()},
+        {name: torch.cat([z[private:], extra[name]]) for name, z in test.items()},
+        {label: n / len(data.test) for label, n in right.items()},
+    )
+
+
+def _features(
+    subject: Subject,
+    images: "np.ndarray[Any, np.dtype[np.uint8]]",
+    keep: "np.ndarray[Any, Any]",
+    each: Callable[[int, Tensor, dict[str, Tensor]], None] | None,
+    show: Show,
+    done: int,
+) -> dict[str, Tensor]:
+    """Features of the images at `keep`, in that order, by cut; `each` sees every batch."""
+    out = {c.name: torch.empty(len(keep), *c.shape) for c in subject.cuts}
+    place = np.full(len(images), -1)
+    place[keep] = np.arange(len(keep))
+    for first in range(0, len(images), BATCH):
+        x = torch.from_numpy(images[first : first + BATCH]).float() / 255
+        logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))
+        zs = dict(zip(out, features, strict=True))
+        if each is not None:
+            each(first, logits, zs)
+        target = torch.from_numpy(place[first : first + BATCH])
+        kept = target >= 0
+        for name, z in zs.items():
+            out[name][target[kept]] = z[kept]
+        show(done + first + len(x))
+    return {k: z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for k, z in out.items()}

@@ -1,0 +1,104 @@
+"""What is audited: a traced model at some cuts, or one protected split beside its undefended self."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from splitveil.attacks.base import frozen
+from splitveil.codecs import CODECS
+from splitveil.cut import Cut, Split, Traced
+from splitveil.defenses.base import Protected
+from splitveil.defenses.none import Undefended
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One cut with one defence and one codec: what the rows of a table belong to."""
+
+    cut: Cut
+    protected: Protected
+
+    @property
+    def split(self) -> Split:
+        """The halves without their defence."""
+        return self.protected.split
+
+    @property
+    def defense(self) -> str:
+        """The defence as the registry reads it."""
+        return repr(self.protected.defense)
+
+    @property
+    def codec(self) -> str:
+        """The codec as the registry reads it."""
+        return repr(self.protected.codec)
+
+    @property
+    def plain(self) -> bool:
+        """Nothing between the halves: the answers are the whole model's."""
+        return self.defense == "none" and self.codec == "raw"
+
+    @property
+    def label(self) -> str:
+        """``layer1 | none | raw``."""
+        return f"{self.cut.name} | {self.defense} | {self.codec}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Everything to audit in one go, and how the card names it.
+
+    Attributes:
+        model: name for the card.
+        weights: description for the card.
+        tap: image -> (logits, features at each distinct cut), one forward pass.
+        cuts: the distinct cuts, in the order of the tap.
+        configurations: undefended ones before defended ones at each cut.
+        bundle: folder name where it came from a bundle.
+    """
+
+    model: str
+    weights: str
+    tap: nn.Module
+    cuts: tuple[Cut, ...]
+    configurations: tuple[Configuration, ...]
+    bundle: str = ""
+
+    @classmethod
+    def of_model(cls, traced: Traced, at: Sequence[str], *, model: str, weights: str) -> "Subject":
+        """A trained model, undefended, at each cut named in `at`, shallowest first."""
+        splits = sorted((traced.split(name) for name in at), key=lambda s: s.cut.index)
+        unique = {s.cut.name: s for s in splits}
+        cuts = tuple(s.cut for s in unique.values())
+        configurations = tuple(Configuration(s.cut, undefended(s)) for s in unique.values())
+        return cls(model, weights, frozen(traced.tap(list(unique))), cuts, configurations)
+
+    @classmethod
+    def of_split(cls, protected: Protected, *, model: str, weights: str, bundle: str = "") -> "Subject":
+        """A protected split, and the same halves without defence and codec."""
+        bare, cut = Configuration(protected.split.cut, undefended(protected.split)), protected.split.cut
+        own = Configuration(cut, protected.eval())
+        frozen(protected)
+        both = (bare,) if own.plain else (bare, own)
+        return cls(model, weights, Halfway(protected.split), (cut,), both, bundle)
+
+
+class Halfway(nn.Module):
+    """A split that shows its features: image -> (logits, (features,))."""
+
+    def __init__(self, split: Split) -> None:
+        super().__init__()
+        self.split = split
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x: (N, C, H, W) -> (logits (N, K), (z (N, *cut),))."""
+        z = self.split.edge(x)
+        return self.split.cloud(z), (z,)
+
+
+def undefended(split: Split) -> Protected:
+    """The split with nothing between its halves."""
+    protected = Protected(split, Undefended(), CODECS.build("raw"))
+    frozen(protected)
+    return protected

@@ -1,0 +1,156 @@
+"""``splitveil demo``: the whole way on real handwritten digits, offline, in three minutes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from splitveil.bundle import Bundle
+    from splitveil.data import Dataset
+    from splitveil.records import Card
+
+MODEL, DATA, EARLY, LATE = "small", "digits", "relu1", "relu3"
+DEFENSE, CODEC = "noise:sigma=1.0", "uniform:bits=8"
+PRIVATE, ASKED = 200, 100
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="folder for everything that the demo makes")] = Path("splitveil-demo"),
+) -> None:
+    """Train a small net, list its cuts, audit an early and a late one without and with a defence, serve, query."""
+    import time
+
+    import torch
+
+    from splitveil.auditing import Subject, audit
+    from splitveil.bundle import with_card
+    from splitveil.cli.console import showing_progress
+    from splitveil.codecs import CODECS
+    from splitveil.cut import trace
+    from splitveil.data import load_data
+    from splitveil.defenses import DEFENSES
+    from splitveil.errors import InputError
+    from splitveil.export import save
+    from splitveil.models.loader import load_model, save_weights
+    from splitveil.protection import accuracy_of, protect
+    from splitveil.report import render, samples_picture
+
+    begun = time.perf_counter()
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    data = load_data(DATA)
+    example = torch.zeros(2, *data.shape)
+    model = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=None).model
+    with showing_progress():
+        _say(f"1. train {MODEL!r} on {len(data.train):,} real handwritten digits")
+        halves, _ = protect(
+            trace(model, example).split(EARLY), DEFENSES.build("none"), CODECS.build("raw"), data, epochs=15
+        )
+        model.load_state_dict(halves.split.edge.state_dict() | halves.split.cloud.state_dict())
+        save_weights(model, out / "model.safetensors")
+        _say(f"   {accuracy_of(halves, data):.1%} of {len(data.test):,} test images right")
+        traced = trace(model, example)
+        _say(f"2. its legal cuts: {', '.join(c.name for c in traced.cuts())}")
+        _say(f"3. attack the features at {EARLY} and {LATE}, undefended")
+        weights = str(load_model(MODEL, shape=data.shape, classes=None, weights=out / "model.safetensors").weights)
+        bare = Subject.of_model(traced, [EARLY, LATE], model=MODEL, weights=weights)
+        audits = [out / "audit-undefended"]
+        cards = [audit(bare, data, suite="smoke", n=PRIVATE, out=audits[0]).card]
+        for at in (EARLY, LATE):
+            _say(f"4. defend {at} with {DEFENSE} and {CODEC}, train on, write the bundle, attack it")
+            protected, _ = protect(
+                traced.split(at), DEFENSES.build(DEFENSE), CODECS.build(CODEC), data, epochs=10, lr=1e-3
+            )
+            bundle = save(
+                protected, out / f"bundle-{at}", name=f"digits-{at}", model_spec=MODEL, image_shape=data.shape,
+                classes=data.classes, task_accuracy=accuracy_of(protected, data),
+            )  # fmt: skip
+            subject = Subject.of_split(
+                protected, model=MODEL, weights=f"bundle {bundle.manifest.contract[:12]}", bundle=bundle.manifest.name
+            )
+            audits.append(out / f"audit-{at}")
+            cards.append(audit(subject, data, suite="smoke", n=PRIVATE, out=audits[-1]).card)
+            bundle = with_card(bundle, cards[-1])
+        for folder in audits:
+            samples_picture(folder, folder / "samples.png")
+        page = render(audits, out / "report.html")
+    _say(f"5. serve {bundle.folder} on loopback and ask it {ASKED} test images, with no torch on either side")
+    _say(f"   {_serve_and_ask(bundle, data)}")
+    _show(cards)
+    _say(f"report: {page}   ({time.perf_counter() - begun:.0f} s)")
+
+
+def _say(line: str) -> None:
+    from splitveil.cli.console import out
+
+    out.print(line, highlight=False, soft_wrap=True)
+
+
+def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
+    """Start the cloud half as its own process, send features from the edge half, compare with the local halves."""
+    import subprocess
+    import sys
+    import time
+
+    import numpy as np
+
+    from splitveil.errors import LinkError
+    from splitveil.serving import Edge
+    from splitveil.serving.engine import load_cloud
+
+    x, y = data.test.x[:ASKED], data.test.y[:ASKED]
+    command = [sys.executable, "-m", "splitveil", "serve", str(bundle.folder), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline() if server.stdout else ""
+        if not line:
+            raise LinkError("the server did not start; run splitveil serve by hand to see why.")
+        with Edge(bundle, line.rsplit(" ", 1)[-1].strip()) as edge:
+            codes = edge.features(x)
+            start = time.perf_counter()
+            logits = edge.send(codes)
+            spent = time.perf_counter() - start
+            local = load_cloud(bundle).run({bundle.manifest.features.name: codes})
+            return (
+                f"{np.mean(logits.argmax(1) == y):.0%} right, {edge.bytes_per_image} bytes and "
+                f"{1e3 * spent / len(x):.2f} ms an image, largest difference to the local model {np.abs(logits - local).max():.1e}"
+            )
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _show(cards: "list[Card]") -> None:
+    """One line for each configuration, each once: what the best guess without features gets, and what attacks get."""
+    from splitveil.cli.console import show_table
+
+    rows, seen = [], set[tuple[str, str, str]]()
+    for card in cards:
+        for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
+            if key in seen:
+                continue
+            seen.add(key)
+            by = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == key}
+            floor, worst = (
+                max((by[a] for a in ("mean", "class_mean", "nearest")), key=lambda r: r.ssim),
+                by["worst_case:ssim"],
+            )
+            accuracy = card.accuracies[" | ".join(key)]
+            cells = [f"{by[a].psnr:.1f} / {by[a].ssim:.2f}" for a in ("decoder", "mle")]
+            rows.append(
+                [
+                    *key,
+                    f"{accuracy:.1%}",
+                    f"{floor.psnr:.1f} / {floor.ssim:.2f}",
+                    *cells,
+                    f"{worst.psnr:.1f} / {worst.ssim:.2f}",
+                ]
+            )
+    show_table(
+        "what the cloud recovers: PSNR dB / SSIM",
+        ["cut", "defense", "codec", "accuracy", "best floor", "decoder", "mle", "worst case"],
+        rows,
+        left=3,
+    )

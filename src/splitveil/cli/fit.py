@@ -1,0 +1,76 @@
+"""``splitveil fit``: train a protected split and write it as a bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
+    data: Annotated[str, typer.Option(help="digits, npz:PATH, folder:PATH, mnist, fashion-mnist, cifar10, cifar100")],
+    at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
+    out: Annotated[Path, typer.Option(help="folder of the bundle")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
+    defense: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list defenses")] = "none",
+    codec: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list codecs")] = "uniform:bits=8",
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="0 keeps the weights; default 10 without --weights, else 0")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
+    seed: Annotated[int, typer.Option(help="of initialisation, shuffling and noise")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Train a split with its defence on the training part, measure it on the test part, and write the bundle."""
+    import shutil
+
+    import torch
+
+    from splitveil.cli.console import err, showing_progress
+    from splitveil.cli.console import out as screen
+    from splitveil.codecs import CODECS
+    from splitveil.cut import split
+    from splitveil.data import load_data
+    from splitveil.defenses import DEFENSES
+    from splitveil.errors import InputError
+    from splitveil.export import save
+    from splitveil.models.loader import load_model
+    from splitveil.protection import accuracy_of, protect
+    from splitveil.records import dumps
+
+    chosen, wire = DEFENSES.build(defense), CODECS.build(codec)
+    images = load_data(data)
+    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    halves = split(loaded.model, at, torch.zeros(2, *images.shape))
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists() and not resume:
+        raise InputError(f"a killed run left {partial}; go on with --resume or delete it.")
+    epochs = epochs if epochs is not None else 0 if weights else 10
+    lr = lr if lr is not None else 5e-4 if weights else 2e-3
+    if weights is None and not epochs:
+        err.print("warning: neither --weights nor training: the bundle answers at random", style="yellow")
+    with showing_progress():
+        protected, history = protect(
+            halves, chosen, wire, images, epochs=epochs, lr=lr, seed=seed,
+            checkpoint=partial / "checkpoint.safetensors" if epochs else None, resume=resume,
+        )  # fmt: skip
+        accuracy = accuracy_of(protected, images, seed)
+        bundle = save(
+            protected, out, name=out.name, model_spec=model, image_shape=images.shape, classes=images.classes,
+            task_accuracy=accuracy,
+        )  # fmt: skip
+    shutil.rmtree(partial, ignore_errors=True)
+    manifest = bundle.manifest
+    if as_json:
+        record = {
+            "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
+            "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
+            "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
+        }  # fmt: skip
+        print(dumps(record))
+    else:
+        screen.print(
+            f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "
+            f"{accuracy:.2%} of {len(images.test):,} test images right"
+        )

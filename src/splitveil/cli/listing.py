@@ -1,0 +1,45 @@
+"""``splitveil list``: what there is to choose from."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+Kind = Literal["attacks", "defenses", "metrics", "models", "data", "codecs", "suites"]
+
+
+def run(
+    kind: Annotated[Kind, typer.Argument(help="what to list")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Names that the other commands take, each with one line on what it is."""
+    from splitveil.attacks import ATTACKS
+    from splitveil.cli.console import show_table
+    from splitveil.codecs import CODECS
+    from splitveil.data import DATA
+    from splitveil.defenses import DEFENSES
+    from splitveil.metrics import METRICS
+    from splitveil.models import MODELS
+    from splitveil.records import dumps
+    from splitveil.registry import Registry
+
+    tables: dict[str, Registry[Any]] = {
+        "attacks": ATTACKS,
+        "defenses": DEFENSES,
+        "metrics": METRICS,
+        "models": MODELS,
+        "data": DATA,
+        "codecs": CODECS,
+    }
+    if kind == "suites":
+        from splitveil.auditing.suites import SUITES
+
+        rows = [
+            (s.name, f"{s.label}: {s.about}; {', '.join(s.attacks)}; at most {s.max_aux:,} aux images")
+            for s in SUITES.values()
+        ]
+    else:
+        rows = tables[kind].describe()
+    if as_json:
+        print(dumps(dict(rows)))
+    else:
+        show_table("", ["name", ""], rows, left=2)

@@ -1,0 +1,67 @@
+"""Parts of a graph as modules of their own."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any, cast
+
+from torch import Tensor, fx, nn
+
+from splitveil.cut.literals import OWN
+from splitveil.records import Cut
+
+
+class Half(fx.GraphModule):
+    """A part of a model under the model's own weight names; what the model does not save, neither does the part."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, name: str, saved: frozenset[str]) -> None:
+        super().__init__(root, graph, name)
+        self._save_only(saved)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Half":
+        out = cast(Half, super().__deepcopy__(memo))
+        out._save_only(self._saved)
+        return out
+
+    def _save_only(self, saved: frozenset[str]) -> None:
+        self._saved = saved
+        for path, module in self.named_modules():
+            prefix = f"{path}." if path else ""
+            module._non_persistent_buffers_set.update(
+                name for name, _ in module.named_buffers(recurse=False) if prefix + name not in saved
+            )
+
+
+class Split(nn.Module):
+    """Two halves and the cut between them: ``split(x) == cloud(edge(x))``. x: (N, C, H, W), z: (N, *cut)."""
+
+    def __init__(self, edge: nn.Module, cloud: nn.Module, cut: Cut) -> None:
+        super().__init__()
+        self.edge, self.cloud, self.cut = edge, cloud, cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.cloud(self.edge(x))
+        return out
+
+
+def needed(outputs: Iterable[fx.Node], source: fx.Node) -> set[fx.Node]:
+    """All nodes that `outputs` are computed from, `source` being given."""
+    found, waiting = {source}, list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend([] if OWN in node.meta else node.all_input_nodes)
+    return found
+
+
+def piece(module: fx.GraphModule, source: fx.Node, result: Any, name: str, saved: frozenset[str]) -> Half:
+    """A deep copy of what leads from `source` to `result` (nodes, nested in tuples)."""
+    outputs: list[fx.Node] = []
+    fx.map_arg(result, outputs.append)
+    inside, graph, memo = needed(outputs, source), fx.Graph(), dict[fx.Node, fx.Node]()
+    memo[source] = graph.placeholder("z" if source.op != "placeholder" else "x")
+    for node in module.graph.nodes:
+        if node in inside and node is not source:
+            memo[node] = graph.node_copy(node, memo.__getitem__ if OWN not in node.meta else lambda _: memo[source])
+    graph.output(fx.map_arg(result, memo.__getitem__))
+    return copy.deepcopy(Half(module, graph, name, saved))

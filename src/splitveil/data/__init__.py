@@ -1,0 +1,59 @@
+"""Image sets in uint8, each with a training and a test part. Importing this does not import torch."""
+
+from dataclasses import replace
+
+from splitveil.data.base import Dataset, Images
+from splitveil.data.pixels import fitted
+from splitveil.data.sampling import stratified
+from splitveil.data.spec import DataSpec
+from splitveil.errors import DataError, UnknownNameError
+from splitveil.registry import Registry
+
+__all__ = ["DATA", "Dataset", "Images", "load_data"]
+
+DATA: "Registry[Dataset]" = Registry(
+    "data",
+    {
+        "digits": "splitveil.data.digits:sklearn_digits",
+        "npz": "splitveil.data.npz:archive",
+        "folder": "splitveil.data.folder:pictures",
+        "mnist": "splitveil.data.torchsets:mnist",
+        "fashion-mnist": "splitveil.data.torchsets:fashion_mnist",
+        "cifar10": "splitveil.data.torchsets:cifar10",
+        "cifar100": "splitveil.data.torchsets:cifar100",
+    },
+)
+"""Functions that take a `DataSpec`; ``n``, ``size`` and ``channels`` are applied afterwards to what they return."""
+
+SUBSET_SEED = 0
+
+
+def load_data(spec: str, *, download: bool = False) -> Dataset:
+    """Load ``NAME[:PATH][?key=value&key=value]``.
+
+    Keys: ``size=32`` makes every image a square of that many pixels (shorter side, centre crop, antialiased),
+    ``n=1000`` keeps that many training images with every class in its share, ``channels=1`` or ``3`` converts,
+    ``download=true`` and ``root=DIR`` (``~/.cache/splitveil``) are for torchvision's sets.
+
+    Raises:
+        UnknownNameError: no such source.
+        DataError: missing, unreadable or wrongly shaped data, or an unknown key.
+    """
+    asked = DataSpec.parse(spec)
+    asked = replace(asked, download=asked.download or download)
+    try:
+        source = DATA.get(asked.name)
+    except UnknownNameError as error:
+        hint = f" For a file write npz:{asked.name}." if asked.name.endswith(".npz") else ""
+        raise UnknownNameError(f"{error}{hint}") from None
+    data = source(asked)
+    train = data.train
+    if asked.n is not None:
+        if asked.n > len(train):
+            raise DataError(f"{asked.name} has {len(train):,} training images, got n={asked.n}; lower n.")
+        train = train.take(stratified(train.y, asked.n, SUBSET_SEED))
+    return Dataset(data.name, _converted(train, asked), _converted(data.test, asked), data.classes)
+
+
+def _converted(images: Images, asked: DataSpec) -> Images:
+    return Images(fitted(images.x, asked.channels or images.x.shape[1], asked.size), images.y)

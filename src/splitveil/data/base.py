@@ -1,0 +1,73 @@
+"""Labelled images as arrays. Nothing here or beside it imports torch before it has to."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from splitveil.errors import DataError
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """x: (N, C, H, W) uint8, y: (N,) int64."""
+
+    x: Array
+    y: Array
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Array) -> "Images":
+        """The images at these positions (m,), in that order."""
+        return Images(self.x[index], self.y[index])
+
+    def problems(self, part: str, classes: int) -> list[str]:
+        """Everything that makes these images, called `part`, unusable with so many classes."""
+        wrong = []
+        if self.x.dtype != np.uint8:
+            wrong.append(f"{part} images are {self.x.dtype}, expected uint8")
+        if self.x.ndim != 4:
+            wrong.append(f"{part} images have shape {self.x.shape}, expected (N, C, H, W)")
+        elif self.x.shape[1] not in CHANNELS:
+            wrong.append(f"{part} images have {self.x.shape[1]} channels, expected 1 or 3")
+        if self.x.size == 0:
+            wrong.append(f"{part} holds no images")
+        if self.y.dtype != np.int64 or self.y.ndim != 1:
+            wrong.append(f"{part} labels are {self.y.dtype} {self.y.shape}, expected int64 (N,)")
+        elif len(self.x) != len(self.y):
+            wrong.append(f"{part} has {len(self.x)} images but {len(self.y)} labels")
+        elif len(self.y) and not (self.y.min() >= 0 and self.y.max() < classes):
+            wrong.append(f"{part} labels run from {self.y.min()} to {self.y.max()}, expected 0 to {classes - 1}")
+        return wrong
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A training and a test part with the same shape of image and the same classes.
+
+    Raises:
+        DataError: naming everything that is wrong.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        wrong = self.train.problems("train", len(self.classes)) + self.test.problems("test", len(self.classes))
+        if self.train.x.shape[1:] != self.test.x.shape[1:]:
+            wrong.append(f"train images are {self.train.x.shape[1:]}, test images {self.test.x.shape[1:]}")
+        if wrong:
+            raise DataError(f"{self.name} cannot be used: {'; '.join(wrong)}; mend the data.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.x.shape[1:]
+        return channels, height, width

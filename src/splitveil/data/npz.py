@@ -1,0 +1,94 @@
+"""NumPy archives with the keys that Keras uses: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from splitveil.data.base import CHANNELS, Array, Dataset, Images
+from splitveil.data.sampling import split_images
+from splitveil.data.spec import DataSpec
+from splitveil.errors import DataError
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def archive(spec: DataSpec) -> Dataset:
+    """A NumPy archive with x_train, y_train and, unless a fifth is to be split off, x_test, y_test.
+
+    Images are uint8 or floats in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); labels (N,) or (N, 1). An array of
+    strings called ``classes`` names the classes.
+
+    Raises:
+        DataError: missing, unreadable, or not such an archive; nothing in it is ever run.
+    """
+    arrays = _read(spec.need_path())
+    train = Images(_pixels(arrays["x_train"], "x_train"), _labels(arrays["y_train"], "y_train"))
+    if "x_test" in arrays:
+        test = Images(_pixels(arrays["x_test"], "x_test"), _labels(arrays["y_test"], "y_test"))
+    else:
+        train, test = split_images(train, str(spec))
+    return Dataset(str(spec), train, test, _class_names(arrays.get("classes"), train, test))
+
+
+def _read(path: Path) -> Mapping[str, Array]:
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise DataError(f"{path} holds a single array; save an archive with numpy.savez and {', '.join(KEYS)}.")
+            _check_keys(path, found.files)
+            return {key: found[key] for key in found.files if key in (*KEYS, "classes")}
+    except FileNotFoundError:
+        raise DataError(f"cannot read {path}: no such file; check the path.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a whole NumPy archive of plain arrays ({error}); write it anew.") from None
+
+
+def _check_keys(path: Path, held: Sequence[str]) -> None:
+    wanted = KEYS if {"x_test", "y_test"} & set(held) else KEYS[:2]
+    absent = [key for key in wanted if key not in held]
+    if absent:
+        raise DataError(
+            f"{path} has no {' and no '.join(absent)}, it holds {', '.join(held) or 'nothing'}; "
+            f"name the arrays {', '.join(KEYS)}."
+        )
+
+
+def _pixels(x: Array, key: str) -> Array:
+    """(N, C, H, W) uint8."""
+    if x.dtype.kind == "f":
+        if not (x.size and x.min() >= 0 and x.max() <= 1):
+            low, high = (x.min(), x.max()) if x.size else ("nothing", "nothing")
+            raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got floats {low} to {high}; rescale them.")
+        x = np.round(x * 255).astype(np.uint8)
+    elif x.dtype != np.uint8:
+        raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got {x.dtype}; convert it with astype('uint8').")
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim != 4:
+        raise DataError(f"expected (N, H, W), (N, H, W, C) or (N, C, H, W) in {key}, got {x.shape}; reshape it.")
+    first, last = x.shape[1] in CHANNELS, x.shape[3] in CHANNELS
+    if first and last:
+        raise DataError(f"cannot tell channels from pixels in {key} {x.shape}; save it as uint8 with a wider image.")
+    if not first and not last:
+        raise DataError(f"expected 1 or 3 channels second or last in {key}, got {x.shape}; drop or add channels.")
+    return x if first else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def _labels(y: Array, key: str) -> Array:
+    """(N,) int64."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        hint = "take its argmax over axis 1" if y.ndim == 2 else "save class numbers from 0"
+        raise DataError(f"expected whole numbers (N,) or (N, 1) in {key}, got {y.dtype} {y.shape}; {hint}.")
+    return y.astype(np.int64)
+
+
+def _class_names(names: Array | None, train: Images, test: Images) -> tuple[str, ...]:
+    if names is not None and names.ndim == 1 and names.dtype.kind in "US":
+        return tuple(str(name) for name in names.astype(str))
+    highest = max((int(part.y.max()) for part in (train, test) if len(part.y)), default=-1)
+    return tuple(str(i) for i in range(highest + 1))

@@ -1,0 +1,54 @@
+"""Which images go where: seeded, and with every class in its share."""
+
+import numpy as np
+
+from splitveil.data.base import Array, Images
+from splitveil.errors import DataError
+
+TEST_SHARE = 0.2
+SPLIT_SEED = 0
+"""Sets without a test part are always split alike, whatever seed an experiment has."""
+
+
+def stratified(y: Array, n: int, seed: int) -> Array:
+    """Ascending positions of `n` of the labels y: (N,), each class within one of its share.
+
+    Every member of a class gets a random place in that class, from 0 to 1; the `n` lowest places win.
+    """
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        place[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
+    return np.sort(np.argsort(place, kind="stable")[:n])
+
+
+def without(index: Array, total: int) -> Array:
+    """Ascending positions below `total` that are not in `index`."""
+    keep = np.ones(total, dtype=bool)
+    keep[index] = False
+    return np.flatnonzero(keep)
+
+
+def split_off_test(y: Array, name: str, n: int | None = None) -> tuple[Array, Array]:
+    """Positions of training and test images, the latter `n` or a fifth of all.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    if len(y) < 2:
+        raise DataError(f"expected at least two images in {name} to split off a test part, got {len(y)}; add images.")
+    test = stratified(y, n or max(1, round(TEST_SHARE * len(y))), SPLIT_SEED)
+    return without(test, len(y)), test
+
+
+def split_images(images: Images, name: str, n: int | None = None) -> tuple[Images, Images]:
+    """A training and a test part of a set that has none.
+
+    Raises:
+        DataError: fewer than two images, or not one label an image.
+    """
+    if len(images.x) != len(images.y):
+        raise DataError(f"{name} has {len(images.x)} images but {len(images.y)} labels; give one label an image.")
+    train, test = split_off_test(images.y, name, n)
+    return images.take(train), images.take(test)

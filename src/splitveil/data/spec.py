@@ -1,0 +1,101 @@
+"""A data set as written on the command line: ``NAME[:PATH][?key=value&key=value]``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitveil.errors import DataError
+from splitveil.registry import nearest
+
+CACHE = Path("~/.cache/splitveil")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """What was asked for; every source gets one."""
+
+    name: str
+    path: Path | None = None
+    size: int | None = None
+    """Pixels; all images become squares of that size."""
+    n: int | None = None
+    """Training images to keep, every class in its share."""
+    channels: int | None = None
+    """1 or 3."""
+    download: bool = False
+    root: Path = CACHE
+    """Where downloaded sets are kept."""
+
+    @classmethod
+    def parse(cls, text: str) -> "DataSpec":
+        """Read `text`.
+
+        Raises:
+            DataError: an unknown key, the message gives the nearest; or a value that this key cannot have.
+        """
+        where, _, query = text.partition("?")
+        name, _, path = where.partition(":")
+        options: dict[str, object] = {}
+        for item in filter(None, query.split("&")):
+            key, eq, value = item.partition("=")
+            if not eq:
+                raise DataError(f"expected key=value after the ? of {text!r}, got {item!r}; write ?size=32.")
+            if key not in KEYS:
+                raise DataError(
+                    f"data sets have no option {key!r}.{nearest(key, KEYS)} Options: {', '.join(KEYS)}; "
+                    "write for example ?size=32&n=1000."
+                )
+            options[key] = KEYS[key](key, value)
+        return cls(name, Path(path) if path else None, **options)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """The name with what changes the images; of the path only its last part."""
+        asked = {"size": self.size, "n": self.n, "channels": self.channels}
+        query = "&".join(f"{key}={value}" for key, value in asked.items() if value is not None)
+        return self.name + (f":{self.path.name or self.path}" if self.path else "") + (f"?{query}" if query else "")
+
+    def need_path(self) -> Path:
+        """The path.
+
+        Raises:
+            DataError: none was given.
+        """
+        if self.path is None:
+            raise DataError(f"data set {self.name!r} needs a path; write {self.name}:PATH.")
+        return self.path.expanduser()
+
+    def refuse_path(self) -> None:
+        """For sets that lie in one place.
+
+        Raises:
+            DataError: a path was given.
+        """
+        if self.path is not None:
+            raise DataError(f"data set {self.name!r} takes no path, got {self.path}; write {self.name} alone.")
+
+
+def _positive(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise DataError(f"expected a positive whole number for {key}, got {value!r}; write for example {key}=32.")
+    return int(value)
+
+
+def _channels(key: str, value: str) -> int:
+    if value not in ("1", "3"):
+        raise DataError(f"expected 1 or 3 for {key}, got {value!r}; write {key}=1 for grey, {key}=3 for colour.")
+    return int(value)
+
+
+def _switch(key: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise DataError(f"expected true or false for {key}, got {value!r}; write {key}=true.")
+    return value.lower() == "true"
+
+
+KEYS: Mapping[str, Callable[[str, str], object]] = {
+    "size": _positive,
+    "n": _positive,
+    "channels": _channels,
+    "download": _switch,
+    "root": lambda _, value: Path(value),
+}

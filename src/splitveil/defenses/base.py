@@ -1,0 +1,98 @@
+"""What every defence may do, and the split that it protects."""
+
+from typing import ClassVar, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from splitveil.codecs import Codec
+from splitveil.cut import Split
+
+
+class Batch(NamedTuple):
+    """One training step as a penalty sees it. x: (N, C, H, W) in [0, 1], y: (N,), z: (N, *cut), logits: (N, K)."""
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    logits: Tensor
+
+
+class Defense(nn.Module):
+    """Everything that one paper does; subclasses override what they need.
+
+    Hyperparameters are keyword-only and ``repr()`` is the registry's spec. Noise is never drawn inside `apply`: it is
+    an input, so that the exported edge half takes it as one and every request draws its own.
+    """
+
+    name: ClassVar[str]
+    stochastic: ClassVar[bool] = False
+    """Noise is drawn afresh for every request."""
+
+    def install(self, split: Split) -> Split:
+        """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""
+        return split
+
+    def calibrate(self, z: Tensor) -> None:
+        """Fix scales from features of training images, before training. z: (M, *cut). Default: nothing."""
+
+    def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
+        """What leaves the device. z: (N, *cut); noise: standard normal, as z; None for a deterministic defence."""
+        return z
+
+    def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
+        """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
+        if self.stochastic and noise is None:
+            noise = torch.randn_like(z)
+        return self.apply_noise(z, noise)
+
+    def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Scalar; cross-entropy unless the paper says otherwise."""
+        return F.cross_entropy(logits, y)
+
+    def penalty(self, batch: Batch) -> Tensor:
+        """Scalar, joined to the task loss. Default: 0."""
+        return batch.z.new_zeros(())
+
+    def adversary(self) -> nn.Module | None:
+        """A co-trained reconstruction net, where the paper has one."""
+        return None
+
+    def finish(self, split: Split) -> Split:
+        """After training: physical pruning, freezing. Default: unchanged."""
+        return split
+
+    def options(self) -> dict[str, float | int | str | bool]:
+        """Hyperparameters as the registry reads them."""
+        return {}
+
+    @final
+    def __repr__(self) -> str:
+        options = ",".join(f"{k}={v}" for k, v in self.options().items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+class Protected(nn.Module):
+    """A split with its defence and codec: what is trained, audited and bundled.
+
+    ``forward`` is what the deployed system answers; calling it with labels as well gives the training loss.
+    """
+
+    def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
+        super().__init__()
+        self.split, self.defense, self.codec = split, defense, codec
+
+    def observe(self, z: Tensor) -> Tensor:
+        """What an adversary reads when the edge half computed z: (N, *cut) -> (N, *cut). Fresh noise each call."""
+        seen: Tensor = self.codec.decode(self.codec.encode(self.defense(z)))
+        return seen
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """x: (N, C, H, W) in [0, 1] -> logits (N, K), or the scalar training loss where y: (N,) is given."""
+        if y is None:
+            logits: Tensor = self.split.cloud(self.observe(self.split.edge(x)))
+            return logits
+        z = self.defense(self.split.edge(x))
+        logits = self.split.cloud(z)
+        return self.defense.task_loss(logits, y) + self.defense.penalty(Batch(x, y, z, logits))

@@ -1,0 +1,34 @@
+"""What every metric declares, and how per-image values become the numbers of a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TAIL = 0.05
+"""Share of images in the worst tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A pure function of input and guess, per image.
+
+    Attributes:
+        name: as in rows.
+        unit: printed with it.
+        higher_leaks: whether a larger value means that more leaked.
+        fn: x: (N, C, H, W) and x_hat: (N, C, H, W), both in [0, 1] -> (N,).
+    """
+
+    name: str
+    unit: str
+    higher_leaks: bool
+    fn: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        return self.fn(x, x_hat)
+
+    def worst(self, values: Tensor) -> float:
+        """Mean over the 5 % of images that leak most (at least one). values: (N,)."""
+        count = max(1, round(TAIL * len(values)))
+        return values.topk(count, largest=self.higher_leaks).values.mean().item()

@@ -1,0 +1,27 @@
+"""Reference nets, one file a family, and the loader for other people's nets and weights."""
+
+from typing import TYPE_CHECKING
+
+from splitveil.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["MODELS"]
+
+MODELS: "Registry[nn.Module]" = Registry(
+    "model",
+    {
+        "small": "splitveil.models.small:small_net",
+        "lenet5": "splitveil.models.lenet:lenet5",
+        "cnn6": "splitveil.models.he:cnn6",
+        "resnet18": "splitveil.models.resnet:resnet18",
+        "resnet20": "splitveil.models.resnet:resnet20",
+        "resnet56": "splitveil.models.resnet:resnet56",
+        "vgg11": "splitveil.models.vgg:vgg11",
+        "vgg16": "splitveil.models.vgg:vgg16",
+        "alexnet": "splitveil.models.alexnet:alex_net",
+        "mobilenetv2": "splitveil.models.mobilenet:mobilenetv2",
+    },
+)
+"""Factories ``name(shape, classes)``; every net takes images in [0, 1] and normalises them itself."""

@@ -1,0 +1,119 @@
+"""`protect`: give a split its defence and codec, train it if asked, and fix every scale on training images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from splitveil.codecs import Codec
+from splitveil.cut import Split
+from splitveil.data import Dataset
+from splitveil.defenses.base import Defense, Protected
+from splitveil.seeds import derive
+from splitveil.training import History, IndexBatches, fit, infer
+
+CALIBRATION = 1024
+"""Training images that scales are fixed on."""
+BATCH = 128
+
+
+def protect(
+    split: Split,
+    defense: Defense,
+    codec: Codec,
+    data: Dataset,
+    *,
+    epochs: int = 0,
+    lr: float = 2e-3,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> tuple[Protected, History]:
+    """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
+
+    The epoch kept is the one most accurate on a tenth of the training images that is set aside. No test image is
+    touched.
+
+    Args:
+        split: halves with their weights; changed in place.
+        defense: see `Defense`.
+        codec: its name and options; the answer holds the calibrated one.
+        data: training part only.
+        epochs: 0 keeps the weights.
+        lr: peak learning rate.
+        seed: of shuffling, augmentation and noise.
+        checkpoint: see `splitveil.training.fit`.
+        resume: go on from the checkpoint.
+
+    Raises:
+        TrainingError: training diverged.
+    """
+    split = defense.install(split)
+    x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
+    order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(len(x)))
+    held = order[: max(1, len(x) // 10)]
+    train = order[len(held) :]
+    sample = x[train[:CALIBRATION]].float() / 255
+    _calibrate(split, defense, sample)
+    protected = Protected(split, defense, codec.calibrate(infer(split.edge.eval(), sample.split(250))))
+
+    def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = train[index]
+        return augmented(x[chosen].float() / 255, draws).contiguous(memory_format=torch.channels_last), y[chosen]
+
+    def accuracy() -> float:
+        return _accuracy(protected, x[held], y[held])
+
+    history = History()
+    if epochs:
+        history = fit(
+            protected,
+            IndexBatches(len(train), BATCH, read),
+            epochs=epochs,
+            lr=lr,
+            weight_decay=1e-2,
+            seed=seed,
+            checkpoint=checkpoint,
+            resume=resume,
+            validate=accuracy,
+            what="training",
+        )
+        _calibrate(split, defense, sample)
+    protected.split = defense.finish(split)
+    protected.eval()
+    with torch.no_grad():
+        features = infer(protected.split.edge, sample.split(250))
+        torch.manual_seed(derive(seed, "codec"))
+        protected.codec = codec.calibrate(protected.defense(features))
+    return protected, history
+
+
+def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
+    """Share of test images that the protected split, codec included, answers correctly."""
+    torch.manual_seed(derive(seed, "accuracy"))
+    return _accuracy(protected, torch.from_numpy(data.test.x), torch.from_numpy(data.test.y))
+
+
+def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
+    """Random shifts by up to an eighth, and mirror images for colour pictures, one draw an image. x: (N, C, H, W)."""
+    n, channels, height, width = x.shape
+    reach = max(1, height // 8)
+    padded = F.pad(x, [reach] * 4)
+    down, right = torch.randint(0, 2 * reach + 1, (2, n, 1), generator=draws)
+    rows, columns = torch.arange(height)[None] + down, torch.arange(width)[None] + right
+    if channels == 3:
+        mirror = torch.rand(n, 1, generator=draws) < 0.5
+        columns = torch.where(mirror, columns.flip(1), columns)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _calibrate(split: Split, defense: Defense, sample: Tensor) -> None:
+    defense.calibrate(infer(split.edge.eval(), sample.split(250)))
+
+
+def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:
+    """x: (N, C, H, W) uint8, y: (N,)."""
+    logits = infer(protected.eval(), (part.float() / 255 for part in x.split(250)))
+    return (logits.argmax(1) == y).float().mean().item()

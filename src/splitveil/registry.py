@@ -1,0 +1,113 @@
+"""Explicit tables of names, filled by hand and by entry points; specs such as ``noise:sigma=0.5,clip=3``."""
+
+import ast
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from splitveil.errors import InputError, UnknownNameError
+
+T = TypeVar("T")
+Value = bool | int | float | str | None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'decoder'?"`` or an empty string."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A name with keyword arguments, as written on the command line: ``NAME[:k=v,...]``."""
+
+    name: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Spec":
+        """Read ``NAME[:k=v,...]``; values are Python literals or plain words."""
+        name, _, rest = text.partition(":")
+        options: dict[str, Value] = {}
+        for item in filter(None, rest.split(",")):
+            key, eq, value = item.partition("=")
+            if not eq or not key.strip().isidentifier():
+                raise InputError(
+                    f"expected NAME[:k=v,...], got {item!r} in {text!r}; write for example noise:sigma=0.5"
+                )
+            options[key.strip()] = _literal(value.strip())
+        return cls(name.strip(), options)
+
+    def __str__(self) -> str:
+        return self.name + (":" + ",".join(f"{k}={v}" for k, v in self.options.items()) if self.options else "")
+
+
+def _literal(text: str) -> Value:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return value if isinstance(value, bool | int | float | str | None) else text
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing. Entries are ``module:attribute`` strings, imported when asked for, or objects.
+
+    A third party adds to it by an entry point in the group ``splitveil.<kind>s``.
+    """
+
+    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = f"splitveil.{kind}s"
+        self._table: dict[str, str] = dict(table)
+
+    def names(self) -> list[str]:
+        """All known names, own ones first, in table order."""
+        return list(self._table) + sorted(set(self._plugins()) - set(self._table))
+
+    def get(self, name: str) -> Callable[..., T]:
+        """The class or factory behind `name`.
+
+        Raises:
+            UnknownNameError: no such name; the message gives the nearest.
+        """
+        target = self._table.get(name) or self._plugins().get(name)
+        if target is None:
+            raise UnknownNameError(
+                f"unknown {self.kind} {name!r}.{nearest(name, self.names())} Known: {', '.join(self.names())}."
+            )
+        module, _, attribute = target.partition(":")
+        found: Callable[..., T] = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def build(self, spec: "Spec | str", **extra: Any) -> T:
+        """Make the object that `spec` describes; `extra` arguments come from the caller, not the user.
+
+        Raises:
+            UnknownNameError: no such name.
+            InputError: an option that this entry does not have, or a missing one.
+        """
+        spec = Spec.parse(spec) if isinstance(spec, str) else spec
+        factory = self.get(spec.name)
+        known = [p for p in inspect.signature(factory).parameters if p not in extra]
+        for key in spec.options:
+            if key not in known:
+                raise InputError(
+                    f"{self.kind} {spec.name!r} has no option {key!r}.{nearest(key, known)} "
+                    f"Options: {', '.join(known) or 'none'}."
+                )
+        try:
+            return factory(**spec.options, **extra)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.kind} {spec!s}: {error}") from error
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Pairs of name and first docstring line; imports every entry, so only for ``splitveil list``."""
+        return [(n, (inspect.getdoc(self.get(n)) or "").partition("\n")[0]) for n in self.names()]
+
+    def _plugins(self) -> dict[str, str]:
+        return {e.name: e.value for e in entry_points(group=self.group)}

@@ -1,0 +1,6 @@
+"""What an audit found, for people: one self-contained HTML page, and one picture. Nothing here imports torch."""
+
+from splitveil.report.page import render
+from splitveil.report.strip import samples_picture
+
+__all__ = ["render", "samples_picture"]

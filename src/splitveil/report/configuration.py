@@ -1,0 +1,107 @@
+"""One cut with one defence and one codec: the rows of a card that belong together."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from splitveil.records import Card, Row
+from splitveil.report.words import attack_label
+
+FLOORS = ("mean", "class_mean", "nearest")
+WORST = "worst_case:"
+Metric = Literal["psnr", "ssim"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row, its place in the card and what to call its attack, options included where another row has its name."""
+
+    number: int
+    row: Row
+    label: str
+
+    @property
+    def is_floor(self) -> bool:
+        """What an adversary guesses without inverting anything."""
+        return self.row.attack.partition(":")[0] in FLOORS
+
+    @property
+    def is_worst(self) -> bool:
+        """The envelope over all attacks."""
+        return self.row.attack.startswith(WORST)
+
+    def value(self, metric: Metric) -> float:
+        """Mean over the images."""
+        return self.row.psnr if metric == "psnr" else self.row.ssim
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What was attacked, and how each attack fared."""
+
+    cut: str
+    defense: str
+    codec: str
+    entries: tuple[Entry, ...]
+    accuracy: float | None
+
+    @property
+    def label(self) -> str:
+        """``undefended · raw``."""
+        return f"{'undefended' if self.defense == 'none' else self.defense} · {self.codec}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Neither defended nor quantised."""
+        return self.defense == "none" and self.codec == "raw"
+
+    @property
+    def attacks(self) -> list[Entry]:
+        """Rows that are neither floor nor envelope."""
+        return [e for e in self.entries if not e.is_floor and not e.is_worst]
+
+    @property
+    def floors(self) -> list[Entry]:
+        """The floor rows."""
+        return [e for e in self.entries if e.is_floor]
+
+    def strongest(self, metric: Metric) -> Entry | None:
+        """The single attack that leaks most on average, floors apart."""
+        return max(self.attacks, key=lambda e: e.value(metric), default=None)
+
+    def floor(self, metric: Metric) -> Entry | None:
+        """The highest floor."""
+        return max(self.floors, key=lambda e: e.value(metric), default=None)
+
+    def worst(self, metric: Metric) -> Entry | None:
+        """The envelope chosen by this metric."""
+        return next((e for e in self.entries if e.row.attack == WORST + metric), None)
+
+    def shown_for(self, metric: Metric) -> list[Entry]:
+        """All rows but the envelope of the other metric."""
+        return [e for e in self.entries if not e.is_worst or e.row.attack == WORST + metric]
+
+
+def configurations(card: Card) -> list[Configuration]:
+    """The card's rows grouped: shallow cuts first, the undefended before the defended, else in the card's order."""
+    groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
+    for number, row in enumerate(card.rows):
+        groups.setdefault((row.cut, row.defense, row.codec), []).append((number, row))
+    found = [
+        Configuration(cut, defense, codec, _entries(rows), card.accuracies.get(f"{cut} | {defense} | {codec}"))
+        for (cut, defense, codec), rows in groups.items()
+    ]
+    depth = {cut.name: cut.index for cut in card.cuts}
+    first_seen = list(dict.fromkeys(row.cut for row in card.rows))
+    deepest = max(depth.values(), default=0)
+    return sorted(found, key=lambda c: (depth.get(c.cut, deepest + 1), first_seen.index(c.cut), c.defense != "none"))
+
+
+def _entries(rows: Sequence[tuple[int, Row]]) -> tuple[Entry, ...]:
+    times = Counter(row.attack for _, row in rows)
+    labels = {
+        number: attack_label(row.attack) + (f" ({row.options})" if times[row.attack] > 1 and row.options else "")
+        for number, row in rows
+    }
+    return tuple(Entry(number, row, labels[number]) for number, row in rows)

@@ -1,0 +1,140 @@
+"""An audit folder as it lies on disk: the card, the per-image scores and, where they were kept, the sample images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from splitveil.errors import InputError
+from splitveil.records import Card
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+METRICS = ("mse", "psnr", "ssim")
+ROUNDING = 0.005
+"""How far the root mean squared error of pictures rounded to bytes may lie from that of the images behind them."""
+REMEDY = "run `splitveil audit` again or give another folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Images kept to be looked at.
+
+    Attributes:
+        inputs: (k, C, H, W) uint8, the first k of the scored images.
+        index: (k,), their places in the test part.
+        guesses: row number -> (k, C, H, W) uint8; a row may be missing.
+    """
+
+    inputs: Bytes
+    index: tuple[int, ...]
+    guesses: Mapping[int, Bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One audit, read and checked.
+
+    Attributes:
+        name: of the folder; `load_all` makes names differ.
+        card: as written by the audit.
+        scores: (row number, metric) -> (n,) float32.
+        samples: None where the audit kept none.
+    """
+
+    name: str
+    card: Card
+    scores: Mapping[tuple[int, str], Floats]
+    samples: Samples | None
+
+    @classmethod
+    def load(cls, path: Path) -> "Folder":
+        """Read an audit folder.
+
+        Raises:
+            InputError: the folder or its card is missing, or a file in it is damaged or does not fit the card.
+        """
+        if not path.is_dir():
+            raise InputError(f"there is no folder {path}; give one that `splitveil audit` wrote.")
+        if not (path / "card.json").is_file():
+            raise InputError(f"{path} has no card.json and is no audit folder; give one that `splitveil audit` wrote.")
+        card = Card.load(path / "card.json")
+        if not card.rows:
+            raise InputError(f"{path / 'card.json'} holds no rows, so there is nothing to report; {REMEDY}.")
+        scores = _scores(path / "scores.safetensors", card)
+        samples = path / "samples.safetensors"
+        return cls(path.resolve().name, card, scores, _samples(samples, card, scores) if samples.exists() else None)
+
+
+def load_all(paths: Sequence[Path]) -> list[Folder]:
+    """Read several audit folders; folders of one name are told apart by their parents, then by a number.
+
+    Raises:
+        InputError: no folder given, one of them twice, or any error of `Folder.load`.
+    """
+    if not paths:
+        raise InputError("no audit folder was given; name at least one that `splitveil audit` wrote.")
+    places = [p.resolve() for p in paths]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(f"{place} was given twice; name each audit folder once.")
+    folders = [Folder.load(path) for path in paths]
+    names = [f.name for f in folders]
+    if len(set(names)) < len(names):
+        names = [f"{place.parent.name}/{place.name}" for place in places]
+    if len(set(names)) < len(names):
+        names = [f"{i}: {name}" for i, name in enumerate(names, 1)]
+    return [Folder(n, f.card, f.scores, f.samples) for n, f in zip(names, folders, strict=True)]
+
+
+def _tensors(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so the audit is incomplete; {REMEDY}.") from None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {REMEDY}.") from None
+
+
+def _scores(path: Path, card: Card) -> dict[tuple[int, str], Floats]:
+    found = _tensors(path)
+    scores: dict[tuple[int, str], Floats] = {}
+    for number, row in enumerate(card.rows):
+        for metric in METRICS:
+            key = f"row{number:03d}.{metric}"
+            values = found.get(key)
+            if values is None or values.shape != (row.n,):
+                got = "none" if values is None else values.shape
+                raise InputError(f"{path} does not fit its card: expected {key} ({row.n},), got {got}; {REMEDY}.")
+            scores[number, metric] = values.astype(np.float32)
+    return scores
+
+
+def _samples(path: Path, card: Card, scores: Mapping[tuple[int, str], Floats]) -> Samples | None:
+    found = _tensors(path)
+    inputs, index = found.get("input"), found.get("index")
+    if inputs is None or inputs.ndim != 4 or inputs.dtype != np.uint8 or index is None or index.shape != (len(inputs),):
+        raise InputError(f"{path}: expected uint8 'input' (k, C, H, W) and 'index' (k,), got something else; {REMEDY}.")
+    if inputs.size == 0:
+        return None
+    if len(inputs) > min(row.n for row in card.rows):
+        raise InputError(f"{path}: expected no more samples than scored images, got {len(inputs)}; {REMEDY}.")
+    guesses: dict[int, Bytes] = {}
+    for number in range(len(card.rows)):
+        guess = found.get(f"row{number:03d}")
+        if guess is None:
+            continue
+        if guess.shape != inputs.shape or guess.dtype != np.uint8:
+            raise InputError(
+                f"{path}: expected row{number:03d} as uint8 {inputs.shape}, got {guess.dtype} {guess.shape}; {REMEDY}."
+            )
+        rmse = np.sqrt(np.square((inputs.astype(np.float32) - guess) / 255).mean((1, 2, 3)))
+        if (abs(rmse - np.sqrt(scores[number, "mse"][: len(guess)])) > ROUNDING).any():
+            raise InputError(f"{path}: the pictures of row{number:03d} are not those that were scored; {REMEDY}.")
+        guesses[number] = guess
+    return Samples(inputs, tuple(int(i) for i in index), guesses)

@@ -1,0 +1,113 @@
+"""The first sentences of the page: what was found, and what must not be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitveil.records import Card
+from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.words import DOUBTS, decibels, percent, similarity
+
+MOST_FINDINGS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about one configuration, in three parts so that the page can stress the middle one."""
+
+    before: str
+    stress: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.before} {self.stress} {self.after}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A reason not to trust, what it means where that is known, and the rows that it concerns."""
+
+    kind: str
+    meaning: str
+    rows: tuple[str, ...]
+
+
+def opening(card: Card) -> str:
+    """Such as ``resnet20 on cifar10, task accuracy 92.1 %, attacked at layer1 and layer2.``."""
+    names = list(dict.fromkeys(c.cut for c in configurations(card)))
+    return f"{card.model} on {card.data}, task accuracy {percent(card.task_accuracy)}, attacked at {_listing(names)}."
+
+
+def finding(config: Configuration, *, alone: bool) -> Finding:
+    """What the cloud recovers there.
+
+    Args:
+        config: which cut, defence and codec.
+        alone: the audit has no other defence or codec, so a plain configuration need not be named.
+    """
+    where = f"At {config.cut}" if alone and config.is_plain else f"At {config.cut}, {_manner(config)},"
+    psnr, ssim = config.strongest("psnr"), config.strongest("ssim")
+    floors = _floors(config)
+    if psnr is None or ssim is None:
+        return Finding(where, "no attack was run", f"{floors}.".lstrip())
+    one = psnr.number == ssim.number
+    numbers = f"{decibels(psnr.row.psnr)} dB / SSIM {similarity(ssim.row.ssim)}"
+    how = psnr.label
+    if not one:
+        how = f"{how} by PSNR, {ssim.label} by SSIM"
+    tail = f"with {how} {floors}".rstrip()
+    if not alone and config.accuracy is not None:
+        tail += f", task accuracy {percent(config.accuracy)}"
+    psnr_floor, ssim_floor = config.floor("psnr"), config.floor("ssim")
+    if psnr_floor and ssim_floor and psnr.row.psnr <= psnr_floor.row.psnr and ssim.row.ssim <= ssim_floor.row.ssim:
+        return Finding(f"{where} the attacks run here recover", "no more than the floors:", f"{numbers} {tail}.")
+    return Finding(f"{where} the cloud recovers inputs at", numbers, f"{tail}.")
+
+
+def telling(configs: Sequence[Configuration]) -> list[Configuration]:
+    """All of them while they are few; else, for each defence and codec, the cuts that leak most and least."""
+    if len(configs) <= MOST_FINDINGS:
+        return list(configs)
+    groups: dict[str, list[Configuration]] = {}
+    for config in configs:
+        groups.setdefault(config.label, []).append(config)
+    ends = {id(end) for group in groups.values() for end in (max(group, key=_leak), min(group, key=_leak))}
+    return [config for config in configs if id(config) in ends]
+
+
+def doubts(card: Card) -> list[Doubt]:
+    """All reasons in the card's rows by kind, which is what stands before the colon."""
+    where: dict[str, list[str]] = {}
+    for config in configurations(card):
+        found: dict[tuple[str, str], list[str]] = {}
+        for entry in config.entries:
+            for kind, _, detail in (reason.partition(":") for reason in entry.row.unreliable):
+                found.setdefault((kind.strip(), detail.strip()), []).append(entry.label)
+        for (kind, detail), attacks in found.items():
+            which = "all rows" if len(attacks) == len(config.entries) else ", ".join(attacks)
+            text = f"{config.cut}, {config.label}: {which}"
+            where.setdefault(kind, []).append(f"{text} ({detail})" if detail else text)
+    return [Doubt(kind, DOUBTS.get(kind, ""), tuple(rows)) for kind, rows in where.items()]
+
+
+def _leak(config: Configuration) -> float:
+    strongest = config.strongest("psnr")
+    return strongest.row.psnr if strongest else 0.0
+
+
+def _manner(config: Configuration) -> str:
+    defense = "undefended" if config.defense == "none" else f"defended by {config.defense}"
+    return defense if config.codec == "raw" else f"{defense}, sent as {config.codec}"
+
+
+def _floors(config: Configuration) -> str:
+    psnr, ssim = config.floor("psnr"), config.floor("ssim")
+    if psnr is None or ssim is None:
+        return ""
+    if psnr.number == ssim.number:
+        name = psnr.label
+        return f"(floor: {name} {decibels(psnr.row.psnr)} dB / SSIM {similarity(ssim.row.ssim)})"
+    return f"(floors: {psnr.label} {decibels(psnr.row.psnr)} dB, {ssim.label} SSIM {similarity(ssim.row.ssim)})"
+
+
+def _listing(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,143 @@
+"""The HTML page: what the template is given, and writing it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitveil.errors import InputError, MissingExtraError
+from splitveil.records import write_atomically
+from splitveil.report import headline, words
+from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.folder import Folder, load_all
+from splitveil.report.gallery import Grid, grid
+from splitveil.report.histogram import Spread, axis, spread
+from splitveil.report.leakage import Panel, Series, panel, places
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A configuration with its place in the comparison, and what is drawn of it."""
+
+    folder: Folder
+    config: Configuration
+    title: str
+    slot: int
+    grid: Grid | None
+    spreads: tuple[Spread, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One audit."""
+
+    folder: Folder
+    anchor: str
+    opening: str
+    findings: tuple[tuple[headline.Finding, ...], ...]
+    doubts: tuple[headline.Doubt, ...]
+    grants: tuple[str, ...]
+    untold: int
+    by_cut: dict[str, list[Shown]]
+
+    @property
+    def lone(self) -> bool:
+        """Each cut has one configuration only, so cuts stand side by side."""
+        return all(len(shown) == 1 for shown in self.by_cut.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that the template draws. `together`: cut -> the worst cases of all audits, where there are several."""
+
+    title: str
+    sections: tuple[Section, ...]
+    series: tuple[Series, ...]
+    panels: tuple[Panel, ...]
+    together: dict[str, list[Grid]]
+    attacks: tuple[str, ...]
+
+
+def render(folders: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained HTML page about one audit or several; the answer is `out`.
+
+    Raises:
+        InputError: a folder is missing or damaged, or `out` cannot be written; then nothing is written.
+        MissingExtraError: jinja2 is not installed.
+    """
+    page = _page(load_all(folders))
+    text = _filled(page)
+    try:
+        write_atomically(out, text.encode())
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; name a file in a folder that you may write.") from None
+    return out
+
+
+def _filled(page: Page) -> str:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ModuleNotFoundError:
+        raise MissingExtraError("the report needs jinja2, which is not here; pip install 'splitveil[lab]'.") from None
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(page=page, words=words)
+
+
+def _page(folders: Sequence[Folder]) -> Page:
+    several = len(folders) > 1
+    series = _series(folders)
+    slots = {s.label: s.slot for s in series}
+    sections = tuple(_section(f, i, several, slots) for i, f in enumerate(folders))
+    cuts = places(folders)
+    panels = tuple(p for p in (panel("psnr", series, cuts), panel("ssim", series, cuts)) if p)
+    together: dict[str, list[Grid]] = {}
+    for cut in (c.text for c in cuts) if several else ():
+        shown = [s for section in sections for s in section.by_cut.get(cut, [])]
+        grids = [grid(s.folder, s.config, s.title, s.slot, show=lambda e: e.is_worst) for s in shown]
+        if any(grids):
+            together[cut] = [g for g in grids if g]
+    attacks = tuple(dict.fromkeys(row.attack for f in folders for row in f.card.rows))
+    title = "Leakage report: " + ", ".join(dict.fromkeys(f"{f.card.model} on {f.card.data}" for f in folders))
+    return Page(title, sections, series, panels, together, attacks)
+
+
+def _label(folder: Folder, config: Configuration, several: bool) -> str:
+    return f"{folder.name} · {config.label}" if several else config.label
+
+
+def _series(folders: Sequence[Folder]) -> tuple[Series, ...]:
+    found: dict[str, dict[str, Configuration]] = {}
+    for folder in folders:
+        for config in configurations(folder.card):
+            found.setdefault(_label(folder, config, len(folders) > 1), {})[config.cut] = config
+    return tuple(Series(label, slot, by_cut) for slot, (label, by_cut) in enumerate(found.items()))
+
+
+def _section(folder: Folder, number: int, several: bool, slots: dict[str, int]) -> Section:
+    configs = configurations(folder.card)
+    alone = len({(c.defense, c.codec) for c in configs}) == 1
+    axes = {metric: axis(folder, metric) for metric in ("psnr", "ssim")}
+    by_cut: dict[str, list[Shown]] = {}
+    for config in configs:
+        title = _label(folder, config, several)
+        slot = slots[title]
+        spreads = tuple(spread(folder, config, metric, slot, axes[metric]) for metric in ("psnr", "ssim"))
+        drawn = Shown(folder, config, title, slot, grid(folder, config, config.label, slot), spreads)
+        by_cut.setdefault(config.cut, []).append(drawn)
+    card = folder.card
+    told = headline.telling(configs)
+    findings = [tuple(headline.finding(c, alone=alone) for c in told if c.cut == cut) for cut in by_cut]
+    untold = len(configs) - len(told)
+    doubts, grants = tuple(headline.doubts(card)), tuple(words.grants(card.knows))
+    return Section(
+        folder,
+        f"audit-{number + 1}",
+        headline.opening(card),
+        tuple(filter(None, findings)),
+        doubts,
+        grants,
+        untold,
+        by_cut,
+    )

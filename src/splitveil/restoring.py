@@ -1,0 +1,44 @@
+"""`restore`: a protected split from a bundle's weights, to audit or train it further. The lab's side."""
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from splitveil.bundle import CLOUD_WEIGHTS, EDGE_WEIGHTS, Bundle, codec
+from splitveil.cut import split
+from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Protected
+from splitveil.errors import BundleError
+from splitveil.models.loader import load_model
+
+DEFENSE = "defense."
+"""Prefix of the defence's own state among the edge weights."""
+
+
+def restore(bundle: Bundle) -> Protected:
+    """Rebuild the nets that the manifest names and give them the bundle's weights.
+
+    Raises:
+        BundleError: the model no longer has these weights.
+        InputError: the model that the manifest names cannot be built here.
+    """
+    manifest = bundle.manifest
+    loaded = load_model(manifest.model, shape=manifest.image_shape, classes=len(manifest.classes), weights=None)
+    defense = DEFENSES.build(manifest.defense)
+    halves = defense.install(split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape)))
+    edge, cloud = load(bundle.read(EDGE_WEIGHTS)), load(bundle.read(CLOUD_WEIGHTS))
+    own = {k.removeprefix(DEFENSE): v for k, v in edge.items() if k.startswith(DEFENSE)}
+    _load(halves.edge, {k: v for k, v in edge.items() if not k.startswith(DEFENSE)}, bundle)
+    _load(halves.cloud, cloud, bundle)
+    _load(defense, own, bundle)
+    return Protected(halves, defense, codec(manifest)).eval()
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor], bundle: Bundle) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.folder} was made from another {bundle.manifest.model} ({str(error).splitlines()[-1].strip()}); "
+            "give the model file that made it."
+        ) from None

@@ -1,0 +1,79 @@
+"""Seeding, and the fingerprint of code, environment and machine that every result carries."""
+
+import hashlib
+import os
+import platform
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import splitveil
+
+
+def derive(seed: int, *parts: object) -> int:
+    """A 63-bit seed for one named piece of work, so that its result does not depend on what ran before it."""
+    digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(seed: int, *parts: object) -> torch.Generator:
+    """A CPU generator for one named piece of work."""
+    return torch.Generator().manual_seed(derive(seed, *parts))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (weight initialisation draws from torch's)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@cache
+def hardware() -> str:
+    """One line: processor, usable cores, accelerator and bf16 support."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
+    return f"{model}, {cores} cores{', bf16' if bf16_pays() else ''}{gpu}"
+
+
+@cache
+def bf16_pays() -> bool:
+    """Whether this machine multiplies bf16 natively (AVX-512 BF16 or AMX on a CPU, compute capability 8 on a GPU)."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def fingerprint() -> dict[str, str]:
+    """Versions of what computes, and a hash over SplitVeil's own sources."""
+    digest = hashlib.sha256()
+    root = Path(splitveil.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return {
+        "splitveil": splitveil.__version__,
+        "code": digest.hexdigest()[:16],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def digest(*arrays: "np.ndarray[Any, Any]") -> str:
+    """Fingerprint of data: 16 hex characters over shapes, types and contents."""
+    total = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        total.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()

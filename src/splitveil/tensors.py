@@ -1,0 +1,68 @@
+"""Pure tensor mathematics that several layers share."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of images in [0, 1], one value an image.
+
+    Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over the positions where
+    the whole window fits and over channels. Images smaller than 11 pixels get the largest odd window that fits (our
+    reading).
+
+    Args:
+        x: (N, C, H, W).
+        y: (N, C, H, W).
+
+    Returns:
+        (N,), 1 for equal images.
+    """
+    channels, height, width = x.shape[1:]
+    fits = min(SSIM_WINDOW, height, width)
+    size = fits if fits % 2 else fits - 1
+    at = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    row = torch.exp(-(at**2) / (2 * SSIM_SIGMA**2))
+    row = (row / row.sum()).expand(channels, 1, 1, size)
+
+    def blur(t: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(t, row, groups=channels), row.transpose(2, 3), groups=channels)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
+    value = ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return value.mean((1, 2, 3))
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Anisotropic total variation per pixel, one value an image. x: (N, C, H, W) -> (N,)."""
+    vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2, 3)) if x.shape[2] > 1 else x.new_zeros(len(x))
+    horizontal = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) if x.shape[3] > 1 else x.new_zeros(len(x))
+    return vertical + horizontal
+
+
+def grid_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
+    """Read a crossing tensor as (channels, height, width) without losing an element.
+
+    Feature maps (C, H, W) stay; tokens (L, D) become a (D, 1, L) row; flat features (D,) become (D, 1, 1).
+    """
+    match features:
+        case (c, h, w):
+            return c, h, w
+        case (length, d):
+            return d, 1, length
+        case _:
+            return math.prod(features), 1, 1
+
+
+def as_grid(z: Tensor) -> Tensor:
+    """(N, *cut) -> (N, C, H, W) as `grid_shape` says."""
+    if z.ndim == 3:
+        return z.transpose(1, 2).unsqueeze(2)
+    return z if z.ndim == 4 else z.flatten(1)[..., None, None]

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from splitveil.data import Dataset, Images
+from splitveil.errors import DataError
+
+
+def images(n: int = 6, shape: tuple[int, int, int] = (1, 4, 4), classes: int = 3) -> Images:
+    x = np.arange(n * int(np.prod(shape)), dtype=np.uint8).reshape(n, *shape)
+    return Images(x, np.arange(n, dtype=np.int64) % classes)
+
+
+def test_take_keeps_order_and_pairs() -> None:
+    some = images()
+    taken = some.take(np.array([4, 1]))
+    assert len(taken) == 2
+    assert (taken.x == some.x[[4, 1]]).all()
+    assert taken.y.tolist() == [1, 1]
+
+
+def test_shape_is_that_of_one_image() -> None:
+    assert Dataset("toy", images(), images(3), ("a", "b", "c")).shape == (1, 4, 4)
+
+
+def test_all_problems_are_named_at_once() -> None:
+    good = images()
+    train = Images(good.x.astype(np.float32), good.y + 7)
+    test = Images(np.zeros((2, 2, 5, 5), np.uint8), np.zeros(3, np.int64))
+    with pytest.raises(DataError) as caught:
+        Dataset("toy", train, test, ("a", "b", "c"))
+    assert str(caught.value) == (
+        "toy cannot be used: train images are float32, expected uint8; train labels run from 7 to 9, expected 0 to 2; "
+        "test images have 2 channels, expected 1 or 3; test has 2 images but 3 labels; "
+        "train images are (1, 4, 4), test images (2, 5, 5); mend the data."
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (Images(np.zeros((0, 1, 4, 4), np.uint8), np.zeros(0, np.int64)), "test holds no images"),
+        (Images(np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int64)), r"shape \(2, 4, 4\), expected \(N, C, H, W\)"),
+        (Images(np.zeros((2, 1, 4, 4), np.uint8), np.zeros(2, np.int32)), r"labels are int32 \(2,\), expected int64"),
+        (Images(np.zeros((2, 1, 4, 4), np.uint8), np.full(2, -1)), "labels run from -1 to -1, expected 0 to 2"),
+    ],
+)
+def test_each_problem(part: Images, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        Dataset("toy", images(), part, ("a", "b", "c"))
+
+
+def test_importing_and_loading_digits_leaves_torch_out() -> None:
+    code = "import splitveil.data.parts; from splitveil.data import load_data; load_data('digits')"
+    code += "; import sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

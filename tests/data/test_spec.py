@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from splitveil.data.spec import CACHE, DataSpec
+from splitveil.errors import DataError
+
+
+def test_everything_is_read() -> None:
+    spec = DataSpec.parse("npz:a/b.npz?size=32&n=10&channels=3&download=true&root=/r")
+    assert spec == DataSpec("npz", Path("a/b.npz"), 32, 10, 3, True, Path("/r"))
+
+
+def test_bare_name_has_defaults() -> None:
+    assert DataSpec.parse("digits") == DataSpec("digits", None, None, None, None, False, CACHE)
+
+
+def test_words_keep_the_file_name_and_what_changes_images() -> None:
+    assert str(DataSpec.parse("npz:/secret/place/b.npz?n=10&root=/r&size=8")) == "npz:b.npz?size=8&n=10"
+    assert str(DataSpec.parse("folder:.")) == "folder:."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("digits?sise=32", "no option 'sise'. Did you mean 'size'? Options: size, n, channels, download, root"),
+        ("digits?size", "expected key=value after the ? of 'digits?size', got 'size'; write ?size=32."),
+        ("digits?size=big", "expected a positive whole number for size, got 'big'; write for example size=32."),
+        ("digits?n=0", "expected a positive whole number for n, got '0'"),
+        ("digits?channels=2", "expected 1 or 3 for channels, got '2'; write channels=1 for grey"),
+        ("mnist?download=yes", "expected true or false for download, got 'yes'; write download=true."),
+    ],
+)
+def test_mistakes_are_explained(text: str, sentence: str) -> None:
+    with pytest.raises(DataError) as caught:
+        DataSpec.parse(text)
+    assert sentence in str(caught.value)

@@ -1,0 +1,39 @@
+"""``splitveil report`` as typed."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from splitveil.cli.report import run
+from splitveil.errors import InputError
+
+from .conftest import MakeAudit
+
+
+def invoke(*arguments: str) -> tuple[int, str, BaseException | None]:
+    app = typer.Typer()
+    app.command()(run)
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout, result.exception
+
+
+def test_several_folders_make_one_page(make_audit: MakeAudit, tmp_path: Path) -> None:
+    a, b, out = make_audit("a", samples=0), make_audit("b", samples=0), tmp_path / "new" / "page.html"
+    code, stdout, _ = invoke(str(a), str(b), "--out", str(out))
+    assert code == 0
+    assert stdout.replace("\n", "") == str(out)
+    assert "Leakage report" in out.read_text()
+
+
+def test_an_empty_folder_is_an_error_and_no_page(tmp_path: Path) -> None:
+    code, _, error = invoke(str(tmp_path), "--out", str(tmp_path / "page.html"))
+    assert code == 1
+    assert isinstance(error, InputError)
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-such-option",)])
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert invoke(*arguments)[0] == 2

@@ -1,0 +1,46 @@
+"""Numbers and names."""
+
+import pytest
+
+from splitveil.attacks.base import Knows
+from splitveil.auditing.checks import EXPLANATIONS
+from splitveil.auditing.suites import FLOORS as AUDIT_FLOORS
+from splitveil.report import words
+from splitveil.report.configuration import FLOORS
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (words.decibels(32.14), "32.1"),
+        (words.similarity(0.984), "0.98"),
+        (words.similarity(-0.004), "0.00"),
+        (words.similarity(-0.13), "\N{MINUS SIGN}0.13"),
+        (words.percent(0.9214), "92.1 %"),
+        (words.percent(None), "\N{EN DASH}"),
+        (words.size(512), "512 B"),
+        (words.size(16384), "16.0 KiB"),
+        (words.size(3 << 20), "3.0 MiB"),
+        (words.quantity(950), "950"),
+        (words.quantity(41_000_000), "41.0 M"),
+        (words.duration(0.42), "0.4 s"),
+        (words.duration(95), "95 s"),
+        (words.duration(700), "12 min"),
+        (words.duration(11_520), "3.2 h"),
+    ],
+)
+def test_numbers_read_as_text(found: str, expected: str) -> None:
+    assert found == expected
+
+
+def test_grants_have_words_and_doubts_are_those_of_the_audit() -> None:
+    assert set(words.GRANTS) == {k.name for k in Knows}
+    assert set(words.DOUBTS) == set(EXPLANATIONS)
+    assert set(FLOORS) == set(AUDIT_FLOORS)
+    assert words.grants(["CLOUD", "MOON"]) == ["runs the cloud half", "MOON"]
+
+
+def test_an_attack_with_options_keeps_its_line() -> None:
+    assert words.attack_line("decoder:epochs=3") == words.ATTACKS["decoder"]
+    assert words.attack_line("worst_case:psnr") == words.ATTACKS["worst_case"]
+    assert words.attack_label("decoder:epochs=3") == "decoder:epochs=3"
