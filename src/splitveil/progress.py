@@ -45,7 +45,7 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 @contextmanager
 def task(what: str, total: int) -> Iterator[Show]:
-    """Tell of long work: ``with task("decoder at layer1", 600) as show: show(done)``."""
+    """Tell of long work while inside: ``with task("decoder at layer1", 600) as show: show(1)``."""
     reporter = _reporter.get()
     if reporter is None:
         yield _silent

@@ -1,7 +1,5 @@
 """Pure tensor mathematics that several layers share."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,24 +43,3 @@ def total_variation(x: Tensor) -> Tensor:
     vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2, 3)) if x.shape[2] > 1 else x.new_zeros(len(x))
     horizontal = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) if x.shape[3] > 1 else x.new_zeros(len(x))
     return vertical + horizontal
-
-
-def grid_shape(features: tuple[int, ...]) -> tuple[int, int, int]:
-    """Read a crossing tensor as (channels, height, width) without losing an element.
-
-    Feature maps (C, H, W) stay; tokens (L, D) become a (D, 1, L) row; flat features (D,) become (D, 1, 1).
-    """
-    match features:
-        case (c, h, w):
-            return c, h, w
-        case (length, d):
-            return d, 1, length
-        case _:
-            return math.prod(features), 1, 1
-
-
-def as_grid(z: Tensor) -> Tensor:
-    """(N, *cut) -> (N, C, H, W) as `grid_shape` says."""
-    if z.ndim == 3:
-        return z.transpose(1, 2).unsqueeze(2)
-    return z if z.ndim == 4 else z.flatten(1)[..., None, None]

@@ -5,6 +5,7 @@ and JSON, written after every epoch; a run that was killed and resumed ends with
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from splitveil.errors import TrainingError
 from splitveil.progress import task
 from splitveil.records import write_atomically
 from splitveil.seeds import bf16_pays, generator
+
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 WARM_UP = 0.15
 """Share of the steps in which the learning rate rises; it falls as a cosine afterwards."""

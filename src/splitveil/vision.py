@@ -28,10 +28,10 @@ def torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "DEF")
     for schema in _OPERATORS:
         if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
-            library.define(schema)  # type: ignore[no-untyped-call]
+            library.define(schema)
     _declared.append(library)
     return _import("torchvision")
 

@@ -11,7 +11,7 @@ from splitveil.attacks.base import Attack, Knows, View, seed_view
 from splitveil.errors import InputError
 from splitveil.training import IndexBatches, fit, infer, precision_for
 
-SIZES = {"small": (64, 4), "medium": (96, 6), "large": (128, 10)}
+SIZES = {"tiny": (24, 2), "small": (64, 4), "medium": (96, 6), "large": (128, 10)}
 """Width and residual blocks per resolution."""
 
 
@@ -81,10 +81,14 @@ class Decoder(nn.Module):
         if [h, w] != work:
             layers.append(nn.Upsample(size=tuple(work), mode="bilinear", align_corners=False))
         self.body = nn.Sequential(*layers)
-        self.linear_head = nn.Conv2d(now, channels * self.factor**2, 1)
+        # At the working grid the straight way is linear in z itself and in float32: a shallow edge is nearly linear.
+        self.straight = list(self.start) == work and self.linear is None
+        self.linear_head = nn.Conv2d(
+            c * self.unshuffle**2 if self.straight else now, channels * self.factor**2, 3, 1, 1
+        )
         self.head = nn.Conv2d(now, channels * self.factor**2, 3, 1, 1)
         for head in (self.linear_head, self.head):
-            nn.init.normal_(head.weight, std=1e-2 / math.sqrt(now))
+            nn.init.normal_(head.weight, std=1e-2 / math.sqrt(head.in_channels))
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
@@ -95,8 +99,10 @@ class Decoder(nn.Module):
         elif self.unshuffle > 1:
             wanted = [s * self.unshuffle for s in self.start]
             z = F.pixel_unshuffle(F.pad(z, (0, wanted[1] - z.shape[3], 0, wanted[0] - z.shape[2])), self.unshuffle)
-        z = self.body(z)
-        out = F.pixel_shuffle((self.head(F.relu(z)) + self.linear_head(z)).float(), self.factor)
+        deep = self.body(z)
+        with torch.autocast(z.device.type, enabled=False):
+            linear = self.linear_head((z if self.straight else deep).float())
+        out = F.pixel_shuffle(self.head(F.relu(deep)).float() + linear, self.factor)
         return self.mean + out[..., : self.image[1], : self.image[2]]
 
     def _grid(self) -> tuple[int, int, int]:
@@ -162,7 +168,7 @@ class InverseNetwork(Attack):
     of the epoch that was best on images that the adversary set aside.
 
     Args:
-        size: small, medium or large.
+        size: tiny, small, medium or large.
         epochs: passes over the adversary's images; more where they are few, so that there are at least `steps`.
         steps: least number of optimiser steps.
         batch: images a step.

@@ -1,4 +1,4 @@
-"""Regularised maximum likelihood: find the image whose features are those that crossed (He et al. 2019, section 4, rMLE).
+"""Regularised maximum likelihood (rMLE): find the image whose features are those seen (He et al. 2019, section 4).
 
 Two things are ours. The search runs in whitened coordinates: colour-opponent cosine coefficients in units of their
 spread over natural images, where every direction is about as long, so that brightness is found as fast as edges (the
@@ -6,23 +6,28 @@ paper's Adam in pixels needs thousands of steps for what takes a hundred here). 
 on those coefficients beside the paper's total variation.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from splitveil.attacks.base import Attack, Aux, Knows, View, seed_view
+from splitveil.attacks.base import Attack, Aux, Knows, View, frozen, seed_view
 from splitveil.errors import InputError
 from splitveil.progress import task
+from splitveil.seeds import bf16_pays
 from splitveil.tensors import total_variation
 
-RATES, PRIORS = (0.05, 0.2), (0.0, 0.003, 0.03, 0.1, 0.3)
+RATES, PRIORS = (0.05, 0.2), (0.0, 0.003, 0.03, 0.1, 0.3, 3.0)
 """Step sizes in standard deviations and prior weights tried on the adversary's own images."""
-TUNED_ON = 8
+TUNED_ON = 16
 CHUNK = 128
 """Images optimised together; more goes no faster on a CPU, and no image's result depends on the others."""
+ROUGH = 0.7
+"""Share of the steps in bf16 where the machine has it; the end, and the choice of the best iterate, are in float32."""
 OUTSIDE = 10.0
 """Weight of the squared distance to [0, 1]."""
 
@@ -76,7 +81,26 @@ def opponents(channels: int) -> Tensor:
     if channels != 3:
         return torch.eye(channels)
     axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-    return axes / axes.norm(dim=1, keepdim=True)
+    unit: Tensor = axes / axes.norm(dim=1, keepdim=True)
+    return unit
+
+
+def folded(edge: nn.Module) -> nn.Module:
+    """A copy of a traced edge with BatchNorm folded into the convolutions before it; any other edge as it is."""
+    if not isinstance(edge, fx.GraphModule):
+        return edge
+    copied = copy.deepcopy(edge)
+    for node in copied.graph.nodes:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) > 1:
+            continue
+        conv, norm = copied.get_submodule(str(source.target)), copied.get_submodule(str(node.target))
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+            parent, _, name = str(source.target).rpartition(".")
+            setattr(copied.get_submodule(parent), name, fuse_conv_bn_eval(conv, norm))
+            parent, _, name = str(node.target).rpartition(".")
+            setattr(copied.get_submodule(parent), name, nn.Identity())
+    return frozen(copied)
 
 
 class MaximumLikelihood(Attack):
@@ -137,6 +161,7 @@ class MaximumLikelihood(Attack):
 
     def _invert(self, view: View, space: Whitening, z: Tensor, rates: Tensor, priors: Tensor) -> Tensor:
         """z: (n, *cut); rates, priors: (n,) -> x_hat: (n, C, H, W)."""
+        edge = folded(view.edge)
         size = (z - z.flatten(1).mean(1).reshape(-1, *[1] * (z.ndim - 1))).flatten(1).square().sum(1)
         size = torch.where(size > 0, size, 1.0)
         # Adam's step does not depend on the gradient's length: a rate per image is a scale of its coordinates.
@@ -147,15 +172,18 @@ class MaximumLikelihood(Attack):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: 0.02 + 0.49 * (1 + math.cos(math.pi * k / self.steps))
         )
+        rough = int(ROUGH * self.steps) if bf16_pays() else 0
         for step in range(self.steps + 1):
             p = q * pace
             x = space.image(p)
             inside = x.clamp(0, 1)
-            distance = (self._features(view, inside) - z).flatten(1).square().sum(1) / size
+            with torch.autocast("cpu", torch.bfloat16, enabled=step < rough):
+                features = self._features(edge, view, inside)
+            distance = (features.float() - z).flatten(1).square().sum(1) / size
             prior = total_variation(x) + p.square().mean((1, 2, 3))
             value = distance + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3))
             with torch.no_grad():
-                better = value < best_value
+                better = (value < best_value) & (step >= rough)
                 best_value = torch.where(better, value, best_value)
                 best[better] = inside[better]
             if step < self.steps:
@@ -164,8 +192,8 @@ class MaximumLikelihood(Attack):
                 schedule.step()
         return best.detach()
 
-    def _features(self, view: View, x: Tensor) -> Tensor:
-        z: Tensor = view.edge(x.contiguous(memory_format=torch.channels_last))
+    def _features(self, edge: nn.Module, view: View, x: Tensor) -> Tensor:
+        z: Tensor = edge(x.contiguous(memory_format=torch.channels_last))
         if not view.stochastic:
             out: Tensor = view.defense(z)
             return out

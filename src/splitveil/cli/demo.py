@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MODEL, DATA, EARLY, LATE = "small", "digits", "relu1", "relu3"
 DEFENSE, CODEC = "noise:sigma=1.0", "uniform:bits=8"
-PRIVATE, ASKED = 200, 100
+PRIVATE, ASKED = 200, 64
 
 
 def run(
@@ -115,7 +115,8 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
             local = load_cloud(bundle).run({bundle.manifest.features.name: codes})
             return (
                 f"{np.mean(logits.argmax(1) == y):.0%} right, {edge.bytes_per_image} bytes and "
-                f"{1e3 * spent / len(x):.2f} ms an image, largest difference to the local model {np.abs(logits - local).max():.1e}"
+                f"{1e3 * spent / len(x):.2f} ms an image, "
+                f"largest difference to the local model {np.abs(logits - local).max():.1e}"
             )
     finally:
         server.terminate()

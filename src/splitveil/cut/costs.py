@@ -22,7 +22,7 @@ FP32_BYTES = 4
 
 
 def _attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
-    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
+    flops: int = sdpa_flop_count(query, key, value)
     return flops
 
 

@@ -100,7 +100,7 @@ class Edge:
         """
         x = self._checked(x)
         parts = [x[i : i + self.max_batch] for i in range(0, len(x), self.max_batch)]
-        return np.concatenate([self._send(self._encode(part)) for part in parts])
+        return np.concatenate([self.send(self._encode(part)) for part in parts])
 
     def _checked(self, x: Array) -> NDArray[np.float32]:
         shape = self.manifest.image_shape
@@ -114,7 +114,13 @@ class Edge:
             raise DataError("expected values in [0, 1]; divide images of 0 to 255 by 255, or give them as uint8.")
         return x.astype(np.float32, copy=False)
 
-    def _send(self, z: Array) -> NDArray[np.float32]:
+    def send(self, z: Array) -> NDArray[np.float32]:
+        """Logits of features that `features` gave, in one request. z: (n, *cut) of the wire's type -> (n, K).
+
+        Raises:
+            LinkError: no answer in time.
+            ContractError: the server refuses the request.
+        """
         m = self.manifest
         tensor = triton.InferInput(m.features.name, list(z.shape), m.features.datatype)
         tensor.set_data_from_numpy(z)
