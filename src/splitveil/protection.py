@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splitveil.codecs import Codec
+from splitveil.codecs import CODECS, Codec
 from splitveil.cut import Split
 from splitveil.data import Dataset
+from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Defense, Protected
 from splitveil.seeds import derive
 from splitveil.training import History, IndexBatches, fit, infer
@@ -21,8 +22,8 @@ BATCH = 128
 
 def protect(
     split: Split,
-    defense: Defense,
-    codec: Codec,
+    defense: Defense | str,
+    codec: Codec | str,
     data: Dataset,
     *,
     epochs: int = 0,
@@ -38,8 +39,8 @@ def protect(
 
     Args:
         split: halves with their weights; changed in place.
-        defense: see `Defense`.
-        codec: its name and options; the answer holds the calibrated one.
+        defense: a `Defense`, or its spec such as ``noise:sigma=0.5``.
+        codec: a `Codec`, or its spec such as ``uniform:bits=8``; the answer holds the calibrated one.
         data: training part only.
         epochs: 0 keeps the weights.
         lr: peak learning rate.
@@ -50,6 +51,8 @@ def protect(
     Raises:
         TrainingError: training diverged.
     """
+    defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
+    codec = CODECS.build(codec) if isinstance(codec, str) else codec
     split = defense.install(split)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
     order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(len(x)))

@@ -57,12 +57,12 @@ def _literal(text: str) -> Value:
 class Registry(Generic[T]):
     """Names of one kind of thing. Entries are ``module:attribute`` strings, imported when asked for, or objects.
 
-    A third party adds to it by an entry point in the group ``splitveil.<kind>s``.
+    A third party adds to it by an entry point in `group`, which is ``splitveil.<kind>s`` where none is given.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, table: Mapping[str, str], group: str = "") -> None:
         self.kind = kind
-        self.group = f"splitveil.{kind}s"
+        self.group = group or f"splitveil.{kind}s"
         self._table: dict[str, str] = dict(table)
 
     def names(self) -> list[str]:

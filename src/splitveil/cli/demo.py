@@ -26,10 +26,8 @@ def run(
     from splitveil.auditing import Subject, audit
     from splitveil.bundle import with_card
     from splitveil.cli.console import showing_progress
-    from splitveil.codecs import CODECS
     from splitveil.cut import trace
     from splitveil.data import load_data
-    from splitveil.defenses import DEFENSES
     from splitveil.errors import InputError
     from splitveil.export import save
     from splitveil.models.loader import load_model, save_weights
@@ -45,9 +43,7 @@ def run(
     model = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=None).model
     with showing_progress():
         _say(f"1. train {MODEL!r} on {len(data.train):,} real handwritten digits")
-        halves, _ = protect(
-            trace(model, example).split(EARLY), DEFENSES.build("none"), CODECS.build("raw"), data, epochs=15
-        )
+        halves, _ = protect(trace(model, example).split(EARLY), "none", "raw", data, epochs=15)
         model.load_state_dict(halves.split.edge.state_dict() | halves.split.cloud.state_dict())
         save_weights(model, out / "model.safetensors")
         _say(f"   {accuracy_of(halves, data):.1%} of {len(data.test):,} test images right")
@@ -60,9 +56,7 @@ def run(
         cards = [audit(bare, data, suite="smoke", n=PRIVATE, out=audits[0]).card]
         for at in (EARLY, LATE):
             _say(f"4. defend {at} with {DEFENSE} and {CODEC}, train on, write the bundle, attack it")
-            protected, _ = protect(
-                traced.split(at), DEFENSES.build(DEFENSE), CODECS.build(CODEC), data, epochs=10, lr=1e-3
-            )
+            protected, _ = protect(traced.split(at), DEFENSE, CODEC, data, epochs=10, lr=1e-3)
             bundle = save(
                 protected, out / f"bundle-{at}", name=f"digits-{at}", model_spec=MODEL, image_shape=data.shape,
                 classes=data.classes, task_accuracy=accuracy_of(protected, data),

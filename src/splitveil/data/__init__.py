@@ -22,6 +22,7 @@ DATA: "Registry[Dataset]" = Registry(
         "cifar10": "splitveil.data.torchsets:cifar10",
         "cifar100": "splitveil.data.torchsets:cifar100",
     },
+    group="splitveil.data",
 )
 """Functions that take a `DataSpec`; ``n``, ``size`` and ``channels`` are applied afterwards to what they return."""
 
