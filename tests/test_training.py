@@ -39,7 +39,7 @@ def train(checkpoint: Path | None = None, *, resume: bool = False, stop: int | N
         if done == stop:
             raise KeyboardInterrupt
         with torch.no_grad():
-            return -objective(X, Y).item()
+            return -float(objective(X, Y))
 
     fit(objective, BATCHES, epochs=6, lr=5e-2, checkpoint=checkpoint, resume=resume, validate=validate)
     return objective

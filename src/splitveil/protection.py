@@ -17,7 +17,8 @@ from splitveil.training import History, IndexBatches, fit, infer
 
 CALIBRATION = 1024
 """Training images that scales are fixed on."""
-BATCH = 128
+BATCH = range(32, 129)
+"""A 32nd of the training images, within this range."""
 
 
 def protect(
@@ -73,7 +74,7 @@ def protect(
     if epochs:
         history = fit(
             protected,
-            IndexBatches(len(train), BATCH, read),
+            IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
             epochs=epochs,
             lr=lr,
             weight_decay=1e-2,

@@ -61,7 +61,8 @@ def make_view() -> Make:
 
         def observe(index: Tensor) -> Tensor:
             with torch.no_grad():
-                return defense(clean[index])
+                seen: Tensor = defense(clean[index])
+            return seen
 
         view = View(
             z, (channels, SIZE, SIZE), knows=knows, aux=Aux(known, labels(known)), observe=observe,

@@ -42,7 +42,7 @@ def trained() -> Trained:
     model = load_model("small", shape=data.shape, classes=10, weights=None).model
     example = torch.zeros(2, *data.shape)
     first = trace(model, example).split("relu1")
-    protected, _ = protect(first, DEFENSES.build("none"), CODECS.build("raw"), data, epochs=4)
+    protected, _ = protect(first, DEFENSES.build("none"), CODECS.build("raw"), data, epochs=8)
     state = protected.split.edge.state_dict() | protected.split.cloud.state_dict()
     model.load_state_dict(state)
     return Trained(data, trace(model.eval(), example), state)

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from splitveil.cli import audit, bundle, cuts, demo, fit, listing, query, report, serve
-from splitveil.errors import SplitVeilError
+from splitveil.errors import MissingExtraError, SplitVeilError
 
 app = typer.Typer(
     name="splitveil",
@@ -32,3 +32,8 @@ def main() -> None:
     except SplitVeilError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("splitveil"):
+            raise
+        print(f"error: this command needs {error.name}; pip install 'splitveil[lab]'.", file=sys.stderr)
+        sys.exit(MissingExtraError.exit_code)

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from splitveil.codecs import CODECS
+from splitveil.errors import InputError
+
+SHAPES = [(64, 8, 4, 5), (64, 17, 6), (64, 12)]
+SPECS = ["raw", "uniform:bits=8", "uniform:bits=4", "uniform:bits=2"]
+
+
+def features(shape: tuple[int, ...]) -> torch.Tensor:
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(shape, generator=draws)
+    return z * torch.linspace(0.1, 20, shape[2 if len(shape) == 3 else 1]).reshape(
+        [-1 if i == (2 if len(shape) == 3 else 1) else 1 for i in range(len(shape))]
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spec", SPECS)
+def test_numpy_and_torch_agree_and_state_goes_through_json(spec: str, shape: tuple[int, ...]) -> None:
+    z = features(shape)
+    codec = CODECS.build(spec).calibrate(z)
+    again = CODECS.build(repr(codec)).restore(json.loads(json.dumps(codec.state())))
+    ours, theirs = codec.encode(z), again.encode(z.numpy())
+    assert isinstance(theirs, np.ndarray)
+    assert np.array_equal(ours.numpy(), theirs)
+    assert np.allclose(codec.decode(ours).numpy(), again.decode(theirs), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_uniform_errs_by_at_most_half_a_step_of_its_channel(bits: int, shape: tuple[int, ...]) -> None:
+    z = features(shape)
+    codec = CODECS.build(f"uniform:bits={bits}").calibrate(z)
+    error = (codec.decode(codec.encode(z)) - z).abs()
+    axis = 2 if len(shape) == 3 else 1
+    axes = [i for i in range(len(shape)) if i != axis]
+    step = (z.amax(axes) - z.amin(axes)) / (2**bits - 1)
+    assert (error.amax(axes) <= 0.5 * step * 1.01).all()
+    assert (error.amax(axes) > 0.2 * step).all()
+
+
+def test_codes_fit_the_wire() -> None:
+    z = features(SHAPES[0])
+    codes = CODECS.build("uniform:bits=5").calibrate(z[:4]).encode(100 * z)
+    assert codes.min() == 0
+    assert codes.max() == 31
+    assert torch.equal(codes, codes.round())
+
+
+def test_raw_changes_nothing() -> None:
+    z = features(SHAPES[0])
+    codec = CODECS.build("raw")
+    assert torch.equal(codec.decode(codec.encode(z)), z)
+    assert (codec.payload_bytes(10), CODECS.build("uniform").payload_bytes(10)) == (40, 10)
+
+
+def test_dead_channels_stay_what_they_are() -> None:
+    z = torch.full((16, 3, 2, 2), 1.5)
+    codec = CODECS.build("uniform").calibrate(z)
+    assert torch.allclose(codec.decode(codec.encode(z)), z)
+
+
+def test_bad_use_says_what_to_do() -> None:
+    with pytest.raises(InputError, match="from 2 to 8, got 9"):
+        CODECS.build("uniform:bits=9")
+    with pytest.raises(InputError, match="calibrate"):
+        CODECS.build("uniform").encode(torch.zeros(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_scaling_the_features_scales_what_is_decoded(spec: str) -> None:
+    z = features(SHAPES[0])
+    one, ten = CODECS.build(spec).calibrate(z), CODECS.build(spec).calibrate(10 * z)
+    difference = ten.decode(ten.encode(10 * z)) / 10 - one.decode(one.encode(z))
+    assert (difference.abs() > 1e-3).float().mean() < 0.01

@@ -1,0 +1,77 @@
+"""The public surface, and what a device without torch can do with it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import splitveil
+
+WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "sklearn", "lightning_fabric"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", WITHOUT_TORCH + code], capture_output=True, text=True, check=False)
+
+
+def test_names_are_sorted_and_all_there() -> None:
+    assert splitveil.__all__ == sorted(splitveil.__all__)
+    for name in splitveil.__all__:
+        assert getattr(splitveil, name) is not None
+    assert set(splitveil.__all__) <= set(dir(splitveil))
+    with pytest.raises(AttributeError):
+        splitveil.nonsense  # noqa: B018
+
+
+def test_importing_it_imports_no_torch() -> None:
+    done = run("import splitveil; assert 'torch' not in sys.modules; print(splitveil.__version__)")
+    assert done.stdout.strip() == splitveil.__version__, done.stderr
+
+
+@pytest.mark.parametrize("name", ["audit", "cuts", "load_model", "protect", "View", "Defense", "fit"])
+def test_lab_names_say_what_to_install(name: str) -> None:
+    done = run(
+        f"import splitveil\ntry:\n    splitveil.{name}\nexcept splitveil.MissingExtraError as error:\n    print(error)"
+    )
+    assert "pip install 'splitveil[lab]'" in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["Bundle", "Card", "Codec", "Edge", "Manifest"])
+def test_device_names_need_no_torch(name: str) -> None:
+    done = run(f"import splitveil; print(splitveil.{name}.__name__)")
+    assert done.stdout.strip() == name, done.stderr
+
+
+@pytest.mark.parametrize("command", ["cuts", "audit", "fit", "demo"])
+def test_lab_commands_say_what_to_install(command: str) -> None:
+    words = {
+        "cuts": ["small"],
+        "audit": ["small", "--data", "digits", "--out", "x"],
+        "demo": ["--out", "x"],
+        "fit": ["small", "--data", "digits", "--at", "relu1", "--out", "x"],
+    }[command]
+    done = run(f"sys.argv = ['splitveil', {command!r}, *{words!r}]\nfrom splitveil.cli import main\nmain()")
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'splitveil[lab]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_instant() -> None:
+    """Generous, since the machine may be busy; the imports are what is held."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "splitveil", "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 5
+    assert all(word in done.stdout for word in ("demo", "cuts", "fit", "audit", "bundle", "serve", "query", "report"))
+    heavy = run(
+        "from splitveil.cli import app\nprint([m for m in ('numpy', 'torch', 'onnxruntime') if m in sys.modules])"
+    )
+    assert heavy.stdout.strip() == "[]", heavy.stderr

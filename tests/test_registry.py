@@ -1,0 +1,53 @@
+import pytest
+
+from splitveil.errors import InputError, UnknownNameError
+from splitveil.registry import Registry, Spec
+
+
+class Thing:
+    """A thing with options."""
+
+    def __init__(self, size: int = 1, *, word: str = "a") -> None:
+        if size < 0:
+            raise ValueError("size is negative")
+        self.size, self.word = size, word
+
+
+THINGS: Registry[Thing] = Registry("thing", {"thing": f"{__name__}:Thing"})
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("a", {}),
+        ("a:k=1", {"k": 1}),
+        ("a:k=1,word=b,x=0.5,on=true,no=None", {"k": 1, "word": "b", "x": 0.5, "on": True, "no": None}),
+        ("a:k=-1e-3", {"k": -1e-3}),
+    ],
+)
+def test_specs_parse_and_print(text: str, options: dict[str, object]) -> None:
+    spec = Spec.parse(text)
+    assert (spec.name, dict(spec.options)) == ("a", options)
+    assert Spec.parse(str(spec)) == spec
+
+
+@pytest.mark.parametrize("text", ["a:k", "a:=1", "a:1k=2"])
+def test_bad_specs_say_how_to_write_them(text: str) -> None:
+    with pytest.raises(InputError, match="write for example"):
+        Spec.parse(text)
+
+
+def test_builds_with_options() -> None:
+    assert THINGS.build("thing:size=3").size == 3
+    assert THINGS.build(Spec("thing", {"word": "b"})).word == "b"
+    assert THINGS.build("thing", size=4).size == 4
+    assert THINGS.describe() == [("thing", "A thing with options.")]
+
+
+def test_errors_name_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown thing 'thinge'. Did you mean 'thing'"):
+        THINGS.build("thinge")
+    with pytest.raises(InputError, match=r"no option 'sise'. Did you mean 'size'"):
+        THINGS.build("thing:sise=2")
+    with pytest.raises(InputError, match="size is negative"):
+        THINGS.build("thing:size=-1")
