@@ -8,7 +8,7 @@ import pytest
 
 from splitveil.bundle import CARD, CLOUD, EDGE, GOLDEN, MANIFEST, Bundle, codec, contract_id, with_card, write_bundle
 from splitveil.codecs.uniform import Uniform
-from splitveil.errors import BundleError
+from splitveil.errors import BundleError, InputError
 from splitveil.records import Card, Cut, Manifest, Tensor
 
 FILES: Mapping[str, bytes] = {EDGE: b"edge", CLOUD: b"cloud", GOLDEN: b"golden"}
@@ -149,7 +149,7 @@ def test_half_written_manifests_are_refused(bundle: Bundle, text: str) -> None:
 
 def test_other_folders_are_no_bundles(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(BundleError, match="not a bundle: no manifest"):
+        with pytest.raises(InputError, match="not a bundle: no manifest"):
             Bundle.load(folder)
 
 
@@ -185,12 +185,12 @@ def test_foreign_folders_are_left_alone(bundle: Bundle, tmp_path: Path) -> None:
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.png").write_bytes(b"cat")
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(InputError, match="not a bundle"):
         write_bundle(foreign, MADE, FILES)
     (bundle.folder / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match=r"notes.txt, which no bundle lists"):
+    with pytest.raises(InputError, match=r"notes.txt, which no bundle lists"):
         write_bundle(bundle.folder, MADE, FILES)
-    with pytest.raises(BundleError, match="is a file"):
+    with pytest.raises(InputError, match="is a file"):
         write_bundle(foreign / "cat.png", MADE, FILES)
     assert (foreign / "cat.png").read_bytes() == b"cat"
     assert (bundle.folder / "notes.txt").read_text() == "mine"

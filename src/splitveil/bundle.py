@@ -37,11 +37,12 @@ class Bundle:
         """Read the manifest only; `verify` then tells what is wrong with the files. The card is not read.
 
         Raises:
-            BundleError: not a bundle, another schema, or a manifest that cannot be read.
+            InputError: not a bundle.
+            BundleError: another schema, or a manifest that cannot be read.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise BundleError(f"{folder} is not a bundle: no {MANIFEST}; give a folder that `splitveil fit` wrote.")
+            raise InputError(f"{folder} is not a bundle: no {MANIFEST}; give a folder that `splitveil fit` wrote.")
         try:
             version = json.loads(path.read_bytes())["schema_version"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -60,7 +61,8 @@ class Bundle:
         """Read a bundle and check every file.
 
         Raises:
-            BundleError: not a bundle, from another schema, incomplete or altered; all problems in one sentence.
+            InputError: not a bundle.
+            BundleError: from another schema, incomplete or altered; all problems in one sentence.
         """
         found = cls.peek(folder)
         problems = found.verify()
@@ -159,7 +161,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | P
     for name in REQUIRED:
         if name not in files:
             raise BundleError(f"a bundle needs {', '.join(REQUIRED)}, got no {name}; export both halves first.")
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
     try:
@@ -188,16 +190,21 @@ def _plain(name: str) -> bool:
     return one and name not in ("", ".", "..") and "\0" not in name
 
 
-def _refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path) -> None:
+    """Make sure that a bundle may be written there: nothing, an empty folder, or another bundle.
+
+    Raises:
+        InputError: anything else is there.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise BundleError(f"{folder} is a file; choose another folder for the bundle.")
+        raise InputError(f"{folder} is a file; choose another folder for the bundle.")
     held = {entry.name for entry in folder.iterdir()}
     if not held:
         return
     if MANIFEST not in held:
-        raise BundleError(f"{folder} holds something that is not a bundle; choose an empty or new folder.")
+        raise InputError(f"{folder} holds something that is not a bundle; choose an empty or new folder.")
     try:
         known: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         listed = {MANIFEST, *known["files"]} if "contract" in known else set()
@@ -205,7 +212,7 @@ def _refuse_foreign(folder: Path) -> None:
         listed = set()
     foreign = sorted(held - listed)
     if foreign:
-        raise BundleError(f"{folder} also holds {foreign[0]}, which no bundle lists; move it or choose another folder.")
+        raise InputError(f"{folder} also holds {foreign[0]}, which no bundle lists; move it or choose another folder.")
 
 
 def _put(path: Path, content: bytes | Path) -> str:

@@ -27,6 +27,7 @@ def run(
 
     import torch
 
+    from splitveil.bundle import refuse_foreign
     from splitveil.cli.console import err, showing_progress
     from splitveil.cli.console import out as screen
     from splitveil.codecs import CODECS
@@ -39,6 +40,7 @@ def run(
     from splitveil.protection import accuracy_of, protect
     from splitveil.records import dumps
 
+    refuse_foreign(out)
     chosen, wire = DEFENSES.build(defense), CODECS.build(codec)
     images = load_data(data)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
