@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +92,51 @@ def test_keeps_the_best_epoch_not_the_last() -> None:
     assert history.scores == [1.0, 3.0, 2.0]
     assert torch.equal(next(objective.parameters()), kept[1])
     assert not torch.equal(kept[1], kept[2])
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from lightning_fabric import Fabric
+from tests.test_training import BATCHES, Linear
+from splitveil.training import fit
+if __name__ == "__main__":
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    objective = Linear()
+    fit(objective, BATCHES, epochs=3, lr=5e-2, fabric=fabric)
+    if fabric.global_rank == 0:
+        torch.save(objective.net.weight.detach(), sys.argv[1])
+"""
+
+
+class Linear(nn.Module):
+    """Least squares without dropout: any number of processes computes the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = (self.net(x) - y).square().mean()
+        return out
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(tmp_path: Path) -> None:
+    script, saved = tmp_path / "two.py", tmp_path / "weights.pt"
+    script.write_text(TWO_PROCESSES)
+    root = Path(__file__).parents[1]
+    subprocess.run(
+        [sys.executable, str(script), str(saved)], env={**os.environ, "PYTHONPATH": str(root)}, check=True, timeout=200
+    )
+    two, one, alone = torch.load(saved, weights_only=True), Linear(), Linear()
+    fit(one, BATCHES, epochs=3, lr=5e-2)
+    fit(alone, IndexBatches(96, 20, lambda i, draws: (X[i][::2], Y[i][::2])), epochs=3, lr=5e-2)
+    apart = (one.net.weight - two).abs().max()
+    assert apart < 2e-3, "Adam amplifies rounding, no more"
+    assert (alone.net.weight - two).abs().max() > 5 * apart, "the first process did not train on its share alone"
 
 
 def test_divergence_is_an_error_that_names_the_remedy() -> None:

@@ -95,23 +95,26 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     validate: Callable[[], float] | None = None,
+    fabric: Fabric | None = None,
     what: str = "training",
 ) -> History:
     """Minimise ``objective(*batch)`` with AdamW; one cycle of warm-up and cosine.
 
     Args:
-        objective: a module whose call on a batch gives the scalar loss; trained in place, left in eval mode.
+        objective: a module whose call on a batch gives the scalar loss; trained in place, left on the CPU in eval mode.
         batches: see `Batches`.
         epochs: passes over the data.
         lr: peak learning rate.
         weight_decay: decoupled, on weights of two dimensions or more only.
         seed: of shuffling, dropout and noise; initialisation is the caller's.
-        precision: Fabric's word for it, or ``auto``: see `precision_for`.
+        precision: Fabric's word for it, or ``auto``: see `precision_for`. A given `fabric` has its own.
         checkpoint: file written after every epoch; None for none.
         resume: go on from `checkpoint` if it is there.
         validate: score after each epoch, larger is better, on the adversary's or defender's own validation data; the
             best
             epoch's weights are the ones kept. Without it the last epoch's are.
+        fabric: a launched Fabric, for several devices or processes: each takes its share of every batch, the first one
+            writes the checkpoint. None for one device, an accelerator where there is one.
         what: for the progress bar.
 
     Raises:
@@ -119,7 +122,8 @@ def fit(
     """
     objective.train()
     chosen = precision_for(objective) if precision == "auto" else precision
-    fabric = Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]
+    share = slice(fabric.global_rank, None, fabric.world_size)
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
@@ -144,7 +148,7 @@ def fit(
             losses = []
             for k, batch in enumerate(batches.epoch(draws)):
                 optimizer.zero_grad(set_to_none=True)
-                loss = module(*(fabric.to_device(t) for t in batch))
+                loss = module(*(fabric.to_device(t[share]) for t in batch))
                 fabric.backward(loss)
                 wrapped.step()
                 schedule.step()
@@ -159,11 +163,11 @@ def fit(
                 best = {k: v.detach().cpu().clone() for k, v in objective.state_dict().items()}
             history.losses.append(mean)
             history.scores.append(score)
-            if checkpoint is not None:
+            if checkpoint is not None and fabric.global_rank == 0:
                 _keep(checkpoint, run, objective, optimizer, schedule, history, best)
     if best:
         objective.load_state_dict(best)
-    objective.eval()
+    objective.cpu().eval()
     return history
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.errors import InputError, SplitVeilError, ThreatModelError
+from splitveil.registry import Spec, Value
 from splitveil.seeds import derive
 
 T = TypeVar("T")
@@ -202,14 +203,13 @@ class Attack(ABC):
         outside = ((x_hat < 0) | (x_hat > 1)).float().mean().item()
         return Reconstruction(x_hat.clamp(0, 1), seconds, outside)
 
-    def options(self) -> dict[str, float | int | str | bool]:
+    def options(self) -> dict[str, Value]:
         """Hyperparameters as the registry reads them."""
         return {}
 
     @final
     def __repr__(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options().items())
-        return f"{self.name}:{options}" if options else self.name
+        return str(Spec(self.name, self.options()))
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from splitveil.attacks.base import Attack, Knows, View, seed_view
 from splitveil.errors import InputError
+from splitveil.registry import Value
 from splitveil.training import IndexBatches, fit, infer, precision_for
 
 SIZES = {"tiny": (24, 2), "small": (64, 4), "medium": (96, 6), "large": (128, 10)}
@@ -222,5 +223,5 @@ class InverseNetwork(Attack):
         )
         return infer(decoder, (scale(part) for part in view.z.split(256)), precision)
 
-    def options(self) -> dict[str, float | int | str | bool]:
+    def options(self) -> dict[str, Value]:
         return {"size": self.size, "epochs": self.epochs, "steps": self.steps, "batch": self.batch, "lr": self.lr}

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from splitveil.attacks.base import Attack, Aux, Knows, View, frozen, seed_view
 from splitveil.errors import InputError
 from splitveil.progress import task
+from splitveil.registry import Value
 from splitveil.seeds import bf16_pays
 from splitveil.tensors import total_variation
 
@@ -199,5 +200,5 @@ class MaximumLikelihood(Attack):
             return out
         return torch.stack([view.defense(z) for _ in range(self.draws)]).mean(0)
 
-    def options(self) -> dict[str, float | int | str | bool]:
+    def options(self) -> dict[str, Value]:
         return {"steps": self.steps, "rate": self.rate, "prior": self.prior, "draws": self.draws}

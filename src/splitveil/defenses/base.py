@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from splitveil.codecs import Codec
 from splitveil.cut import Split
+from splitveil.registry import Spec, Value
 
 
 class Batch(NamedTuple):
@@ -63,14 +64,13 @@ class Defense(nn.Module):
         """After training: physical pruning, freezing. Default: unchanged."""
         return split
 
-    def options(self) -> dict[str, float | int | str | bool]:
+    def options(self) -> dict[str, Value]:
         """Hyperparameters as the registry reads them."""
         return {}
 
     @final
     def __repr__(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options().items())
-        return f"{self.name}:{options}" if options else self.name
+        return str(Spec(self.name, self.options()))
 
 
 class Protected(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from splitveil.defenses.base import Defense
 from splitveil.errors import InputError
+from splitveil.registry import Value
 
 
 class GaussianNoise(Defense):
@@ -40,5 +41,5 @@ class GaussianNoise(Defense):
         z = z * (self.radius / norm).clamp(max=1.0)
         return z if noise is None else z + self.sigma * self.radius / z[0].numel() ** 0.5 * noise
 
-    def options(self) -> dict[str, float | int | str | bool]:
+    def options(self) -> dict[str, Value]:
         return {"sigma": self.sigma, "clip": self.clip}
