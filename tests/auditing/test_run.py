@@ -88,6 +88,23 @@ def test_one_forward_pass_serves_all_cuts(trained: Trained) -> None:
     assert sum(seen) == len(trained.data.test) + max(0, 500 - (len(trained.data.test) - 40))
 
 
+def test_little_memory_takes_more_passes_and_changes_no_number(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(budget: int) -> tuple[Card, int]:
+        subject, seen = trained.subject("relu1", "relu2", "relu3"), list[int]()
+        subject.tap.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
+        monkeypatch.setattr("splitveil.auditing.run.memory_budget", lambda: budget)
+        return audit(subject, trained.data, suite=QUICK, n=40).card, sum(seen)
+
+    (whole, once), (parted, more) = run(2**40), run(540 * 17_000)
+    assert more == 2 * once
+    assert same(whole, parted)
+    small, _ = run(200 * 12_288)
+    assert small.aux_n == 160
+    assert any("memory" in note for note in small.notes)
+
+
 def tensors_reachable_from(root: object) -> Iterator[Tensor]:
     """Every tensor and array that can be reached by following references, closures included."""
     seen, waiting = set[int](), [root]

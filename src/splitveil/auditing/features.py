@@ -1,6 +1,7 @@
 """One forward pass over the images gives the task accuracy and the features of every cut."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitveil.auditing.subject import Subject
+from splitveil.auditing.subject import Configuration, Subject
 from splitveil.data import Dataset
 from splitveil.data.parts import Parts
 from splitveil.progress import Show, task
 from splitveil.seeds import derive
 
 BATCH = 250
+SHARE_OF_MEMORY = 0.4
+"""Of the machine's, for the features kept at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +29,51 @@ class Collected:
     accuracies: dict[str, float]
 
 
-def collect(subject: Subject, data: Dataset, parts: Parts, seed: int) -> Collected:
+def memory_budget() -> int:
+    """Bytes of features that may be kept at one time on this machine."""
+    return int(SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def most_images(subject: Subject, budget: int) -> int:
+    """Images whose features at the widest cut fit `budget` bytes."""
+    return budget // max(c.bytes_fp32 for c in subject.cuts)
+
+
+def groups(subject: Subject, images: int, budget: int) -> list[list[Configuration]]:
+    """Configurations in order, in groups whose cuts' features of that many images fit `budget` bytes."""
+    found: list[list[Configuration]] = []
+    used = budget + 1
+    for cut in subject.cuts:
+        needed = images * cut.bytes_fp32
+        if used + needed > budget:
+            found.append([])
+            used = 0
+        used += needed
+        found[-1] += [c for c in subject.configurations if c.cut == cut]
+    return found
+
+
+def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, parts: Parts, seed: int) -> Collected:
     """Run the subject once over the test images and over the auxiliary images that are not among them.
 
-    Accuracy is over all test images and of every configuration, a defence's own draws included.
+    Accuracy is over all test images and of every wanted configuration, a defence's own draws included.
     """
     private, own = len(parts.private_index), len(parts.test_aux_index)
     keep = np.concatenate([parts.private_index, parts.test_aux_index])
     others = parts.aux.x[own:]
-    right = dict.fromkeys((c.label for c in subject.configurations), 0)
+    right = dict.fromkeys((c.label for c in wanted), 0)
     labels = torch.from_numpy(data.test.y)
 
     def count(first: int, logits: Tensor, zs: dict[str, Tensor]) -> None:
-        for c in subject.configurations:
+        for c in wanted:
             answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
             right[c.label] += int((answers.argmax(1) == labels[first : first + len(answers)]).sum())
 
     torch.manual_seed(derive(seed, "accuracy"))
     with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
-        test = _features(subject, data.test.x, keep, count, show, 0)
-        extra = _features(subject, others, np.arange(len(others)), None, show, len(data.test))
+        at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
+        test = _features(subject, at, data.test.x, keep, count, show, 0)
+        extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test))
     return Collected(
         {name: z[:private] for name, z in test.items()},
         {name: torch.cat([z[private:], extra[name]]) for name, z in test.items()},
@@ -55,20 +83,21 @@ def collect(subject: Subject, data: Dataset, parts: Parts, seed: int) -> Collect
 
 def _features(
     subject: Subject,
+    at: Sequence[str],
     images: "np.ndarray[Any, np.dtype[np.uint8]]",
     keep: "np.ndarray[Any, Any]",
     each: Callable[[int, Tensor, dict[str, Tensor]], None] | None,
     show: Show,
     done: int,
 ) -> dict[str, Tensor]:
-    """Features of the images at `keep`, in that order, by cut; `each` sees every batch."""
-    out = {c.name: torch.empty(len(keep), *c.shape) for c in subject.cuts}
+    """Features of the images at `keep`, in that order, at the cuts named `at`; `each` sees every batch."""
+    out = {c.name: torch.empty(len(keep), *c.shape) for c in subject.cuts if c.name in at}
     place = np.full(len(images), -1)
     place[keep] = np.arange(len(keep))
     for first in range(0, len(images), BATCH):
         x = torch.from_numpy(images[first : first + BATCH]).float() / 255
         logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))
-        zs = dict(zip(out, features, strict=True))
+        zs = {c.name: z for c, z in zip(subject.cuts, features, strict=True) if c.name in out}
         if each is not None:
             each(first, logits, zs)
         target = torch.from_numpy(place[first : first + BATCH])

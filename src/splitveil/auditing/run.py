@@ -13,7 +13,7 @@ from torch import Tensor
 from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import PRESETS, Attack, Aux, Knows, View
 from splitveil.auditing.checks import check_row
-from splitveil.auditing.features import Collected, collect
+from splitveil.auditing.features import Collected, collect, groups, memory_budget, most_images
 from splitveil.auditing.subject import Configuration, Subject
 from splitveil.auditing.suites import FLOORS, Suite, find_suite
 from splitveil.auditing.units import Ledger, Unit, to_bytes
@@ -97,7 +97,9 @@ def audit(
         raise ThreatModelError(
             f"no attack can be run by an adversary who knows {knows.words()}; grant more with --knows."
         )
-    parts = partition(data, n=n, aux=aux, max_aux=suite.max_aux, seed=seed)
+    budget = memory_budget()
+    most = most_images(subject, budget) - n
+    parts = partition(data, n=n, aux=aux, max_aux=max(1, min(suite.max_aux, most)), seed=seed)
     run = {
         "subject": [subject.model, subject.weights, *(c.label for c in subject.configurations)],
         "data": [data.name, digest(data.test.x, data.test.y, parts.aux.x), parts.aux_words],
@@ -109,26 +111,32 @@ def audit(
         "versions": fingerprint(),
     }
     ledger = Ledger(out, run, resume=resume)
-    features = collect(subject, data, parts, seed)
     x = torch.from_numpy(parts.private.x)
     shown = torch.arange(min(samples, n))
-    units: list[Unit] = []
-    for configuration in subject.configurations:
-        done: list[Unit] = []
-        for attack in granted:
-            label = f"{configuration.label} | {attack!r}"
-            unit = ledger.find(label)
-            if unit is None:
-                view = _view(configuration, features, parts, knows, derive(seed, label), ledger.workdir(label))
-                unit = _attack(attack, view, configuration, x, shown, done)
-                ledger.keep(label, unit)
-            done.append(unit)
-        units += [*done, *worst_cases(done)]
+    units, accuracies = list[Unit](), dict[str, float]()
+    for group in groups(subject, n + len(parts.aux), budget):
+        features = collect(subject, group, data, parts, seed)
+        accuracies |= features.accuracies
+        for configuration in group:
+            done: list[Unit] = []
+            for attack in granted:
+                label = f"{configuration.label} | {attack!r}"
+                unit = ledger.find(label)
+                if unit is None:
+                    view = _view(configuration, features, parts, knows, derive(seed, label), ledger.workdir(label))
+                    unit = _attack(attack, view, configuration, x, shown, done)
+                    ledger.keep(label, unit)
+                done.append(unit)
+            units += [*done, *worst_cases(done)]
+    left_out = [a for a in attacks if a not in granted]
+    notes = [f"{a!r} was not run: it needs {', '.join((a.needs & ~knows).words())} as well" for a in left_out]
+    if most < suite.max_aux and len(parts.aux) >= most:
+        notes.append(f"the adversary holds {len(parts.aux):,} images, not {suite.max_aux:,}: more do not fit in memory")
     card = Card(
         model=subject.model,
         weights=subject.weights,
         data=data.name,
-        task_accuracy=features.accuracies[subject.configurations[-1].label],
+        task_accuracy=accuracies[subject.configurations[-1].label],
         threat_model=_words(knows, parts),
         suite=suite.label,
         seed=seed,
@@ -140,14 +148,10 @@ def audit(
         aux_n=len(parts.aux),
         private_n=n,
         cuts=list(subject.cuts),
-        accuracies=features.accuracies,
+        accuracies=accuracies,
         bundle=subject.bundle,
         versions=fingerprint(),
-        notes=[
-            f"{a!r} was not run: it needs {', '.join((a.needs & ~knows).words())} as well"
-            for a in attacks
-            if a not in granted
-        ],
+        notes=notes,
     )
     positions = torch.from_numpy(parts.private_index.astype(np.int64))[shown]
     result = Audit(card, tuple(u.scores for u in units), tuple(u.samples for u in units), x[shown], positions)

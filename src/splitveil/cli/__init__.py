@@ -32,6 +32,13 @@ def main() -> None:
     except SplitVeilError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"error: cannot read or write{where}: {error.strerror or error}; check the path and the disk.",
+            file=sys.stderr,
+        )
+        sys.exit(SplitVeilError.exit_code)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("splitveil"):
             raise

@@ -1,6 +1,7 @@
 """What the commands share: tables on stdout, progress with an ETA on stderr, JSON when asked for."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -46,11 +47,32 @@ class Bars:
         self.progress.remove_task(self.tasks.pop(what))
 
 
+class Lines:
+    """One line on stderr for each finished task, for logs."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+
+    def task(self, what: str, total: int) -> Show:
+        """Note the time."""
+        self.begun[what] = time.perf_counter()
+
+        def show(done: int, note: str = "") -> None:
+            """Say nothing until it is done."""
+
+        return show
+
+    def done(self, what: str) -> None:
+        """Say how long it took."""
+        print(f"{what}: {time.perf_counter() - self.begun.pop(what):.1f} s", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def showing_progress() -> Iterator[None]:
-    """Bars on stderr while inside; nothing where stderr is not a terminal."""
+    """Bars on stderr while inside; a line for each finished task where stderr is not a terminal."""
     if not sys.stderr.isatty():
-        yield
+        with reporting(Lines()):
+            yield
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"),
