@@ -112,20 +112,24 @@ def _cuts(traced: "Traced", at: str | None) -> list[str]:
 
 
 def show_card(card: "Card") -> None:
-    """The card as a table on stdout."""
-    from splitveil.cli.console import show_table
+    """The card on stdout: one table for each cut, defence and codec."""
+    from splitveil.cli.console import out, show_table
 
-    rows = [
-        [
-            r.cut, r.defense, r.codec, r.attack, f"{r.psnr:.2f}", f"{r.psnr_worst5:.2f}", f"{r.ssim:.3f}",
-            f"{r.ssim_worst5:.3f}", f"{r.mse:.4f}", f"{r.seconds:.1f}", "!" if r.unreliable else "",
-        ]
-        for r in card.rows
-    ]  # fmt: skip
-    show_table(
-        f"{card.bundle or card.model} on {card.data}: task accuracy {card.task_accuracy:.2%}; {card.suite}, "
-        f"{card.private_n} private images; {card.threat_model}",
-        ["cut", "defense", "codec", "attack", "PSNR dB", "worst 5 %", "SSIM", "worst 5 %", "MSE", "s", ""],
-        rows,
-        left=4,
-    )
+    name = card.bundle or card.model
+    out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
+    out.print(card.threat_model, highlight=False)
+    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
+        accuracy = card.accuracies.get(" | ".join(key), card.task_accuracy)
+        rows = [
+            [
+                r.attack, f"{r.psnr:.2f}", f"{r.psnr_worst5:.2f}", f"{r.ssim:.3f}", f"{r.ssim_worst5:.3f}",
+                f"{r.mse:.4f}", f"{r.seconds:.1f}", "do not trust" if r.unreliable else "",
+            ]
+            for r in card.rows
+            if (r.cut, r.defense, r.codec) == key
+        ]  # fmt: skip
+        show_table(
+            f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy:.2%}",
+            ["attack", "PSNR dB", "worst 5 %", "SSIM", "worst 5 %", "MSE", "s", ""],
+            rows,
+        )
