@@ -234,6 +234,12 @@ def test_attacks_beyond_the_adversary_are_left_out_and_noted(trained: Trained) -
 def test_aux_of_another_set(trained: Trained, foreign: Dataset) -> None:
     found = audit(trained.subject("relu3"), trained.data, aux=foreign, suite=custom_suite([]), n=30)
     assert found.card.aux_n == 80
+    by = {r.attack: s for r, s in zip(found.card.rows, found.scores, strict=True)}
+    assert not torch.equal(by["class_mean"]["mse"], by["mean"]["mse"]), "the same ten classes"
+    others = Dataset("others", foreign.train, foreign.test, tuple("abcdefghij"))
+    found = audit(trained.subject("relu3"), trained.data, aux=others, suite=custom_suite([]), n=30)
+    by = {r.attack: s for r, s in zip(found.card.rows, found.scores, strict=True)}
+    assert torch.allclose(by["class_mean"]["mse"], by["mean"]["mse"]), "labels of other classes are not used"
     with pytest.raises(OverlapError):
         audit(trained.subject("relu3"), trained.data, aux=trained.data, suite=custom_suite([]), n=30)
 

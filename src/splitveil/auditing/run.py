@@ -100,6 +100,9 @@ def audit(
     budget = memory_budget()
     most = most_images(subject, budget) - n
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(suite.max_aux, most)), seed=seed)
+    # Labels of other classes would only mislead: without them the class mean falls back on the mean.
+    labels = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
+    known = Aux(torch.from_numpy(parts.aux.x), torch.from_numpy(labels))
     run = {
         "subject": [subject.model, subject.weights, *(c.label for c in subject.configurations)],
         "data": [data.name, digest(data.test.x, data.test.y, parts.aux.x), parts.aux_words],
@@ -123,7 +126,7 @@ def audit(
                 label = f"{configuration.label} | {attack!r}"
                 unit = ledger.find(label)
                 if unit is None:
-                    view = _view(configuration, features, parts, knows, derive(seed, label), ledger.workdir(label))
+                    view = _view(configuration, features, known, knows, derive(seed, label), ledger.workdir(label))
                     unit = _attack(attack, view, configuration, x, shown, done)
                     ledger.keep(label, unit)
                 done.append(unit)
@@ -160,19 +163,19 @@ def audit(
     return result
 
 
-def _view(c: Configuration, features: Collected, parts: Parts, knows: Knows, seed: int, workdir: Path | None) -> View:
+def _view(c: Configuration, features: Collected, aux: Aux, knows: Knows, seed: int, workdir: Path | None) -> View:
     """What the adversary holds at one configuration; nothing in it leads to a private image."""
     torch.manual_seed(derive(seed, "crossing"))
     stochastic = c.protected.defense.stochastic
     with torch.no_grad():
         crossed = c.protected.observe(features.private[c.cut.name]).clone()
-        known = features.aux[c.cut.name]
+        clean = features.aux[c.cut.name]
         if not (stochastic or c.plain):
-            known = torch.cat([c.protected.observe(part) for part in known.split(1024)])
+            clean = torch.cat([c.protected.observe(part) for part in clean.split(1024)])
 
     def observe(index: Tensor) -> Tensor:
         with torch.no_grad():
-            return c.protected.observe(known[index]) if stochastic else known[index]
+            return c.protected.observe(clean[index]) if stochastic else clean[index]
 
     def query(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -180,9 +183,9 @@ def _view(c: Configuration, features: Collected, parts: Parts, knows: Knows, see
 
     return View(
         crossed,
-        (parts.private.x.shape[1], parts.private.x.shape[2], parts.private.x.shape[3]),
+        (aux.x.shape[1], aux.x.shape[2], aux.x.shape[3]),
         knows=knows,
-        aux=Aux(torch.from_numpy(parts.aux.x), torch.from_numpy(parts.aux.y)),
+        aux=aux,
         observe=observe,
         query=query,
         edge=c.split.edge,
