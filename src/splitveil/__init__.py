@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from splitveil.errors import MissingExtraError, SplitVeilError
 
 if TYPE_CHECKING:
-    from splitveil.attacks.base import Attack, Knows, View
+    from splitveil.attacks.base import Attack
+    from splitveil.attacks.view import Knows, View
     from splitveil.auditing import Audit, Subject, audit
     from splitveil.bundle import Bundle
     from splitveil.codecs import Codec
@@ -68,13 +69,13 @@ _HOMES = {
     "Dataset": "data",
     "Defense": "defenses.base",
     "Edge": "serving",
-    "Knows": "attacks.base",
+    "Knows": "attacks.view",
     "Manifest": "records",
     "Protected": "defenses.base",
     "Row": "records",
     "Split": "cut",
     "Subject": "auditing",
-    "View": "attacks.base",
+    "View": "attacks.view",
     "audit": "auditing",
     "cuts": "cut",
     "fit": "training",

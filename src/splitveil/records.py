@@ -108,6 +108,30 @@ class Row(Record):
     seconds: float
     unreliable: list[str] = Field(default=[], description="reasons not to trust this row; empty when there are none")
     options: str = Field(default="", description="hyperparameters of the attack, as the registry reads them")
+    mse_interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap of the mean over images")
+    psnr_interval: tuple[float, float] | None = None
+    ssim_interval: tuple[float, float] | None = None
+    evidence: dict[str, float] = Field(default={}, description="what the attack told of itself, for the self-checks")
+
+
+class LabelRow(Record):
+    """What one label attack read of one attribute at one cut."""
+
+    cut: str
+    defense: str
+    codec: str
+    attack: str
+    needs: list[str]
+    attribute: str = Field(description="task for the label that the model answers")
+    classes: int
+    n: int = Field(description="private images whose label is known")
+    accuracy: float
+    accuracy_interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap over images")
+    chance: float = Field(description="share of the commonest label among the private images")
+    seconds: float
+    unreliable: list[str] = []
+    options: str = ""
+    evidence: dict[str, float] = {}
 
 
 class Card(Document):
@@ -134,11 +158,12 @@ class Card(Document):
     versions: dict[str, str] = {}
     notes: list[str] = []
     knows: list[str] = []
+    inferences: list[LabelRow] = []
 
     @property
     def unreliable(self) -> list[str]:
         """All reasons in all rows, with the row's name."""
-        return [f"{r.cut} {r.attack}: {why}" for r in self.rows for why in r.unreliable]
+        return [f"{r.cut} {r.attack}: {why}" for r in (*self.rows, *self.inferences) for why in r.unreliable]
 
 
 class Tensor(Record):

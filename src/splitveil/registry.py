@@ -23,7 +23,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A name with keyword arguments, as written on the command line: ``NAME[:k=v,...]``."""
+    """A name with keyword arguments, as written on the command line: ``NAME[:k=v,...]``.
+
+    A value that is itself a spec with options stands in square brackets: ``repeat:attack=[decoder:epochs=6],k=8``.
+    """
 
     name: str
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -33,7 +36,7 @@ class Spec:
         """Read ``NAME[:k=v,...]``; values are Python literals or plain words."""
         name, _, rest = text.partition(":")
         options: dict[str, Value] = {}
-        for item in filter(None, rest.split(",")):
+        for item in filter(None, _outside_brackets(rest)):
             key, eq, value = item.partition("=")
             if not eq or not key.strip().isidentifier():
                 raise InputError(
@@ -43,10 +46,28 @@ class Spec:
         return cls(name.strip(), options)
 
     def __str__(self) -> str:
-        return self.name + (":" + ",".join(f"{k}={v}" for k, v in self.options.items()) if self.options else "")
+        return self.name + (":" + ",".join(f"{k}={_text(v)}" for k, v in self.options.items()) if self.options else "")
+
+
+def _outside_brackets(text: str) -> list[str]:
+    """`text` cut at the commas that stand in no square brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _text(value: Value) -> str:
+    return f"[{value}]" if isinstance(value, str) and set(value) & set(",:=") else str(value)
 
 
 def _literal(text: str) -> Value:
+    if text.startswith("[") and text.endswith("]"):
+        return text[1:-1]
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

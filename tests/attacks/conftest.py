@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitveil.attacks.base import PRESETS, Aux, Knows, View
+from splitveil.attacks.view import PRESETS, Aux, Knows, View
 
 SIZE = 16
 PRIVATE, KNOWN = 24, 256
@@ -52,12 +52,14 @@ def make_view() -> Make:
         channels: int = 3,
         knows: Knows = PRESETS["white-box"],
         cloud: nn.Module | None = None,
+        crossings: int = 1,
     ) -> tuple[View, Tensor]:
         private, known = images(PRIVATE, 1, channels), images(KNOWN, 2, channels)
         defense, scaled = Passing(sigma), Scaled(edge, scale).eval()
         torch.manual_seed(0)
         with torch.no_grad():
-            z, clean = defense(scaled(private.float() / 255)), scaled(known.float() / 255)
+            hidden, clean = scaled(private.float() / 255), scaled(known.float() / 255)
+            z, *more = (defense(hidden) for _ in range(crossings))
 
         def observe(index: Tensor) -> Tensor:
             with torch.no_grad():
@@ -67,7 +69,7 @@ def make_view() -> Make:
         view = View(
             z, (channels, SIZE, SIZE), knows=knows, aux=Aux(known, labels(known)), observe=observe,
             query=lambda x: defense(scaled(x)), edge=scaled, defense=defense, cloud=cloud or nn.Flatten(),
-            stochastic=sigma > 0, seed=0,
+            again=torch.stack(more) if more else None, stochastic=sigma > 0, seed=0,
         )  # fmt: skip
         return view, private.float() / 255
 

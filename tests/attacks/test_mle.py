@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from splitveil.attacks.base import Aux
 from splitveil.attacks.mle import Whitening, cosines, folded, opponents
+from splitveil.attacks.view import Aux
 from splitveil.cut import split
 from splitveil.models.resnet import resnet20
 

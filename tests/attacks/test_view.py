@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from splitveil.attacks.base import PRESETS, Attack, Knows, View
+from splitveil.attacks.base import Attack
+from splitveil.attacks.view import PRESETS, Knows, View
 from splitveil.errors import InputError, SplitVeilError, ThreatModelError
 
 from .conftest import Make

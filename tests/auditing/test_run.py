@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from splitveil.attacks import ATTACKS
-from splitveil.attacks.base import PRESETS, Attack, Knows, View
+from splitveil.attacks.base import Attack
+from splitveil.attacks.view import PRESETS, Knows, View
 from splitveil.auditing import Subject, audit
 from splitveil.auditing.suites import custom_suite
 from splitveil.data import Dataset

@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitveil.attacks.base import Knows
+from splitveil.attacks.view import Knows
 from splitveil.auditing.checks import EXPLANATIONS
 from splitveil.auditing.suites import FLOORS as AUDIT_FLOORS
 from splitveil.report import words

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from splitveil.registry import Registry
 
 if TYPE_CHECKING:
-    from splitveil.attacks.base import Attack
+    from splitveil.attacks.base import Threat
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: "Registry[Attack]" = Registry(
+ATTACKS: "Registry[Threat]" = Registry(
     "attack",
     {
         "mean": "splitveil.attacks.baseline:MeanImage",
@@ -17,5 +17,13 @@ ATTACKS: "Registry[Attack]" = Registry(
         "nearest": "splitveil.attacks.baseline:NearestAux",
         "decoder": "splitveil.attacks.decoder:InverseNetwork",
         "mle": "splitveil.attacks.mle:MaximumLikelihood",
+        "shadow": "splitveil.attacks.shadow:Shadow",
+        "deep_prior": "splitveil.attacks.deep_prior:DeepPrior",
+        "glass": "splitveil.attacks.glass:Glass",
+        "flow": "splitveil.attacks.flow:FlowMatching",
+        "positions": "splitveil.attacks.positions:Positions",
+        "repeat": "splitveil.attacks.combine:Repeat",
+        "attribute": "splitveil.attacks.attribute:AttributeInference",
+        "completion": "splitveil.attacks.completion:ModelCompletion",
     },
 )

@@ -5,14 +5,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitveil.attacks.base import Attack, Knows, View
+from splitveil.attacks.base import Attack
+from splitveil.attacks.view import Knows, View
 
 
 class MeanImage(Attack):
     """Floor: the mean of the adversary's images, whatever z says."""
 
     name: ClassVar[str] = "mean"
-    needs: ClassVar[Knows] = Knows.AUX
+    needs = Knows.AUX
+    scale_free: ClassVar[bool] = True
 
     def run(self, view: View) -> Tensor:
         return view.aux.images().mean(0).expand(len(view.z), -1, -1, -1)
@@ -22,7 +24,8 @@ class ClassMean(Attack):
     """Floor: the mean of the adversary's images of the class that the cloud half answers: what the answer gives."""
 
     name: ClassVar[str] = "class_mean"
-    needs: ClassVar[Knows] = Knows.AUX | Knows.CLOUD
+    needs = Knows.AUX | Knows.CLOUD
+    scale_free: ClassVar[bool] = True
 
     def run(self, view: View) -> Tensor:
         aux = view.aux
@@ -41,7 +44,8 @@ class NearestAux(Attack):
     """Floor: the adversary's image whose features are nearest, each feature in units of its spread over its images."""
 
     name: ClassVar[str] = "nearest"
-    needs: ClassVar[Knows] = Knows.AUX | Knows.QUERIES
+    needs = Knows.AUX | Knows.QUERIES
+    scale_free: ClassVar[bool] = True
 
     def run(self, view: View) -> Tensor:
         count = len(view.aux)

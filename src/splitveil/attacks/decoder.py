@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitveil.attacks.base import Attack, Knows, View, seed_view
+from splitveil.attacks.base import Attack, seed_view
+from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.registry import Value
 from splitveil.training import IndexBatches, fit, infer, precision_for
@@ -177,7 +178,8 @@ class InverseNetwork(Attack):
     """
 
     name: ClassVar[str] = "decoder"
-    needs: ClassVar[Knows] = Knows.AUX | Knows.QUERIES
+    needs = Knows.AUX | Knows.QUERIES
+    scale_free: ClassVar[bool] = True
 
     def __init__(
         self, *, size: str = "small", epochs: int = 6, steps: int = 600, batch: int = 64, lr: float = 2e-3

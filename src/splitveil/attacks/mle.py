@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from splitveil.attacks.base import Attack, Aux, Knows, View, frozen, seed_view
+from splitveil.attacks.base import Attack, frozen, seed_view
+from splitveil.attacks.view import Aux, Knows, View
 from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.registry import Value
@@ -121,7 +122,8 @@ class MaximumLikelihood(Attack):
     """
 
     name: ClassVar[str] = "mle"
-    needs: ClassVar[Knows] = Knows.WEIGHTS | Knows.DEFENSE
+    needs = Knows.WEIGHTS | Knows.DEFENSE
+    scale_free: ClassVar[bool] = True
 
     def __init__(
         self, *, steps: int = 150, rate: float | str = "auto", prior: float | str = "auto", draws: int = 4

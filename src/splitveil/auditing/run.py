@@ -11,7 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from splitveil.attacks import ATTACKS
-from splitveil.attacks.base import PRESETS, Attack, Aux, Knows, View
+from splitveil.attacks.base import Attack
+from splitveil.attacks.view import PRESETS, Aux, Knows, View
 from splitveil.auditing.checks import check_row
 from splitveil.auditing.features import Collected, collect, groups, memory_budget, most_images
 from splitveil.auditing.subject import Configuration, Subject
@@ -91,7 +92,7 @@ def audit(
     begun = time.perf_counter()
     suite = find_suite(suite) if isinstance(suite, str) else suite
     specs = [*FLOORS, *(a for a in suite.attacks if a not in FLOORS)]
-    attacks = [ATTACKS.build(spec) for spec in specs]
+    attacks = [a for a in (ATTACKS.build(spec) for spec in specs) if isinstance(a, Attack)]
     granted = [a for a in attacks if a.needs in knows]
     if not granted:
         raise ThreatModelError(

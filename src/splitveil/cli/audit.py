@@ -33,7 +33,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
-    from splitveil.attacks.base import Knows
+    from splitveil.attacks.view import Knows
     from splitveil.auditing import audit
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.console import err, showing_progress
