@@ -163,7 +163,9 @@ class Card(Document):
     @property
     def unreliable(self) -> list[str]:
         """All reasons in all rows, with the row's name."""
-        return [f"{r.cut} {r.attack}: {why}" for r in (*self.rows, *self.inferences) for why in r.unreliable]
+        images = [f"{r.cut} {r.attack}: {why}" for r in self.rows for why in r.unreliable]
+        labels = [f"{r.cut} {r.attack} of {r.attribute}: {why}" for r in self.inferences for why in r.unreliable]
+        return images + labels
 
 
 class Tensor(Record):
