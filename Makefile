@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/pytest tests/test_layers.py
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.decoder_step
+	$(BIN)/python -m benchmarks.attack_speed
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

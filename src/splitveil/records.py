@@ -159,6 +159,9 @@ class Card(Document):
     notes: list[str] = []
     knows: list[str] = []
     inferences: list[LabelRow] = []
+    strongest: dict[str, dict[str, str]] = Field(
+        default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
+    )
 
     @property
     def unreliable(self) -> list[str]:
@@ -166,6 +169,44 @@ class Card(Document):
         images = [f"{r.cut} {r.attack}: {why}" for r in self.rows for why in r.unreliable]
         labels = [f"{r.cut} {r.attack} of {r.attribute}: {why}" for r in self.inferences for why in r.unreliable]
         return images + labels
+
+
+class Estimate(Record):
+    """A mean over seeds. interval: 95 %, Student's t, None for one seed; values: in order of the seeds."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    values: list[float]
+
+
+class SummaryRow(Record):
+    """One attack at one cut over several seeds."""
+
+    cut: str
+    defense: str
+    codec: str
+    attack: str
+    options: str = ""
+    attribute: str = Field(default="", description="what a label attack read; empty for images")
+    measures: dict[str, Estimate] = Field(description="mse, psnr, ssim, psnr_worst5, ssim_worst5, or accuracy")
+    unreliable: list[str] = Field(default=[], description="seed and reason, of all seeds")
+
+
+class Summary(Document):
+    """Audits that differ in their seed only, taken together."""
+
+    kind: ClassVar[str] = "summary"
+
+    model: str
+    weights: str
+    data: str
+    threat_model: str
+    suite: str
+    seeds: list[int]
+    private_n: int
+    rows: list[SummaryRow]
+    accuracies: dict[str, Estimate] = Field(default={}, description="task accuracy by 'cut | defense | codec'")
+    bundle: str = ""
 
 
 class Tensor(Record):

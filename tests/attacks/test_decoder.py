@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from splitveil.attacks import ATTACKS
-from splitveil.attacks.decoder import ChannelScale, Decoder
+from splitveil.attacks.decoder import Decoder
+from splitveil.attacks.features import ChannelScale
 from splitveil.errors import InputError
 
 MAPS = [(16, 32, 32), (8, 16, 16), (64, 8, 8), (12, 5, 5), (512, 2, 2), (7, 7, 3), (64, 1, 1)]

@@ -16,10 +16,22 @@ CASES = {
     "mean": "mean",
     "class_mean": "class_mean",
     "nearest": "nearest",
+    "linear": "linear",
     "decoder": "decoder:size=tiny,epochs=1,steps=600",
     "mle": "mle:steps=150",
+    "deep_prior": "deep_prior:steps=150,width=16",
+    "shadow": "shadow:learn=queries,steps=200",
+    "positions": "positions:size=tiny,epochs=1,steps=400",
+    "repeat": "repeat:attack=linear,k=2",
+    "glass": (
+        "glass:width=16,steps=100,epochs=1,starts=2,rough=5,fine=30,free=40,"
+        "decoder=[decoder:size=tiny,epochs=1,steps=300]"
+    ),
+    "flow": "flow:width=16,steps=200,epochs=1,draws=2,ode=4,decoder=[decoder:size=tiny,epochs=1,steps=300]",
 }
 """One row an attack: a new one adds its own here."""
+LESS_THAN_ALL = {"positions": 14.0}
+"""Attacks that cannot see everything even through the identity, and the dB that they reach there."""
 
 
 class Constant(nn.Module):
@@ -41,17 +53,18 @@ def conv_edge() -> nn.Module:
 
 
 def psnr(attack: Attack, make_view: Make, edge: nn.Module, scale: float = 1.0, sigma: float = 0.0) -> float:
-    view, truth = make_view(edge, scale=scale, sigma=sigma)
+    view, truth = make_view(edge, scale=scale, sigma=sigma, crossings=attack.crossings)
     return METRICS.build("psnr")(truth, attack(view).x_hat).mean().item()
 
 
 def test_every_attack_has_a_case() -> None:
-    assert set(CASES) == set(ATTACKS.names())
+    names = {n for n in ATTACKS.names() if issubclass(ATTACKS.get(n), Attack)}  # type: ignore[arg-type]
+    assert set(CASES) == names
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in FLOORS])
 def test_identity_edge_gives_everything_away(name: str, make_view: Make) -> None:
-    assert psnr(build(CASES[name]), make_view, nn.Identity()) > 40
+    assert psnr(build(CASES[name]), make_view, nn.Identity()) > LESS_THAN_ALL.get(name, 40)
 
 
 @pytest.mark.parametrize("name", CASES)

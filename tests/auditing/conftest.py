@@ -16,6 +16,8 @@ from splitveil.defenses.base import Protected
 from splitveil.models.loader import load_model
 from splitveil.protection import protect
 
+from .fakes import fakes as fakes
+
 QUICK: Suite = custom_suite(["decoder:size=tiny,epochs=2,steps=20", "mle:steps=4"])
 
 

@@ -63,6 +63,8 @@ BAD = [
     (("audit", "small", *DIGITS, "--at", "relu9", "--out", "a"), "relu"),
     (("audit", "small", *DIGITS, "--suite", "smokes", "--out", "a"), "Did you mean 'smoke'"),
     (("audit", "small", *DIGITS, "--attack", "mle:step=1", "--out", "a"), "Did you mean 'steps'"),
+    (("audit", "small", *DIGITS, "--seeds", "0,x", "--out", "a"), "0,1,2 for --seeds"),
+    (("audit", "small", *DIGITS, "--seeds", "1,1", "--out", "a"), "different whole numbers"),
     (("audit", "small", *DIGITS, "--knows", "all", "--out", "a"), "white-box"),
     (("audit", "small", *DIGITS, "-n", "100000", "--out", "a"), "600"),
     (("audit", "small", *DIGITS, "--aux", "digits", "-n", "30", "--out", "a"), "private"),
@@ -104,6 +106,60 @@ def test_too_few_images_are_reported_with_exit_code_3(splitveil: Command) -> Non
     assert done.code == 3
     assert "few images" in done.err
     assert (splitveil.folder / "a" / "report.html").exists()
+
+
+def test_several_seeds_are_summed_up(splitveil: Command) -> None:
+    words = ("audit", "small", *DIGITS, "--at", "relu3", "--attack", "mle:steps=2", "-n", "25", "--seeds", "0,1")
+    done = splitveil(*words, "--json", "--out", "a")
+    assert done.code in (0, 3), done.err
+    folder = splitveil.folder / "a"
+    assert done.json == json.loads((folder / "summary.json").read_text())
+    cards = [json.loads((folder / f"seed-{k}" / "card.json").read_text()) for k in (0, 1)]
+    by = {r["attack"]: r["measures"]["psnr"] for r in done.json["rows"]}
+    assert by["mle"]["values"] == [r["psnr"] for c in cards for r in c["rows"] if r["attack"] == "mle"]
+    low, high = by["mle"]["interval"]
+    assert low < by["mle"]["mean"] < high
+    assert by["mle"]["mean"] == pytest.approx(sum(by["mle"]["values"]) / 2)
+    assert (folder / "report.html").exists()
+    assert splitveil(*words, "--out", "a").code == 2
+    shown = splitveil(*words, "--out", "a", "--resume")
+    assert "95 % over seeds" in shown.out
+    assert "seeds 0, 1" in shown.out
+
+
+def test_another_attack_is_added_with_resume_and_shared_with_a_cache(splitveil: Command) -> None:
+    words = ("audit", "small", *DIGITS, "--at", "relu3", "-n", "25", "--samples", "0", "--cache", "c")
+    first = splitveil(*words, "--attack", "mle:steps=2", "--out", "a")
+    assert "mle relu3" in first.err
+    longer = splitveil(*words, "--attack", "mle:steps=2", "--attack", "mle:steps=3", "--out", "a", "--resume")
+    assert "mle:steps=3" in longer.out, "attacks of one name are told apart"
+    assert longer.err.count("mle relu3") == 1
+    other = splitveil(*words, "--attack", "mle:steps=3", "--aux-n", "400", "--out", "b")
+    assert other.code in (0, 3), other.err
+    assert other.err.count("mle relu3") == 1, "other images of the adversary are another audit"
+    again = splitveil(*words, "--attack", "mle:steps=3", "--out", "d")
+    assert "mle relu3" not in again.err
+    assert "features of all cuts" not in again.err
+    for line in ("strongest single attack: ", "95 %"):
+        assert line in again.out
+
+
+def test_labels_have_a_table_of_their_own(splitveil: Command) -> None:
+    draws = np.random.default_rng(0)
+    y = draws.integers(0, 2, 300)
+    x = (draws.random((300, 16, 16)) * 100 + 60 * y[:, None, None]).astype(np.uint8)
+    np.savez(
+        splitveil.folder / "d.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:],
+        lit_train=y[:100], lit_test=1 - y[100:],
+    )  # fmt: skip
+    done = splitveil(
+        "audit", "small", "--data", "npz:d.npz", "--at", "relu1", "--attack", "attribute", "-n", "40", "--out", "a"
+    )
+    assert done.code in (0, 3), done.err
+    assert "labels read from the features" in done.out
+    card = json.loads((splitveil.folder / "a" / "card.json").read_text())
+    assert [r["attribute"] for r in card["inferences"]] == ["task", "lit"]
+    assert all(r["accuracy_interval"][0] <= r["accuracy"] for r in card["inferences"])
 
 
 def test_a_killed_audit_goes_on_with_resume(splitveil: Command) -> None:

@@ -52,6 +52,33 @@ def test_each_problem(part: Images, problem: str) -> None:
         Dataset("toy", images(), part, ("a", "b", "c"))
 
 
+def labelled(n: int, **attributes: list[int]) -> Images:
+    some = images(n)
+    return Images(some.x, some.y, {k: np.array(v, dtype=np.int64) for k, v in attributes.items()})
+
+
+def test_attributes_follow_their_images() -> None:
+    one, two = labelled(3, body=[5, 6, -1], paint=[0, 1, 2]), labelled(2, body=[7, 8])
+    assert one.take(np.array([2, 0])).attributes["body"].tolist() == [-1, 5]
+    both = one.joined(two)
+    assert (len(both), both.y.tolist(), list(both.attributes)) == (5, [0, 1, 2, 0, 1], ["body"])
+    assert both.attributes["body"].tolist() == [5, 6, -1, 7, 8]
+    assert (both.x[3:] == two.x).all()
+    assert images().attributes == {}
+
+
+def test_problems_of_attributes_are_named_at_once() -> None:
+    train, test = labelled(3, body=[0, 1], paint=[0, 1, -2]), images(3)
+    train.attributes["shade"] = np.zeros(3, np.float32)  # type: ignore[index]
+    with pytest.raises(DataError) as caught:
+        Dataset("toy", train, test, ("a", "b", "c"))
+    assert str(caught.value) == (
+        "toy cannot be used: train has 3 images but 2 values of attribute body; train attribute paint has -2, expected "
+        "class numbers, or -1 for unknown; train attribute shade is float32 (3,), expected int64 (N,); "
+        "train images have the attributes body, paint, shade, test images none; mend the data."
+    )
+
+
 def test_importing_and_loading_digits_leaves_torch_out() -> None:
     code = "import splitveil.data.parts; from splitveil.data import load_data; load_data('digits')"
     code += "; import sys; print('torch' in sys.modules)"

@@ -45,6 +45,42 @@ def test_class_names_are_used_when_they_are_strings(tmp_path: Path) -> None:
     assert load_data(saved(tmp_path, x_train=X, y_train=Y, classes=np.array([7, 8]))).classes == ("0", "1")
 
 
+def test_whole_numbers_with_one_an_image_are_attributes(tmp_path: Path) -> None:
+    spec = saved(
+        tmp_path, x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4], body_train=(Y[:, None] + 3).astype(np.uint8),
+        body_test=np.array([3, 4, 4, -1]), smiling_train=Y == 1, smiling_test=Y[:4] == 0, index_train=np.arange(10),
+        index_test=np.array([7, 7, 8, 8]), box_train=np.ones((10, 4), int), name_train=np.array(["a"] * 10),
+        note_train=np.array([None] * 10), bodies=np.array(["van", "car"]), shot=Y,
+    )  # fmt: skip
+    data = load_data(spec)
+    found = {k: v.tolist() for k, v in data.test.attributes.items()}
+    assert found == {"body": [3, 4, 4, -1], "smiling": [1, 0, 1, 0]}
+    assert data.train.attributes["body"].tolist() == (Y + 3).tolist()
+    assert all(v.dtype == np.int64 for v in data.train.attributes.values())
+
+
+def test_attributes_stay_with_their_images_through_split_and_subset(tmp_path: Path) -> None:
+    marks = X[:, 0, 0, 0] // 64
+    arrays = {"x_train": X, "y_train": Y, "shot": marks, "colour_train": marks, "palette": np.arange(3)}
+    for query in ("", "?n=5"):
+        data = load_data(saved(tmp_path, **arrays) + query)
+        for part in (data.train, data.test):
+            assert sorted(part.attributes) == ["colour", "shot"]
+            assert all((values == part.x[:, 0, 0, 0] // 64).all() for values in part.attributes.values())
+    shrunk = load_data(saved(tmp_path, **arrays) + "?size=4&channels=1")
+    assert (shrunk.test.attributes["shot"] == data.test.attributes["shot"]).all()
+
+
+def test_attributes_of_another_length_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="10 images but 9 values of attribute body"):
+        load_data(saved(tmp_path, x_train=X, y_train=Y, body_train=Y[:9]))
+    spec = saved(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y, body_train=Y[:9], body_test=Y)
+    with pytest.raises(DataError, match="train has 10 images but 9 values of attribute body; mend"):
+        load_data(spec)
+    with pytest.raises(DataError, match="train images have the attributes body, test images none"):
+        load_data(saved(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y, body_train=Y))
+
+
 def test_a_fifth_is_split_off_where_there_is_no_test_part(tmp_path: Path) -> None:
     data = load_data(saved(tmp_path, x_train=X, y_train=Y))
     assert (len(data.train), sorted(data.test.y.tolist())) == (8, [0, 1])

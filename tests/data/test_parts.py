@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_a_foreign_set_is_brought_to_the_models_shape() -> None:
     assert len(parts.test_aux_index) == len(parts.train_aux_index) == 0
     assert parts.aux_words == "50 images of cars, none of which is private"
     assert len(partition(toy(), n=50, aux=foreign, max_aux=12, seed=3).aux) == 12
+
+
+def marked(data: Dataset, name: str) -> Dataset:
+    """With the first pixel of each image as an attribute."""
+    train, test = (replace(p, attributes={name: p.x[:, 0, 0, 0].astype(np.int64)}) for p in (data.train, data.test))
+    return replace(data, train=train, test=test)
+
+
+def test_attributes_go_with_the_images() -> None:
+    parts = partition(marked(toy(test=300), "body"), n=100, aux=None, max_aux=5000, seed=3)
+    assert len(parts.train_aux_index) == 300
+    for images in (parts.private, parts.aux):
+        assert (images.attributes["body"] == images.x[:, 0, 0, 0]).all()
+    parts = partition(marked(toy(), "body"), n=100, aux=marked(toy(seed=9), "paint"), max_aux=50, seed=3)
+    assert (list(parts.private.attributes), list(parts.aux.attributes)) == (["body"], ["paint"])
+    assert (parts.aux.attributes["paint"] == parts.aux.x[:, 0, 0, 0]).all()
 
 
 def test_a_foreign_set_with_private_images_is_refused() -> None:

@@ -9,14 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from splitveil.records import Card, Cut, Row
+from splitveil.records import Card, Cut, LabelRow, Row
 
+BOTH = (("none", "raw"), ("noise:sigma=0.5", "uniform:bits=8"))
 Images = NDArray[np.float64]
-NEEDS = {"mean": ["AUX"], "class_mean": ["AUX", "CLOUD"], "nearest": ["AUX", "QUERIES"], "mle": ["WEIGHTS"]}
+NEEDS = {"mean": ["AUX"], "class_mean": ["AUX", "CLOUD"], "nearest": ["AUX", "QUERIES"], "mle": ["WEIGHTS", "DEFENSE"]}
+EVIDENCE = {"decoder": {"gain": 0.05, "gap": 0.6}, "mle": {"gradient": 0.0, "draws": 1.0}}
 
 
 class MakeAudit(Protocol):
-    """Writes an audit folder and gives its path."""
+    """Writes an audit folder and gives its path; an `old` one has no intervals and no images that leak most."""
 
     def __call__(
         self,
@@ -31,6 +33,7 @@ class MakeAudit(Protocol):
         card: dict[str, Any] | None = None,
         row: dict[str, Any] | None = None,
         images: Images | None = None,
+        old: bool = False,
     ) -> Path: ...
 
 
@@ -84,6 +87,21 @@ def cut_record(name: str, index: int, of: int) -> Cut:
     )  # fmt: skip
 
 
+def label_row(attribute: str = "body", **more: Any) -> LabelRow:
+    fields: dict[str, Any] = {
+        "cut": "layer1", "defense": "none", "codec": "raw", "attack": "attribute", "needs": ["AUX", "QUERIES"],
+        "attribute": attribute, "classes": 6, "n": 40, "accuracy": 0.712, "accuracy_interval": (0.63, 0.79),
+        "chance": 0.225, "seconds": 3.0,
+    }  # fmt: skip
+    return LabelRow(**(fields | more))
+
+
+def interval(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Near enough to a bootstrap of the mean."""
+    half = 1.96 * float(values.std()) / len(values) ** 0.5
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 @pytest.fixture
 def make_audit(tmp_path: Path) -> MakeAudit:
     def make(
@@ -98,6 +116,7 @@ def make_audit(tmp_path: Path) -> MakeAudit:
         card: dict[str, Any] | None = None,
         row: dict[str, Any] | None = None,
         images: Images | None = None,
+        old: bool = False,
     ) -> Path:
         rng = np.random.default_rng(0)
         x = smooth(rng, n, shape) if images is None else images
@@ -115,6 +134,11 @@ def make_audit(tmp_path: Path) -> MakeAudit:
             number = len(rows)
             tensors.update({f"row{number:03d}.{k}": v for k, v in values.items()})
             kept[f"row{number:03d}"] = _bytes(guess[first])
+            top = np.argsort(-values["psnr"], kind="stable")[:5]
+            worst = {"": _bytes(guess[top]), "_input": _bytes(x[top])}
+            if not old:
+                kept.update({f"row{number:03d}.worst{part}": v for part, v in worst.items()})
+                kept[f"row{number:03d}.worst_index"] = top.astype(np.int64) * 7 + 1000
             fields: dict[str, Any] = {
                 "cut": cut, "defense": config[0], "codec": config[1], "attack": attack, "n": n,
                 "options": "steps=600" if attack in attacks else "",
@@ -122,6 +146,8 @@ def make_audit(tmp_path: Path) -> MakeAudit:
                 "psnr_worst5": float(np.sort(values["psnr"])[-tail:].mean()),
                 "ssim_worst5": float(np.sort(values["ssim"])[-tail:].mean()),
                 **{k: float(v.mean()) for k, v in values.items()},
+                **({} if old else {f"{k}_interval": interval(v) for k, v in values.items()}),
+                "evidence": {} if old else EVIDENCE.get(attack, {}),
             }  # fmt: skip
             rows.append(Row(**(fields | (row or {}))))
 

@@ -69,6 +69,22 @@ def _other_pictures(folder: Path) -> None:
     save_file(kept | {"row003": kept["row003"][::-1].copy()}, folder / "samples.safetensors")
 
 
+def _half_of_the_worst(folder: Path) -> None:
+    kept = load_file(folder / "samples.safetensors")
+    del kept["row003.worst_index"]
+    save_file(kept, folder / "samples.safetensors")
+
+
+def _misshapen_worst(folder: Path) -> None:
+    kept = load_file(folder / "samples.safetensors")
+    save_file(kept | {"row003.worst": kept["row003.worst"][:-1].copy()}, folder / "samples.safetensors")
+
+
+def _other_worst(folder: Path) -> None:
+    kept = load_file(folder / "samples.safetensors")
+    save_file(kept | {"row003.worst": kept["row003.worst"][::-1].copy()}, folder / "samples.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -83,6 +99,9 @@ def _other_pictures(folder: Path) -> None:
         (_misshapen_guess, "row003 as uint8"),
         (_too_many_samples, "no more samples than scored images, got 44"),
         (_other_pictures, "row003 are not those that were scored"),
+        (_half_of_the_worst, r"row003\.worst, row003\.worst_input and row003\.worst_index together"),
+        (_misshapen_worst, r"row003\.worst as uint8"),
+        (_other_worst, r"row003\.worst are not those that were scored"),
     ],
 )
 def test_damage_is_one_sentence_with_a_remedy(

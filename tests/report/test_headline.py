@@ -100,7 +100,7 @@ def test_doubts_gather_rows_by_reason() -> None:
     found = {d.kind: (d.meaning, d.rows) for d in doubts(card(*rows))}
     few = ("layer1, undefended · raw: decoder, mle (9 of 20)", "layer2, undefended · raw: all rows (8 of 20)")
     assert found == {
-        "few images": ("the worst 5 % rest on one image or two", few),
+        "few images": ("the means and the worst 5 % rest on too few images", few),
         "novel": ("", ("layer1, undefended · raw: mle",)),
     }
     assert doubts(card(*FLOORS)) == []

@@ -42,6 +42,27 @@ def test_more_leakage_stands_higher_and_inside_the_frame(make_audit: MakeAudit) 
         assert all(p.above and not n.above for p, n in zip(plain.points, noisy.points, strict=True))
 
 
+def test_an_interval_is_a_whisker_that_the_number_keeps_clear_of(make_audit: MakeAudit) -> None:
+    row = {"psnr": 20.0, "psnr_interval": (18.0, 24.0)}
+    folder, series = drawn(make_audit(cuts=("layer1",), samples=0, row=row))
+    found = panel("psnr", series, places([folder]))
+    assert found is not None
+    point = found.lines[0].points[0]
+    low, high = (float(v) for v in point.whisker.removeprefix("M0,").partition("M")[0].split("V"))
+    assert high < 0 < low
+    assert abs(high / low + 2) < 0.01
+    assert point.offset < high
+    assert point.note.endswith("20.0 (18.0 to 24.0)")
+    assert TOP <= point.y + high < point.y + low <= TOP + PLOT
+
+
+def test_without_an_interval_there_is_no_whisker(make_audit: MakeAudit) -> None:
+    folder, series = drawn(make_audit(samples=0, old=True))
+    found = panel("psnr", series, places([folder]))
+    assert found is not None
+    assert {p.whisker for p in found.lines[0].points} == {""}
+
+
 @pytest.mark.parametrize("psnr", [100.0, 0.0, 12.3456])
 def test_equal_values_still_have_an_axis(psnr: float, make_audit: MakeAudit) -> None:
     folder, series = drawn(make_audit(cuts=("layer1",), samples=0, row={"psnr": psnr, "ssim": 1.0}))

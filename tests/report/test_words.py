@@ -2,6 +2,7 @@
 
 import pytest
 
+from splitveil.attacks import ATTACKS
 from splitveil.attacks.view import Knows
 from splitveil.auditing.checks import EXPLANATIONS
 from splitveil.auditing.suites import FLOORS as AUDIT_FLOORS
@@ -15,6 +16,16 @@ from splitveil.report.configuration import FLOORS
         (words.decibels(32.14), "32.1"),
         (words.similarity(0.984), "0.98"),
         (words.similarity(-0.004), "0.00"),
+        (words.signed(-0.0004, 3), "0.000"),
+        (words.span((-0.04, 0.128), 2), "\N{MINUS SIGN}0.04 to 0.13"),
+        (words.span(None, 2), ""),
+        (words.error(0.012344), "0.01234"),
+        (words.error(1.4e-6), "1.4e\N{MINUS SIGN}06"),
+        (words.error(0.0), "0.00000"),
+        (words.percents((0.88, 0.9134)), "88.0 to 91.3 %"),
+        (words.listing([]), ""),
+        (words.listing(["a"]), "a"),
+        (words.listing(["a", "b", "c"]), "a, b and c"),
         (words.similarity(-0.13), "\N{MINUS SIGN}0.13"),
         (words.percent(0.9214), "92.1 %"),
         (words.percent(None), "\N{EN DASH}"),
@@ -35,9 +46,28 @@ def test_numbers_read_as_text(found: str, expected: str) -> None:
 
 def test_grants_have_words_and_doubts_are_those_of_the_audit() -> None:
     assert set(words.GRANTS) == {k.name for k in Knows}
-    assert set(words.DOUBTS) == set(EXPLANATIONS)
+    assert set(words.NEEDS) == set(words.GRANTS)
+    assert set(words.DOUBTS) == set(words.RAISED) == set(EXPLANATIONS)
     assert set(FLOORS) == set(AUDIT_FLOORS)
     assert words.grants(["CLOUD", "MOON"]) == ["runs the cloud half", "MOON"]
+
+
+def test_every_attack_of_ours_has_a_line() -> None:
+    assert {*ATTACKS.names(), "worst_case"} <= set(words.ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        (["AUX", "QUERIES"], "holds own images and may query the edge: black box"),
+        (["AUX", "CLOUD"], "holds own images and runs the cloud half: query-free"),
+        (["WEIGHTS", "DEFENSE"], "has the edge half and knows the defence: white box"),
+        (["MOON"], "MOON: query-free"),
+        ([], "only reads the wire: query-free"),
+    ],
+)
+def test_a_row_s_adversary_in_words(needs: list[str], expected: str) -> None:
+    assert f"{words.threat(needs)}: {words.box(needs)}" == expected
 
 
 def test_an_attack_with_options_keeps_its_line() -> None:

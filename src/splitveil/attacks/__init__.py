@@ -15,6 +15,7 @@ ATTACKS: "Registry[Threat]" = Registry(
         "mean": "splitveil.attacks.baseline:MeanImage",
         "class_mean": "splitveil.attacks.baseline:ClassMean",
         "nearest": "splitveil.attacks.baseline:NearestAux",
+        "linear": "splitveil.attacks.linear:Linear",
         "decoder": "splitveil.attacks.decoder:InverseNetwork",
         "mle": "splitveil.attacks.mle:MaximumLikelihood",
         "shadow": "splitveil.attacks.shadow:Shadow",

@@ -61,12 +61,7 @@ class Threat(ABC):
         Raises:
             ThreatModelError: the adversary was not granted what this attack needs.
         """
-        missing = self.needs & ~view.knows
-        if missing:
-            raise ThreatModelError(
-                f"attack {self.name!r} needs {', '.join(self.needs.words())}; "
-                f"not granted: {', '.join(missing.words())}."
-            )
+        view.check(self.needs, self.name)
         if len(view.crossings) < self.crossings:
             raise ThreatModelError(
                 f"attack {self.name!r} needs each input sent {self.crossings} times, got {len(view.crossings)}; "
@@ -94,6 +89,7 @@ class Attack(Threat):
         seconds = time.perf_counter() - start
         _expect(self.name, "images", (len(view.z), *view.image_shape), x_hat)
         outside = ((x_hat < 0) | (x_hat > 1)).float().mean().item()
+        x_hat = torch.where(x_hat.isinf(), torch.nan, x_hat)
         return Reconstruction(x_hat.clamp(0, 1), seconds, outside, dict(view.evidence))
 
 

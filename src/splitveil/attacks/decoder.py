@@ -1,180 +1,177 @@
 """The inverse network: a decoder trained on the adversary's images and their features (He et al. 2019, section 5)."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitveil.attacks.base import Attack, seed_view
+from splitveil.attacks.base import Attack
+from splitveil.attacks.blocks import BLOCKS
+from splitveil.attacks.features import ChannelScale, as_map, map_shape
+from splitveil.attacks.linear import LinearInverse, fit_linear
+from splitveil.attacks.perceptual import Eye, trained_eye
 from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.registry import Value
-from splitveil.training import IndexBatches, fit, infer, precision_for
+from splitveil.seeds import derive
+from splitveil.training import History, IndexBatches, fit, infer, precision_for
 
 SIZES = {"tiny": (24, 2), "small": (64, 4), "medium": (96, 6), "large": (128, 10)}
 """Width and residual blocks per resolution."""
-
-
-class ScaledBlock(nn.Module):
-    """Norm-free residual block whose branch starts small, so that depth needs no normalisation. (N, W, h, w) -> same.
-
-    BatchNorm takes back on CPUs what bf16 gains, and its batch statistics blur what single images leak.
-    """
-
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
-        for conv in (self.first, self.second):
-            nn.init.kaiming_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        with torch.no_grad():
-            self.second.weight.mul_(0.5 * blocks**-0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
-        return out
+TRIALS = (("small", 2e-3), ("medium", 1e-3), ("medium", 2e-3))
+"""Sizes and peak learning rates between which ``auto`` chooses."""
+TRIAL = 0.08
+"""Share of the steps that each trial gets."""
+EXACT_DB = 60.0
+"""Where the linear inverse reaches this on held-out images there is nothing left to learn."""
+PERCEPTUAL = 0.02
+"""Weight of the perceptual distance beside the squared error of pixels."""
 
 
 class Decoder(nn.Module):
     """Features to image, at low resolution with many channels: pixel-unshuffle in, pixel-shuffle out.
 
     Works for any feature shape: maps larger than the working grid are unshuffled (nothing is lost), smaller ones grow
-    by pixel-shuffle, tokens return to their square (a class token joins as constant channels), flat features pass one
-    linear layer.
+    by pixel-shuffle, flat features pass one linear layer. It learns what a linear inverse leaves over.
 
     Args:
         features: shape of z for one sample.
         image: (C, H, W).
-        mean: (C, H, W), mean image of the adversary; the net learns the difference to it.
+        mean: (C, H, W), mean image of the adversary; where there is no linear inverse the net adds to it.
         width: channels at the working grid; twice as many below it.
-        blocks: residual blocks a resolution.
+        blocks: blocks a resolution.
+        kind: of the last block a resolution, see `BLOCKS`; the others are residual.
+        frequency: adds the log magnitudes of the features' spectrum to them (Golden Partition Zone).
+        linear: in float32 beside the net, and not trained with it; None for none.
     """
 
     mean: Tensor
 
     def __init__(
-        self, features: tuple[int, ...], image: tuple[int, int, int], mean: Tensor, width: int, blocks: int
+        self,
+        features: tuple[int, ...],
+        image: tuple[int, int, int],
+        mean: Tensor,
+        width: int,
+        blocks: int,
+        *,
+        kind: str = "residual",
+        frequency: bool = False,
+        linear: LinearInverse | None = None,
     ) -> None:
         super().__init__()
-        self.features, self.image = features, image
+        self.image, self.frequency, self.linear = image, frequency, linear
         self.register_buffer("mean", mean)
         channels, *size = image
         self.factor = 1 if max(size) < 16 else 2 if max(size) <= 48 else 4 if max(size) <= 128 else 8
         work = [math.ceil(s / self.factor) for s in size]
-        self.linear: nn.Module | None = None
-        c, h, w = self._grid()
+        self.dense: nn.Module | None = None
+        c, h, w = map_shape(features)
         if h * w == 1:
             h, w = (math.ceil(s / 4) for s in work)
-            self.linear = nn.Linear(c, 2 * width * h * w)
+            self.dense = nn.Linear(c, 2 * width * h * w)
             c = 2 * width
         self.unshuffle = max(math.ceil(h / work[0]), math.ceil(w / work[1]))
         h, w = math.ceil(h / self.unshuffle), math.ceil(w / self.unshuffle)
         self.start = (h, w)
         layers: list[nn.Module] = []
         now = width if 2 * h > work[0] else 2 * width
-        layers.append(nn.Conv2d(c * self.unshuffle**2, now, 3, 1, 1))
-        layers += [ScaledBlock(now, blocks) for _ in range(blocks)]
+        layers.append(nn.Conv2d((2 if frequency else 1) * c * self.unshuffle**2, now, 3, 1, 1))
+        layers += stage(now, blocks, kind)
         while 2 * h <= work[0] or 2 * w <= work[1]:
             layers += [nn.Conv2d(now, 4 * width, 3, 1, 1), nn.PixelShuffle(2)]
             h, w, now = 2 * h, 2 * w, width
-            layers += [ScaledBlock(now, blocks) for _ in range(max(1, blocks // 2))]
+            layers += stage(now, max(1, blocks // 2), kind)
         if [h, w] != work:
             layers.append(nn.Upsample(size=tuple(work), mode="bilinear", align_corners=False))
         self.body = nn.Sequential(*layers)
-        # At the working grid the straight way is linear in z itself and in float32: a shallow edge is nearly linear.
-        self.straight = list(self.start) == work and self.linear is None
-        self.linear_head = nn.Conv2d(
-            c * self.unshuffle**2 if self.straight else now, channels * self.factor**2, 3, 1, 1
-        )
         self.head = nn.Conv2d(now, channels * self.factor**2, 3, 1, 1)
-        for head in (self.linear_head, self.head):
-            nn.init.normal_(head.weight, std=1e-2 / math.sqrt(head.in_channels))
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.head.weight, std=1e-2 / math.sqrt(now))
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (N, *cut), normalised -> (N, C, H, W), not clipped."""
-        z = self._as_grid(z)
-        if self.linear is not None:
-            z = self.linear(z.flatten(1)).unflatten(1, (-1, *self.start))
+        grid = as_map(z)
+        if self.dense is not None:
+            grid = self.dense(grid.flatten(1)).unflatten(1, (-1, *self.start))
         elif self.unshuffle > 1:
             wanted = [s * self.unshuffle for s in self.start]
-            z = F.pixel_unshuffle(F.pad(z, (0, wanted[1] - z.shape[3], 0, wanted[0] - z.shape[2])), self.unshuffle)
-        deep = self.body(z)
+            grid = F.pad(grid, (0, wanted[1] - grid.shape[3], 0, wanted[0] - grid.shape[2]))
+            grid = F.pixel_unshuffle(grid, self.unshuffle)
+        if self.frequency:
+            grid = torch.cat([grid, spectrum(grid)], 1)
+        out = F.pixel_shuffle(self.head(F.relu(self.body(grid))).float(), self.factor)
+        out = out[..., : self.image[1], : self.image[2]]
+        if self.linear is None:
+            return self.mean + out
         with torch.autocast(z.device.type, enabled=False):
-            linear = self.linear_head((z if self.straight else deep).float())
-        out = F.pixel_shuffle(self.head(F.relu(deep)).float() + linear, self.factor)
-        return self.mean + out[..., : self.image[1], : self.image[2]]
-
-    def _grid(self) -> tuple[int, int, int]:
-        match self.features:
-            case (c, h, w):
-                return c, h, w
-            case (tokens, d):
-                side = math.isqrt(tokens)
-                if side * side == tokens:
-                    return d, side, side
-                side = math.isqrt(tokens - 1)
-                return (2 * d, side, side) if side > 1 and side * side == tokens - 1 else (tokens * d, 1, 1)
-            case _:
-                return math.prod(self.features), 1, 1
-
-    def _as_grid(self, z: Tensor) -> Tensor:
-        c, h, w = self._grid()
-        if z.ndim == 3 and h > 1:
-            extra, tokens = z[:, : z.shape[1] - h * w], z[:, z.shape[1] - h * w :]
-            square = tokens.transpose(1, 2).unflatten(2, (h, w))
-            return (
-                torch.cat([square, extra.mean(1)[..., None, None].expand_as(square)], 1) if c > z.shape[2] else square
-            )
-        return z.reshape(len(z), c, h, w)
+            straight: Tensor = self.linear(z.float())
+        return straight + out
 
 
-class ChannelScale(nn.Module):
-    """Features in units of their own spread over the adversary's images, so that scaling z changes nothing.
+def stage(width: int, blocks: int, kind: str) -> list[nn.Module]:
+    """Blocks of one resolution; the last is of the kind asked for."""
+    plain = [BLOCKS["residual"](width, blocks) for _ in range(blocks - 1)]
+    return [*plain, BLOCKS[kind](width, blocks)]
 
-    Channels are axis 1 of maps and flat features, the last axis of tokens. z: (N, *cut) -> (N, *cut).
-    """
 
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, z: Tensor) -> None:
-        super().__init__()
-        axes = tuple(i for i in range(z.ndim) if i != (2 if z.ndim == 3 else 1))
-        spread, shift = torch.std_mean(z, axes, keepdim=True)
-        dead = spread <= 1e-6 * spread.max()
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", torch.where(dead, 0.0, 1 / spread.clamp_min(torch.finfo(z.dtype).tiny)))
-
-    def forward(self, z: Tensor) -> Tensor:
-        return (z - self.shift) * self.scale
+def spectrum(z: Tensor) -> Tensor:
+    """Logarithm of the magnitudes of each map's Fourier coefficients, normalised a sample. (N, c, h, w) -> same."""
+    with torch.autocast(z.device.type, enabled=False):
+        coefficients = torch.fft.fft2(z.float(), norm="ortho")
+        logs = torch.log1p(coefficients.real.abs() + coefficients.imag.abs())
+        spread, mean = torch.std_mean(logs, (1, 2, 3), keepdim=True)
+        return ((logs - mean) / spread.clamp_min(1e-6)).to(z.dtype)
 
 
 class Objective(nn.Module):
-    """Mean squared pixel error of the decoder: (z, x) -> scalar."""
+    """Mean squared pixel error of the decoder, with a perceptual distance where there is an eye: (z, x) -> scalar."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, eye: Eye | None) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.eye = decoder, eye
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return F.mse_loss(self.decoder(z), x)
+        x_hat = self.decoder(z)
+        error = F.mse_loss(x_hat, x)
+        return error if self.eye is None else error + PERCEPTUAL * self.eye.distance(x_hat, x)
+
+
+@dataclass(frozen=True, slots=True)
+class Inverse:
+    """A trained decoder with what it needs before it, and what its training tells."""
+
+    scale: ChannelScale
+    decoder: Decoder
+    precision: str
+    evidence: dict[str, float]
+
+    def guess(self, z: Tensor) -> Tensor:
+        """z: (N, *cut) -> (N, C, H, W)."""
+        return infer(self.decoder, (self.scale(part) for part in z.split(256)), self.precision)
 
 
 class InverseNetwork(Attack):
     """Decoder trained on the adversary's images and their defended features, with fresh noise in every batch.
 
-    Features of the adversary's images are computed once; each step reads them from memory. The weights kept are those
-    of the epoch that was best on images that the adversary set aside.
+    A linear inverse in closed form comes first, the net learns what it leaves over. Features of the adversary's images
+    are computed once; each step reads them from memory. The weights kept are those of the epoch that was best on images
+    that the adversary set aside, the linear inverse alone included.
 
     Args:
-        size: tiny, small, medium or large.
+        size: tiny, small, medium or large; ``auto`` tries `TRIALS` and keeps what is best on the images set aside.
         epochs: passes over the adversary's images; more where they are few, so that there are at least `steps`.
         steps: least number of optimiser steps.
         batch: images a step.
-        lr: peak learning rate.
+        lr: peak learning rate; with ``size=auto`` it is chosen too.
+        kind: blocks, one of residual, squeeze, large_kernel, multi_scale, attention (Golden Partition Zone).
+        frequency: features' spectrum as further input (Golden Partition Zone).
+        loss: ``l2`` or ``perceptual``, which adds a distance in the features of a classifier of its own.
     """
 
     name: ClassVar[str] = "decoder"
@@ -182,48 +179,126 @@ class InverseNetwork(Attack):
     scale_free: ClassVar[bool] = True
 
     def __init__(
-        self, *, size: str = "small", epochs: int = 6, steps: int = 600, batch: int = 64, lr: float = 2e-3
+        self,
+        *,
+        size: str = "small",
+        epochs: int = 6,
+        steps: int = 600,
+        batch: int = 64,
+        lr: float = 2e-3,
+        kind: str = "residual",
+        frequency: bool = False,
+        loss: str = "l2",
     ) -> None:
-        if size not in SIZES:
-            raise InputError(f"unknown decoder size {size!r}; choose from {', '.join(SIZES)}.")
+        for what, value, known in (
+            ("decoder size", size, (*SIZES, "auto")), ("kind of block", kind, tuple(BLOCKS)),
+            ("loss", loss, ("l2", "perceptual")),
+        ):  # fmt: skip
+            if value not in known:
+                raise InputError(f"unknown {what} {value!r}; choose from {', '.join(known)}.")
         if min(epochs, steps, batch) < 1 or lr <= 0:
             raise InputError("expected epochs, steps and batch of at least 1 and lr > 0; use decoder:epochs=6.")
         self.size, self.epochs, self.steps, self.batch, self.lr = size, epochs, steps, batch, lr
+        self.kind, self.frequency, self.loss = kind, frequency, loss
 
     def run(self, view: View) -> Tensor:
-        seed_view(view, self.name)
-        aux = view.aux
-        held = max(1, min(len(aux) // 10, 512))
-        train, valid = len(aux) - held, torch.arange(len(aux) - held, len(aux))
-        scale = ChannelScale(view.observe(torch.arange(min(train, 2048))))
-        width, blocks = SIZES[self.size]
-        mean = aux.images().mean(0)
-        decoder = Decoder(tuple(view.z.shape[1:]), view.image_shape, mean, width, blocks)
-        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inverse = self.trained(view)
+        view.record(**inverse.evidence)
+        return inverse.guess(view.z)
 
-        def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def trained(self, view: View) -> Inverse:
+        """The inverse network of this view, trained once for all attacks that ask for the same."""
+        view.check(self.needs, self.name)
+        return view.once(repr(self), lambda seed, workdir: self._train(view, seed, workdir))
+
+    def _train(self, view: View, seed: int, workdir: Path | None) -> Inverse:
+        torch.manual_seed(seed)
+        aux, what = view.aux, f"{self.name} {view.label}".strip()
+        valid = held_out(len(aux))
+        train = len(aux) - len(valid)
+        scale = ChannelScale(view.observe(torch.arange(min(train, 2048))))
+        mean = aux.images().mean(0)
+        valid_z, valid_x = scale(view.observe(valid)), aux.images(valid)
+
+        def pairs(index: Tensor) -> tuple[Tensor, Tensor]:
             return scale(view.observe(index)), aux.images(index)
 
-        def validate() -> float:
-            x_hat = infer(decoder, (scale(view.observe(i)) for i in valid.split(256)), precision).clamp(0, 1)
-            return -10 * (x_hat - aux.images(valid)).square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean().item()
+        linear = fit_linear(pairs, train, (valid_z, valid_x), mean, seed)
+        eye = trained_eye(aux, derive(seed, "eye")) if self.loss == "perceptual" else None
 
-        precision = precision_for(decoder)
-        batches = IndexBatches(train, self.batch, read)
-        fit(
-            Objective(decoder),
-            batches,
-            epochs=max(self.epochs, math.ceil(self.steps / len(batches))),
-            lr=self.lr,
-            weight_decay=1e-4,
-            seed=view.seed,
-            precision=precision,
-            checkpoint=view.workdir / "decoder.safetensors" if view.workdir else None,
-            resume=True,
-            validate=validate,
-            what=f"{self.name} {view.label}".strip(),
-        )
-        return infer(decoder, (scale(part) for part in view.z.split(256)), precision)
+        def build(size: str) -> Decoder:
+            torch.manual_seed(derive(seed, size))
+            net = Decoder(
+                tuple(view.z.shape[1:]), view.image_shape, mean, *SIZES[size],
+                kind=self.kind, frequency=self.frequency, linear=linear,
+            )  # fmt: skip
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return net
+
+        def score(net: Decoder) -> float:
+            x_hat = infer(net, valid_z.split(256), precision)
+            return psnr(x_hat, valid_x)
+
+        def train_net(net: Decoder, epochs: int, lr: float, checkpoint: str, what: str) -> History:
+            read = IndexBatches(train, self.batch, lambda i, _: pairs(i))
+            return fit(
+                Objective(net, eye), read, epochs=epochs, lr=lr, weight_decay=1e-4, seed=seed, precision=precision,
+                checkpoint=workdir / f"{checkpoint}.safetensors" if workdir else None, resume=True,
+                validate=lambda: score(net), what=what,
+            )  # fmt: skip
+
+        epochs = max(self.epochs, math.ceil(self.steps / math.ceil(train / self.batch)))
+        size, lr = self.size, self.lr
+        precision = precision_for(build("tiny"))
+        alone = psnr(linear(valid_z), valid_x)
+        if alone > EXACT_DB:
+            return Inverse(scale, without_body(build("tiny")), "32-true", {"gain": 0.0, "gap": 0.0})
+        if size == "auto":
+            brief, found = max(1, round(TRIAL * epochs)), dict[tuple[str, float], float]()
+            for size, lr in TRIALS:
+                trial = f"trial-{size}-{lr:g}"
+                found[size, lr] = max(train_net(build(size), brief, lr, trial, f"{what} {trial}").scores)
+            size, lr = max(found, key=lambda k: found[k])
+        net = build(size)
+        history = train_net(net, epochs, lr, "decoder", what)
+        if max(history.scores) < alone:
+            net, precision = without_body(net), "32-true"
+        own = torch.arange(min(train, len(valid)))
+        fitted = psnr(infer(net, scale(view.observe(own)).split(256), precision), aux.images(own))
+        evidence = {"gain": last_gain(history.scores), "gap": fitted - score(net)}
+        return Inverse(scale, net, precision, evidence)
 
     def options(self) -> dict[str, Value]:
-        return {"size": self.size, "epochs": self.epochs, "steps": self.steps, "batch": self.batch, "lr": self.lr}
+        return {
+            "size": self.size, "epochs": self.epochs, "steps": self.steps, "batch": self.batch, "lr": self.lr,
+            "kind": self.kind, "frequency": self.frequency, "loss": self.loss,
+        }  # fmt: skip
+
+
+def held_out(count: int) -> Tensor:
+    """Positions of the adversary's images that it sets aside to choose by: a tenth, 512 at most, one at least."""
+    held = max(1, min(count // 10, 512))
+    return torch.arange(count - held, count)
+
+
+def psnr(x_hat: Tensor, x: Tensor) -> float:
+    """Mean over images in dB, the guess clipped."""
+    error = (x_hat.clamp(0, 1) - x).square().mean((1, 2, 3)).clamp_min(1e-10)
+    return float(-10 * error.log10().mean())
+
+
+def last_gain(scores: Sequence[float]) -> float:
+    """What the best score gained over the last tenth of the epochs, in dB; within an epoch it is taken to be steady."""
+    if len(scores) < 2:
+        return math.inf
+    best = [max(scores[: k + 1]) for k in range(len(scores))]
+    tenth = 0.1 * len(scores)
+    back = max(1, round(tenth))
+    return (best[-1] - best[-1 - back]) * tenth / back
+
+
+def without_body(net: Decoder) -> Decoder:
+    """The same with the linear inverse alone speaking."""
+    nn.init.zeros_(net.head.weight)
+    nn.init.zeros_(net.head.bias)  # type: ignore[arg-type]
+    return net.eval()

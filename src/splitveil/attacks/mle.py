@@ -1,13 +1,15 @@
 """Regularised maximum likelihood (rMLE): find the image whose features are those seen (He et al. 2019, section 4).
 
-Two things are ours. The search runs in whitened coordinates: colour-opponent cosine coefficients in units of their
-spread over natural images, where every direction is about as long, so that brightness is found as fast as edges (the
-paper's Adam in pixels needs thousands of steps for what takes a hundred here). And the prior is the matching Gaussian
-on those coefficients beside the paper's total variation.
+Three things are ours. The search runs in whitened coordinates: colour-opponent cosine coefficients in units of their
+natural spread, where every direction is about as long, so that brightness is found as fast as edges (the paper's Adam
+in pixels needs thousands of steps for what takes a hundred here). It starts from what a cheaper attack guessed, in
+units of that attack's error on images that the adversary set aside. And the prior is the matching Gaussian on those
+coefficients beside the paper's total variation.
 """
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,8 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import Attack, frozen, seed_view
-from splitveil.attacks.view import Aux, Knows, View
+from splitveil.attacks.decoder import held_out
+from splitveil.attacks.lbfgs import descend
+from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.registry import Value
@@ -25,48 +30,52 @@ from splitveil.tensors import total_variation
 
 RATES, PRIORS = (0.05, 0.2), (0.0, 0.003, 0.03, 0.1, 0.3, 3.0)
 """Step sizes in standard deviations and prior weights tried on the adversary's own images."""
-TUNED_ON = 16
+TUNED_ON, SPREAD_FROM = 16, 256
+"""Images set aside on which choices are tried, and from which the start's error is learnt."""
 CHUNK = 128
 """Images optimised together; more goes no faster on a CPU, and no image's result depends on the others."""
 ROUGH = 0.7
 """Share of the steps in bf16 where the machine has it; the end, and the choice of the best iterate, are in float32."""
 OUTSIDE = 10.0
 """Weight of the squared distance to [0, 1]."""
+SOLVED = 1e-5
+"""Relative squared feature distance below which a gradient of zero is no fault."""
+OPTIMIZERS = ("adam", "lbfgs")
+
+Objective = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
+Keep = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """Image space in units of natural spread: ``x = mean + decode(scale * p)`` with p about standard normal.
+    """Image space in units of natural spread: ``x = centre + decode(scale * p)`` with p about standard normal.
 
-    mean: (C, H, W); scale: (C, H, W); rows: (H, H) and columns: (W, W) orthonormal cosines; colours: (C, C)
-    orthonormal.
+    scale: (C, H, W); rows: (H, H) and columns: (W, W) orthonormal cosines; colours: (C, C) orthonormal.
     """
 
-    mean: Tensor
     scale: Tensor
     rows: Tensor
     columns: Tensor
     colours: Tensor
 
     @classmethod
-    def of(cls, aux: Aux | None, shape: tuple[int, int, int]) -> "Whitening":
-        """Mean and spread of the adversary's images; without any, grey and a spectrum that falls as 1/f."""
+    def of(cls, differences: Tensor | None, shape: tuple[int, int, int]) -> "Whitening":
+        """Spread of images about their centre, (M, C, H, W); without any, a spectrum that falls as 1/f."""
         channels, height, width = shape
         rows, columns, colours = cosines(height), cosines(width), opponents(channels)
-        if aux is not None and len(aux) > 1:
-            images = aux.images(slice(0, 4096))
-            mean = images.mean(0)
-            spread = torch.einsum("cd,ndhw->nchw", colours, rows @ (images - mean) @ columns.T).std(0)
-            return cls(mean, spread.clamp_min(1e-2 * float(spread.mean())), rows, columns, colours)
+        if differences is not None and len(differences) > 1:
+            coefficients = torch.einsum("cd,ndhw->nchw", colours, rows @ differences @ columns.T)
+            spread = coefficients.square().mean(0).sqrt()
+            return cls(spread.clamp_min(1e-2 * float(spread.mean())).clamp_min(1e-5), rows, columns, colours)
         frequency = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
         spread = 0.15 * (height * width) ** 0.5 / (1 + 32 * frequency)
         strength = torch.tensor([1.0] + [0.3] * (channels - 1)).reshape(-1, 1, 1)
-        return cls(torch.full(shape, 0.5), spread * strength, rows, columns, colours)
+        return cls(spread * strength, rows, columns, colours)
 
     def image(self, p: Tensor) -> Tensor:
-        """p: (N, C, H, W) -> x: (N, C, H, W), not clipped."""
+        """p: (N, C, H, W) -> difference to the centre (N, C, H, W)."""
         pixels = self.rows.T @ (p * self.scale) @ self.columns
-        x: Tensor = self.mean + torch.einsum("cd,nchw->ndhw", self.colours, pixels)
+        x: Tensor = torch.einsum("cd,nchw->ndhw", self.colours, pixels)
         return x
 
 
@@ -105,20 +114,43 @@ def folded(edge: nn.Module) -> nn.Module:
     return frozen(copied)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is tuned: step size in natural standard deviations, weight of the prior, and of total variation in it."""
+
+    rate: float
+    prior: float
+    variation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the search begins: guesses for the private images and for some that the adversary set aside."""
+
+    guess: Tensor
+    index: Tensor
+    aside: Tensor
+    space: Whitening
+
+
 class MaximumLikelihood(Attack):
     """Gradient descent on the image: relative feature distance plus prior, images in batches.
 
-    ``||E(x) - z||^2 / ||z - mean(z)||^2 + prior * (TV(x) + |p|^2)`` for each image, by Adam with a cosine rate in
-    whitened coordinates p; of all iterates each image keeps the one that was best by this objective, never by the
-    truth. The distance is relative, so scaling z changes nothing. Against a random defence the defended features are
-    averaged over draws. Where images of its own may be queried, rate and prior are tuned on some of them, all choices
-    in one batch.
+    ``||E(x) - z||^2 / ||z - mean(z)||^2 + prior * (variation * TV(x) + |p|^2)`` for each image, by Adam with a cosine
+    rate or by L-BFGS, in whitened coordinates p; of all iterates each image keeps the one that was best by this
+    objective, never by the truth. The distance is relative, so scaling z changes nothing. Against a random defence the
+    defended features are averaged over draws. Where images of its own may be queried, rate and weights are tuned on
+    some that were set aside, all choices in one batch.
 
     Args:
         steps: iterations.
         rate: step size in natural standard deviations, or ``auto`` (0.1 where nothing can be tuned).
         prior: weight of the prior, or ``auto`` (0.03 where nothing can be tuned).
         draws: draws averaged a step against a random defence.
+        start: the attack whose guess the search starts from, such as ``[decoder:epochs=6]``; ``mean`` for the mean
+            image, which also serves where the start needs more than is granted.
+        optimizer: adam or lbfgs.
+        restarts: searches an image from random points about the start, beside the one from the start itself.
     """
 
     name: ClassVar[str] = "mle"
@@ -126,74 +158,165 @@ class MaximumLikelihood(Attack):
     scale_free: ClassVar[bool] = True
 
     def __init__(
-        self, *, steps: int = 150, rate: float | str = "auto", prior: float | str = "auto", draws: int = 4
+        self,
+        *,
+        steps: int = 150,
+        rate: float | str = "auto",
+        prior: float | str = "auto",
+        draws: int = 4,
+        start: str = "linear",
+        optimizer: str = "adam",
+        restarts: int = 0,
     ) -> None:
         for key, value in (("rate", rate), ("prior", prior)):
             if value != "auto" and not (isinstance(value, int | float) and value >= 0):
                 raise InputError(f"expected {key} of at least 0 or auto, got {value!r}; use mle:{key}=auto.")
-        if min(steps, draws) < 1:
-            raise InputError("expected steps and draws of at least 1; use mle:steps=150.")
+        if min(steps, draws) < 1 or restarts < 0:
+            raise InputError("expected steps and draws of at least 1 and restarts of at least 0; use mle:steps=150.")
+        if optimizer not in OPTIMIZERS:
+            raise InputError(f"unknown optimizer {optimizer!r}; choose from {', '.join(OPTIMIZERS)}.")
         self.steps, self.rate, self.prior, self.draws = steps, rate, prior, draws
+        self.start, self.optimizer, self.restarts = start, optimizer, restarts
+        first = ATTACKS.build(start)
+        if not isinstance(first, Attack):
+            raise InputError(f"mle cannot start from {start!r}, which gives no images; use mle:start=linear.")
+        self.first = first
 
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
-        aux = view.aux if Knows.AUX in view.knows else None
-        space = Whitening.of(aux, view.image_shape)
+        start = self._start(view)
         rates = RATES if isinstance(self.rate, str) else (self.rate,)
         priors = PRIORS if isinstance(self.prior, str) else (self.prior,)
-        choices = [(r, p) for r in rates for p in priors]
-        chunks = view.z.split(CHUNK)
+        choices = [Choice(r, p, 1.0) for r in rates for p in priors]
+        chunks = torch.arange(len(view.z)).split(CHUNK)
         with task(f"{self.name} {view.label}".strip(), len(chunks) + 1) as show:
-            rate, prior = choices[0] if len(choices) == 1 else (0.1, 0.03)
-            if aux is not None and Knows.QUERIES in view.knows and len(choices) > 1:
-                rate, prior = self._tune(view, space, choices)
+            choice = choices[0] if len(choices) == 1 else Choice(0.1, 0.03, 1.0)
+            if len(start.index) and len(choices) > 1:
+                choice = self._tuned(view, start, choices)
             guesses = []
-            for k, z in enumerate(chunks):
-                show(k + 1, f"rate {rate:g}, prior {prior:g}")
-                guesses.append(self._invert(view, space, z, torch.full((len(z),), rate), torch.full((len(z),), prior)))
+            for k, chunk in enumerate(chunks):
+                show(k + 1, f"rate {choice.rate:g}, prior {choice.prior:g}")
+                guesses.append(self._restarted(view, start.space, view.z[chunk], start.guess[chunk], choice))
+        view.record(draws=float(self.draws if view.stochastic else 1), gradient=self._blind(view, start))
         return torch.cat(guesses)
 
-    def _tune(self, view: View, space: Whitening, choices: list[tuple[float, float]]) -> tuple[float, float]:
-        """The choice that recovers the adversary's own images best."""
-        index = torch.arange(min(TUNED_ON, len(view.aux)))
-        z, x, many = view.observe(index), view.aux.images(index), len(choices)
-        rates, priors = torch.tensor(choices).repeat_interleave(len(index), 0).T
-        guess = self._invert(view, space, z.repeat(many, *[1] * (z.ndim - 1)), rates, priors)
-        error = (guess.clamp(0, 1) - x.repeat(many, 1, 1, 1)).square().mean((1, 2, 3)).clamp_min(1e-10)
-        return choices[int(error.log().reshape(many, -1).mean(1).argmin())]
+    def _start(self, view: View) -> Start:
+        none = torch.arange(0)
+        aux = view.aux if Knows.AUX in view.knows else None
+        if aux is None:
+            grey = torch.full((len(view.z), *view.image_shape), 0.5)
+            return Start(grey, none, grey[:0], Whitening.of(None, view.image_shape))
+        mean = aux.images().mean(0)
+        if Knows.QUERIES not in view.knows:
+            space = Whitening.of(aux.images(slice(0, 4096)) - mean, view.image_shape)
+            return Start(mean.expand(len(view.z), -1, -1, -1), none, mean[None][:0], space)
+        index = held_out(len(aux))[:SPREAD_FROM]
+        if self.first.name == "mean" or self.first.needs not in view.knows:
+            space = Whitening.of(aux.images(slice(0, 4096)) - mean, view.image_shape)
+            both = mean.expand(len(view.z) + len(index), -1, -1, -1)
+        else:
+            z = torch.cat([view.z, view.observe(index)])
+            both = self.first(view.within("start", view.knows, z=z)).x_hat
+            space = Whitening.of(aux.images(index) - both[len(view.z) :], view.image_shape)
+        return Start(both[: len(view.z)], index, both[len(view.z) :], space)
 
-    def _invert(self, view: View, space: Whitening, z: Tensor, rates: Tensor, priors: Tensor) -> Tensor:
-        """z: (n, *cut); rates, priors: (n,) -> x_hat: (n, C, H, W)."""
+    def _tuned(self, view: View, start: Start, choices: list[Choice]) -> Choice:
+        """The choice that recovers the adversary's own images best; total variation is tried without last."""
+        index = start.index[:TUNED_ON]
+        z, x, centre = view.observe(index), view.aux.images(index), start.aside[:TUNED_ON]
+
+        def errors(choices: list[Choice]) -> list[float]:
+            many = len(choices)
+            each = [c for c in choices for _ in index]
+            guess, _ = self._invert(
+                view, start.space, z.repeat(many, *[1] * (z.ndim - 1)), centre.repeat(many, 1, 1, 1), each
+            )
+            error = (guess.clamp(0, 1) - x.repeat(many, 1, 1, 1)).square().mean((1, 2, 3)).clamp_min(1e-10)
+            return error.log10().reshape(many, -1).mean(1).tolist()
+
+        found = dict(zip(choices, errors(choices), strict=True))
+        best = min(found, key=lambda c: found[c])
+        plain = Choice(best.rate, best.prior, 0.0)
+        return plain if best.prior and errors([plain])[0] < found[best] else best
+
+    def _restarted(self, view: View, space: Whitening, z: Tensor, centre: Tensor, choice: Choice) -> Tensor:
+        """The best guess (n, C, H, W) by its own objective over the restarts."""
+        runs = []
+        for restart in range(self.restarts + 1):
+            moved = centre + space.image(torch.randn_like(centre)) if restart else centre
+            runs.append(self._invert(view, space, z, moved, [choice] * len(z)))
+        values = torch.stack([value for _, value in runs])
+        return torch.stack([guess for guess, _ in runs])[values.argmin(0), torch.arange(len(z))]
+
+    def _blind(self, view: View, start: Start) -> float:
+        """Share of images at whose start the gradient of the feature distance is zero or not finite."""
+        edge, blind = folded(view.edge), 0
+        for z, guess in zip(view.z.split(CHUNK), start.guess.split(CHUNK), strict=True):
+            x = guess.clamp(0, 1).requires_grad_(True)
+            distance = (self._features(edge, view, x) - z).flatten(1).square().sum(1) / _power(z)
+            slope = torch.autograd.grad(distance.sum(), x)[0].flatten(1).abs().sum(1)
+            blind += int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
+        return blind / len(view.z)
+
+    def _invert(
+        self, view: View, space: Whitening, z: Tensor, centre: Tensor, choices: list[Choice]
+    ) -> tuple[Tensor, Tensor]:
+        """z: (n, *cut), centre: (n, C, H, W) -> best guess (n, C, H, W) and its value (n,), infinite where none was."""
         edge = folded(view.edge)
-        size = (z - z.flatten(1).mean(1).reshape(-1, *[1] * (z.ndim - 1))).flatten(1).square().sum(1)
-        size = torch.where(size > 0, size, 1.0)
+        size = _power(z)
         # Adam's step does not depend on the gradient's length: a rate per image is a scale of its coordinates.
+        rates, priors, variations = torch.tensor([(c.rate, c.prior, c.variation) for c in choices]).T
         pace = rates.reshape(-1, 1, 1, 1)
-        q = torch.zeros(len(z), *view.image_shape, requires_grad=True)
-        best, best_value = torch.zeros_like(q), torch.full((len(z),), math.inf)
+        best, least = centre.clone(), torch.full((len(z),), math.inf)
+
+        def value(q: Tensor, rough: bool) -> tuple[Tensor, Tensor]:
+            p = q * pace
+            x = centre + space.image(p)
+            inside = x.clamp(0, 1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+                features = self._features(edge, view, inside)
+            distance = (features.float() - z).flatten(1).square().sum(1) / size
+            prior = variations * total_variation(x) + p.square().mean((1, 2, 3))
+            return distance + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3)), inside
+
+        def keep(inside: Tensor, values: Tensor) -> None:
+            better = values < least
+            least[better] = values[better]
+            best[better] = inside.detach()[better]
+
+        descent = self._by_lbfgs if self.optimizer == "lbfgs" else self._by_adam
+        descent(value, keep, torch.zeros_like(centre))
+        return best, least
+
+    def _by_adam(self, value: Objective, keep: Keep, q: Tensor) -> None:
+        q.requires_grad_(True)
         optimizer = torch.optim.Adam([q], lr=1.0, betas=(0.9, 0.99), eps=1e-12)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: 0.02 + 0.49 * (1 + math.cos(math.pi * k / self.steps))
         )
         rough = int(ROUGH * self.steps) if bf16_pays() else 0
         for step in range(self.steps + 1):
-            p = q * pace
-            x = space.image(p)
-            inside = x.clamp(0, 1)
-            with torch.autocast("cpu", torch.bfloat16, enabled=step < rough):
-                features = self._features(edge, view, inside)
-            distance = (features.float() - z).flatten(1).square().sum(1) / size
-            prior = total_variation(x) + p.square().mean((1, 2, 3))
-            value = distance + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3))
-            with torch.no_grad():
-                better = (value < best_value) & (step >= rough)
-                best_value = torch.where(better, value, best_value)
-                best[better] = inside[better]
+            values, inside = value(q, step < rough)
+            if step >= rough:
+                keep(inside, values.detach())
             if step < self.steps:
-                (q.grad,) = torch.autograd.grad(value.sum(), q)
+                (q.grad,) = torch.autograd.grad(values.sum(), q)
                 optimizer.step()
                 schedule.step()
-        return best.detach()
+
+    def _by_lbfgs(self, value: Objective, keep: Keep, q: Tensor) -> None:
+        draws = int(torch.randint(2**62, ()))
+
+        def evaluate(q: Tensor) -> tuple[Tensor, Tensor]:
+            # The same draws of a random defence at every point: a line search compares values.
+            torch.manual_seed(draws)
+            q = q.detach().requires_grad_(True)
+            values, inside = value(q, False)
+            keep(inside, values.detach())
+            (gradient,) = torch.autograd.grad(values.sum(), q)
+            return values.detach(), gradient
+
+        descend(evaluate, q, self.steps, lambda q, values: None)
 
     def _features(self, edge: nn.Module, view: View, x: Tensor) -> Tensor:
         z: Tensor = edge(x.contiguous(memory_format=torch.channels_last))
@@ -203,4 +326,13 @@ class MaximumLikelihood(Attack):
         return torch.stack([view.defense(z) for _ in range(self.draws)]).mean(0)
 
     def options(self) -> dict[str, Value]:
-        return {"steps": self.steps, "rate": self.rate, "prior": self.prior, "draws": self.draws}
+        return {
+            "steps": self.steps, "rate": self.rate, "prior": self.prior, "draws": self.draws, "start": self.start,
+            "optimizer": self.optimizer, "restarts": self.restarts,
+        }  # fmt: skip
+
+
+def _power(z: Tensor) -> Tensor:
+    """Squared length of each sample's features about their mean, 1 where they are all the same. (N, *cut) -> (N,)."""
+    power = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square().sum(1)
+    return torch.where(power > 0, power, 1.0)

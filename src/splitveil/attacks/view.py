@@ -1,6 +1,7 @@
 """The adversary: what it knows (`Knows`) and all that it holds (`View`)."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.errors import InputError, ThreatModelError
+from splitveil.seeds import derive
 
 T = TypeVar("T")
 
@@ -83,6 +85,19 @@ class Aux:
         return self.x[index].float() / 255
 
 
+class Shared:
+    """What the attacks of one adversary on one configuration need not make twice, such as a trained decoder.
+
+    Args:
+        seed: of everything that is made; not the seed of whichever attack asks first, so that order changes nothing.
+        workdir: where checkpoints lie; None for nowhere.
+    """
+
+    def __init__(self, seed: int = 0, workdir: Path | None = None) -> None:
+        self.seed, self.workdir = seed, workdir
+        self.made: dict[str, object] = {}
+
+
 class View:
     """All that one adversary has. An ungranted read raises `ThreatModelError`; the private images are not in it.
 
@@ -101,6 +116,7 @@ class View:
         seed: of everything that an attack draws.
         workdir: where an attack may keep checkpoints; None for nowhere.
         label: for progress messages.
+        shared: see `once`; None for a store of its own.
 
     Attributes:
         evidence: what an attack tells of itself for the self-checks, by `record`.
@@ -124,12 +140,14 @@ class View:
         seed: int = 0,
         workdir: Path | None = None,
         label: str = "",
+        shared: Shared | None = None,
     ) -> None:
         self.z, self.image_shape, self.knows = z, image_shape, knows
         self.stochastic, self.seed, self.workdir, self.label = stochastic, seed, workdir, label
         self.crossings = z[None] if again is None else torch.cat([z[None], again])
         self.evidence: dict[str, float] = {}
         self.observed = 0
+        self.shared = shared or Shared(seed, workdir)
         self._aux = aux if Knows.AUX in knows else None
         self._observe = observe if Knows.AUX | Knows.QUERIES in knows else None
         self._query = query if Knows.QUERIES in knows else None
@@ -174,6 +192,17 @@ class View:
         """
         return redrawn(self._granted(self._plan, "CLOUD"))
 
+    def once(self, key: str, make: Callable[[int, Path | None], T]) -> T:
+        """What `make(seed, workdir)` gives, made once for all attacks on this configuration that ask for `key`.
+
+        `make` may use nothing but what every adversary who asks is granted, and `key` must name all that decides it.
+        """
+        if key not in self.shared.made:
+            folder = self.shared.workdir / slug(key) if self.shared.workdir else None
+            self.shared.made[key] = make(derive(self.shared.seed, key), folder)
+        found: T = self.shared.made[key]  # type: ignore[assignment]
+        return found
+
     def record(self, **evidence: float) -> None:
         """Tell the self-checks something about the run; `splitveil.auditing.checks` says what is read."""
         self.evidence |= evidence
@@ -210,9 +239,23 @@ class View:
             seed=self.seed,
             workdir=self.workdir / name if self.workdir else None,
             label=f"{name} {self.label}".strip(),
+            shared=self.shared if observe is None and edge is None and defense is None else None,
         )
         made.evidence = self.evidence
         return made
+
+    def check(self, needs: Knows, name: str) -> None:
+        """Refuse an attack that needs more than is granted.
+
+        Raises:
+            ThreatModelError: naming what is missing.
+        """
+        missing = needs & ~self.knows
+        if missing:
+            raise ThreatModelError(
+                f"attack {name!r} needs {', '.join(needs.words())}; not granted: {', '.join(missing.words())}; "
+                "grant it or choose another attack."
+            )
 
     def _granted(self, value: T | None, grant: str) -> T:
         if value is None:
@@ -221,6 +264,12 @@ class View:
                 f"this adversary was granted {held}, not {grant}; grant it or choose another attack."
             )
         return value
+
+
+def slug(text: str) -> str:
+    """A file name that is readable and different for every text."""
+    words = "".join(c if c.isalnum() else "-" for c in text).strip("-")
+    return f"{words[:60]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def redrawn(module: nn.Module) -> nn.Module:

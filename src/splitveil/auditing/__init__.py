@@ -1,7 +1,9 @@
 """Audits: which attacks run, with what knowledge, and what may be believed of the result."""
 
-from splitveil.auditing.run import Audit, audit
+from splitveil.auditing.outcome import Audit
+from splitveil.auditing.run import audit
 from splitveil.auditing.subject import Subject
 from splitveil.auditing.suites import SUITES, Suite
+from splitveil.auditing.summary import summarise
 
-__all__ = ["SUITES", "Audit", "Subject", "Suite", "audit"]
+__all__ = ["SUITES", "Audit", "Subject", "Suite", "audit", "summarise"]

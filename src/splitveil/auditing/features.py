@@ -66,10 +66,10 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
 
     def count(first: int, logits: Tensor, zs: dict[str, Tensor]) -> None:
         for c in wanted:
+            torch.manual_seed(derive(seed, "accuracy", c.label, first))
             answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
             right[c.label] += int((answers.argmax(1) == labels[first : first + len(answers)]).sum())
 
-    torch.manual_seed(derive(seed, "accuracy"))
     with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
         at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
         test = _features(subject, at, data.test.x, keep, count, show, 0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splitveil.attacks.view import Knows
 from splitveil.errors import UnknownNameError
 from splitveil.registry import nearest
 
@@ -12,31 +13,98 @@ FLOORS = ("mean", "class_mean", "nearest")
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A named, versioned list of attack specs and the most auxiliary images that the adversary may hold."""
+    """A named, versioned list of attack specs and the most auxiliary images that the adversary may hold.
+
+    Attributes:
+        name: as on the command line.
+        version: empty where it is not frozen.
+        attacks: run everywhere.
+        max_aux: most auxiliary images.
+        about: one line.
+        fallback: run only where the adversary can neither query the edge nor has its weights.
+        stochastic: run only on configurations whose defence draws noise.
+    """
 
     name: str
     version: str
     attacks: tuple[str, ...]
     max_aux: int
     about: str
+    fallback: tuple[str, ...] = ()
+    stochastic: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """As written in cards: ``smoke-0``."""
+        """As written in cards: ``smoke-1``."""
         return f"{self.name}-{self.version}" if self.version else self.name
 
+    def specs(self, knows: Knows, *, stochastic: bool) -> list[str]:
+        """Attacks for one configuration, floors first, each once."""
+        fallback = () if knows & (Knows.QUERIES | Knows.WEIGHTS) else self.fallback
+        return list(dict.fromkeys([*FLOORS, *self.attacks, *fallback, *(self.stochastic if stochastic else ())]))
+
+
+_QUICK = "decoder:size=small,epochs=6,steps=600"
+_FULL = "decoder:size=auto,epochs=12,steps=2000"
+_LONG = "decoder:size=large,epochs=60,steps=8000"
 
 SUITES = {
     suite.name: suite
     for suite in (
         Suite(
-            "smoke", "0", ("decoder:size=small,epochs=6,steps=600", "mle:steps=150"), 10_000, "minutes; a first look"
+            "smoke",
+            "1",
+            ("linear", _QUICK, f"mle:steps=150,start=[{_QUICK}]"),
+            10_000,
+            "minutes; a first look",
+            fallback=("shadow:learn=cloud,arch=same,steps=400",),
+            stochastic=("repeat:attack=linear,k=16",),
         ),
-        Suite("standard", "0", ("decoder:size=medium,epochs=20,steps=2000", "mle:steps=500"), 20_000, "what to report"),
-        Suite("strong", "0", ("decoder:size=large,epochs=60,steps=6000", "mle:steps=2000"), 50_000, "what to publish"),
+        Suite(
+            "standard",
+            "1",
+            (
+                "linear",
+                _FULL,
+                f"mle:steps=300,start=[{_FULL}]",
+                f"glass:decoder=[{_FULL}]",
+                f"flow:decoder=[{_FULL}]",
+                "positions:size=small,epochs=3,steps=600",
+                "attribute",
+                "completion",
+            ),
+            10_000,
+            "what to report",
+            fallback=("shadow:learn=cloud,arch=same,steps=800", "shadow:learn=cloud,arch=other,steps=800"),
+            stochastic=(f"repeat:attack=[{_QUICK}],k=16", f"repeat:attack=[mle:steps=300,start=[{_QUICK}]],k=16"),
+        ),
+        Suite(
+            "strong",
+            "1",
+            (
+                "linear",
+                _LONG,
+                "decoder:size=large,epochs=60,steps=8000,kind=attention",
+                "decoder:size=large,epochs=60,steps=8000,kind=large_kernel,frequency=True",
+                "decoder:size=medium,epochs=40,steps=4000,loss=perceptual",
+                f"mle:steps=2000,start=[{_LONG}],restarts=2",
+                f"mle:steps=300,start=[{_LONG}],optimizer=lbfgs",
+                "deep_prior:steps=600",
+                f"glass:decoder=[{_LONG}],steps=4000,epochs=20,starts=8,rough=60,fine=200,free=200",
+                f"flow:decoder=[{_LONG}],steps=6000,epochs=30,width=64,draws=8",
+                "shadow:learn=queries,arch=other,steps=2000",
+                "positions:size=medium,epochs=12,steps=2000",
+                "attribute:epochs=30",
+                "completion",
+            ),
+            50_000,
+            "what to publish",
+            fallback=("shadow:learn=cloud,arch=same,steps=4000", "shadow:learn=cloud,arch=other,steps=4000"),
+            stochastic=(f"repeat:attack=[{_LONG}],k=64", f"repeat:attack=[mle:steps=600,start=[{_LONG}]],k=64"),
+        ),
     )
 }
-"""Version 0 may still change; the first frozen one is 1."""
+"""Frozen: a change of any hyperparameter is a new version, and `tests/auditing/test_suites.py` notices."""
 
 
 def find_suite(name: str) -> Suite:

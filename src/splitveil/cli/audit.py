@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from splitveil.auditing import Subject
     from splitveil.cut import Traced
     from splitveil.data import Dataset
-    from splitveil.records import Card
 
 UNTRUSTED = 3
 
@@ -21,6 +20,7 @@ def run(
     at: Annotated[str | None, typer.Option(help="CUT,CUT,... or all; default four spread over the depth")] = None,
     weights: Annotated[Path | None, typer.Option(help=".safetensors of the trained model")] = None,
     aux: Annotated[str | None, typer.Option(help="the adversary's images; default the rest of the test part")] = None,
+    aux_n: Annotated[int | None, typer.Option(min=1, help="most images of the adversary; default the suite's")] = None,
     suite: Annotated[str, typer.Option(help="smoke, standard or strong")] = "standard",
     attack: Annotated[list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; instead of a suite")] = None,
     knows: Annotated[
@@ -28,44 +28,67 @@ def run(
     ] = "white-box",
     n: Annotated[int, typer.Option("-n", min=1, help="private images to attack")] = 500,
     seed: Annotated[int, typer.Option(help="of every draw")] = 0,
+    seeds: Annotated[str | None, typer.Option(help="0,1,2: an audit each in OUT/seed-K, and their summary")] = None,
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
+    cache: Annotated[Path | None, typer.Option(help="folder of finished attacks that several audits share")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
     from splitveil.attacks.view import Knows
-    from splitveil.auditing import audit
+    from splitveil.auditing import audit, summarise
     from splitveil.auditing.suites import custom_suite, find_suite
+    from splitveil.cli.cards import show_card, show_summary
     from splitveil.cli.console import err, showing_progress
     from splitveil.data import load_data
+    from splitveil.errors import InputError
     from splitveil.report import render, samples_picture
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
+    folders = {k: out / f"seed-{k}" for k in _seeds(seeds)} if seeds is not None else {seed: out}
     images = load_data(data)
     others = load_data(aux) if aux else None
-    subject = _subject(target, at, weights, images, seed)
+    if seeds is not None and not resume and out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
+    cards = []
     with showing_progress():
-        found = audit(
-            subject, images, aux=others, suite=chosen, knows=granted, n=n, seed=seed, samples=samples, out=out,
-            resume=resume,
-        )  # fmt: skip
-        if samples:
-            samples_picture(out, out / "samples.png")
-        page = render([out], out / "report.html")
-    if subject.bundle:
+        for k, folder in folders.items():
+            subject = _subject(target, at, weights, images, k)
+            found = audit(
+                subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
+                out=folder, resume=resume, cache=cache,
+            )  # fmt: skip
+            cards.append(found.card)
+            if samples:
+                samples_picture(folder, folder / "samples.png")
+        page = render(list(folders.values()), out / "report.html")
+    if cards[0].bundle:
         from splitveil.bundle import Bundle, with_card
 
-        with_card(Bundle.load(Path(target)), found.card)
-    if as_json:
-        print(found.card.to_json())
+        with_card(Bundle.load(Path(target)), cards[0])
+    if seeds is not None:
+        summary = summarise(cards)
+        summary.save(out / "summary.json")
+        print(summary.to_json()) if as_json else show_summary(summary)
     else:
-        show_card(found.card)
+        print(cards[0].to_json()) if as_json else show_card(cards[0])
+    if not as_json:
         print(f"report: {page}")
-    for reason in found.card.unreliable:
-        err.print(f"do not trust: {reason}", style="red")
-    if found.card.unreliable:
+    reasons = [(f"seed {card.seed}: " if seeds is not None else "") + why for card in cards for why in card.unreliable]
+    for reason in reasons:
+        err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    if reasons:
         raise typer.Exit(UNTRUSTED)
+
+
+def _seeds(text: str) -> list[int]:
+    from splitveil.errors import InputError
+
+    words = [w.strip() for w in text.split(",")]
+    if not all(w.isdecimal() for w in words) or len(set(map(int, words))) < len(words):
+        raise InputError(f"expected different whole numbers such as 0,1,2 for --seeds, got {text!r}; write them anew.")
+    return [int(w) for w in words]
 
 
 def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset", seed: int) -> "Subject":
@@ -109,27 +132,3 @@ def _cuts(traced: "Traced", at: str | None) -> list[str]:
         return [name.strip() for name in at.split(",") if name.strip()]
     last = len(names) - 1
     return list(dict.fromkeys(names[round(last * k / 4)] for k in range(1, 5)))
-
-
-def show_card(card: "Card") -> None:
-    """The card on stdout: one table for each cut, defence and codec."""
-    from splitveil.cli.console import out, show_table
-
-    name = card.bundle or card.model
-    out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
-    out.print(card.threat_model, highlight=False)
-    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
-        accuracy = card.accuracies.get(" | ".join(key), card.task_accuracy)
-        rows = [
-            [
-                r.attack, f"{r.psnr:.2f}", f"{r.psnr_worst5:.2f}", f"{r.ssim:.3f}", f"{r.ssim_worst5:.3f}",
-                f"{r.mse:.4f}", f"{r.seconds:.1f}", "do not trust" if r.unreliable else "",
-            ]
-            for r in card.rows
-            if (r.cut, r.defense, r.codec) == key
-        ]  # fmt: skip
-        show_table(
-            f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy:.2%}",
-            ["attack", "PSNR dB", "worst 5 %", "SSIM", "worst 5 %", "MSE", "s", ""],
-            rows,
-        )

@@ -57,4 +57,4 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
 
 
 def _converted(images: Images, asked: DataSpec) -> Images:
-    return Images(fitted(images.x, asked.channels or images.x.shape[1], asked.size), images.y)
+    return replace(images, x=fitted(images.x, asked.channels or images.x.shape[1], asked.size))

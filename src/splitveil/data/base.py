@@ -1,6 +1,7 @@
 """Labelled images as arrays. Nothing here or beside it imports torch before it has to."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,17 +15,25 @@ CHANNELS = (1, 3)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """x: (N, C, H, W) uint8, y: (N,) int64."""
+    """x: (N, C, H, W) uint8, y: (N,) int64; attributes: name -> (N,) int64, other labels, -1 where unknown."""
 
     x: Array
     y: Array
+    attributes: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, index: Array) -> "Images":
         """The images at these positions (m,), in that order."""
-        return Images(self.x[index], self.y[index])
+        return Images(self.x[index], self.y[index], {name: a[index] for name, a in self.attributes.items()})
+
+    def joined(self, other: "Images") -> "Images":
+        """These images and then the others, with the attributes that both have."""
+        both = {
+            n: np.concatenate([a, other.attributes[n]]) for n, a in self.attributes.items() if n in other.attributes
+        }
+        return Images(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]), both)
 
     def problems(self, part: str, classes: int) -> list[str]:
         """Everything that makes these images, called `part`, unusable with so many classes."""
@@ -43,12 +52,24 @@ class Images:
             wrong.append(f"{part} has {len(self.x)} images but {len(self.y)} labels")
         elif len(self.y) and not (self.y.min() >= 0 and self.y.max() < classes):
             wrong.append(f"{part} labels run from {self.y.min()} to {self.y.max()}, expected 0 to {classes - 1}")
+        return wrong + self.attribute_problems(part)
+
+    def attribute_problems(self, part: str) -> list[str]:
+        """Everything that makes the attributes of these images, called `part`, unusable."""
+        wrong = []
+        for name, values in self.attributes.items():
+            if values.dtype != np.int64 or values.ndim != 1:
+                wrong.append(f"{part} attribute {name} is {values.dtype} {values.shape}, expected int64 (N,)")
+            elif len(values) != len(self.x):
+                wrong.append(f"{part} has {len(self.x)} images but {len(values)} values of attribute {name}")
+            elif len(values) and values.min() < -1:
+                wrong.append(f"{part} attribute {name} has {values.min()}, expected class numbers, or -1 for unknown")
         return wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A training and a test part with the same shape of image and the same classes.
+    """A training and a test part with the same shape of image, the same classes and the same attributes.
 
     Raises:
         DataError: naming everything that is wrong.
@@ -63,6 +84,9 @@ class Dataset:
         wrong = self.train.problems("train", len(self.classes)) + self.test.problems("test", len(self.classes))
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             wrong.append(f"train images are {self.train.x.shape[1:]}, test images {self.test.x.shape[1:]}")
+        train, test = (", ".join(sorted(part.attributes)) or "none" for part in (self.train, self.test))
+        if train != test:
+            wrong.append(f"train images have the attributes {train}, test images {test}")
         if wrong:
             raise DataError(f"{self.name} cannot be used: {'; '.join(wrong)}; mend the data.")
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from splitveil.data.sampling import split_images
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError
 
+PARTS = ("train", "test")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -20,13 +22,16 @@ def archive(spec: DataSpec) -> Dataset:
     Images are uint8 or floats in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); labels (N,) or (N, 1). An array of
     strings called ``classes`` names the classes.
 
+    Whole numbers NAME_train and NAME_test, (N,) or (N, 1), are the attribute NAME of the images, -1 where unknown; an
+    archive without x_test may call them NAME alone. Numbers that are another for every image name it and are left out.
+
     Raises:
         DataError: missing, unreadable, or not such an archive; nothing in it is ever run.
     """
     arrays = _read(spec.need_path())
-    train = Images(_pixels(arrays["x_train"], "x_train"), _labels(arrays["y_train"], "y_train"))
+    train = _images(arrays, "train")
     if "x_test" in arrays:
-        test = Images(_pixels(arrays["x_test"], "x_test"), _labels(arrays["y_test"], "y_test"))
+        test = _images(arrays, "test")
     else:
         train, test = split_images(train, str(spec))
     return Dataset(str(spec), train, test, _class_names(arrays.get("classes"), train, test))
@@ -39,7 +44,11 @@ def _read(path: Path) -> Mapping[str, Array]:
             if isinstance(found, np.ndarray):
                 raise DataError(f"{path} holds a single array; save an archive with numpy.savez and {', '.join(KEYS)}.")
             _check_keys(path, found.files)
-            return {key: found[key] for key in found.files if key in (*KEYS, "classes")}
+            arrays = {key: found[key] for key in (*KEYS, "classes") if key in found.files}
+            for key in (k for k in found.files if k not in arrays):
+                with suppress(ValueError):  # Python objects, which nothing here needs
+                    arrays |= {key: found[key]} if found[key].dtype.kind in "iub" else {}
+            return arrays
     except FileNotFoundError:
         raise DataError(f"cannot read {path}: no such file; check the path.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -54,6 +63,27 @@ def _check_keys(path: Path, held: Sequence[str]) -> None:
             f"{path} has no {' and no '.join(absent)}, it holds {', '.join(held) or 'nothing'}; "
             f"name the arrays {', '.join(KEYS)}."
         )
+
+
+def _images(arrays: Mapping[str, Array], part: str) -> Images:
+    x = _pixels(arrays[f"x_{part}"], f"x_{part}")
+    attributes: dict[str, Array] = {}
+    for key, found in arrays.items():
+        values = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+        if key in (*KEYS, "classes") or values.ndim != 1:
+            continue
+        name, _, of = key.rpartition("_")
+        if name and of in PARTS:
+            if of == part and not _identifies(arrays.get(f"{name}_train", values)):
+                attributes[name] = values.astype(np.int64)
+        elif "x_test" not in arrays and len(values) == len(x) and not _identifies(values):
+            attributes[key] = values.astype(np.int64)
+    return Images(x, _labels(arrays[f"y_{part}"], f"y_{part}"), attributes)
+
+
+def _identifies(values: Array) -> bool:
+    """Another number for every image: a name for it, nothing that could be learnt."""
+    return len(np.unique(values)) == values.size > 1
 
 
 def _pixels(x: Array, key: str) -> Array:

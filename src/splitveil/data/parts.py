@@ -1,7 +1,7 @@
 """Who holds which image: private ones, the adversary's own, and never one that is both."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def partition(data: Dataset, *, n: int, aux: Dataset | None, max_aux: int, seed:
 
     Without `aux` these are other test images; only where they are fewer than min(`max_aux`, 500) are training images
     added, up to that number. Copies of private images are left out. With `aux` they are drawn from both of its parts,
-    brought to the shape of the model's images; their labels remain those of `aux`.
+    brought to the shape of the model's images; their labels and attributes remain those of `aux`.
 
     Raises:
         DataError: fewer images than asked for, or none left for the adversary.
@@ -75,11 +75,10 @@ def partition(data: Dataset, *, n: int, aux: Dataset | None, max_aux: int, seed:
         train, copies = np.random.default_rng([seed, TOP_UP]).permutation(train)[:lacking], copies + more
     if not len(test) + len(train):
         raise DataError(f"{data.name} has no image left for the adversary; lower the number of private images.")
-    x = np.concatenate([data.test.x[test], data.train.x[train]])
-    y = np.concatenate([data.test.y[test], data.train.y[train]])
     index = np.concatenate([test + len(data.train), train])
     words = _own_words(data.name, len(test), len(train), copies)
-    return Parts(private, Images(x, y), private_index, index, words, test, train)
+    known = data.test.take(test).joined(data.train.take(train))
+    return Parts(private, known, private_index, index, words, test, train)
 
 
 def _foreign(
@@ -92,18 +91,18 @@ def _foreign(
             f"resize the files of {aux.name}."
         )
     size = None if aux.shape[1:] == data.shape[1:] else height
-    both = fitted(np.concatenate([aux.train.x, aux.test.x]), channels, size)
-    fresh, copies = _unlike(both, np.arange(len(both)), secret)
+    both = aux.train.joined(aux.test)
+    both = replace(both, x=fitted(both.x, channels, size))
+    fresh, copies = _unlike(both.x, np.arange(len(both)), secret)
     if copies:
         raise OverlapError(
             f"{copies:,} images of {aux.name} are copies of private images of {data.name}; take them out, or leave "
             "the auxiliary set out."
         )
     index = np.random.default_rng([seed, AUX]).permutation(fresh)[:max_aux]
-    images = Images(both[index], np.concatenate([aux.train.y, aux.test.y])[index])
     nothing = np.empty(0, dtype=np.int64)
     words = f"{len(index):,} images of {aux.name}, none of which is private"
-    return Parts(private, images, private_index, index, words, nothing, nothing)
+    return Parts(private, both.take(index), private_index, index, words, nothing, nothing)
 
 
 def _digests(x: Array) -> set[bytes]:

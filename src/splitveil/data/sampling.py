@@ -46,9 +46,10 @@ def split_images(images: Images, name: str, n: int | None = None) -> tuple[Image
     """A training and a test part of a set that has none.
 
     Raises:
-        DataError: fewer than two images, or not one label an image.
+        DataError: fewer than two images, or not one label and one value of each attribute an image.
     """
-    if len(images.x) != len(images.y):
-        raise DataError(f"{name} has {len(images.x)} images but {len(images.y)} labels; give one label an image.")
+    counts = {"labels": images.y, **{f"values of attribute {key}": a for key, a in images.attributes.items()}}
+    if wrong := [f"{len(values)} {what}" for what, values in counts.items() if len(values) != len(images.x)]:
+        raise DataError(f"{name} has {len(images.x)} images but {' and '.join(wrong)}; give one of each an image.")
     train, test = split_off_test(images.y, name, n)
     return images.take(train), images.take(test)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.records import Card, Row
+from splitveil.records import Card, LabelRow, Row
 from splitveil.report.words import attack_label
 
 FLOORS = ("mean", "class_mean", "nearest")
@@ -35,6 +35,10 @@ class Entry:
         """Mean over the images."""
         return self.row.psnr if metric == "psnr" else self.row.ssim
 
+    def interval(self, metric: Metric) -> tuple[float, float] | None:
+        """95 % of that mean; None in cards from before there were any."""
+        return self.row.psnr_interval if metric == "psnr" else self.row.ssim_interval
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -45,6 +49,7 @@ class Configuration:
     codec: str
     entries: tuple[Entry, ...]
     accuracy: float | None
+    inferences: tuple[LabelRow, ...] = ()
 
     @property
     def label(self) -> str:
@@ -86,14 +91,18 @@ class Configuration:
 def configurations(card: Card) -> list[Configuration]:
     """The card's rows grouped: shallow cuts first, the undefended before the defended, else in the card's order."""
     groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
+    labels: dict[tuple[str, str, str], list[LabelRow]] = {}
     for number, row in enumerate(card.rows):
         groups.setdefault((row.cut, row.defense, row.codec), []).append((number, row))
+    for inference in card.inferences:
+        labels.setdefault((inference.cut, inference.defense, inference.codec), []).append(inference)
+    accuracies = card.accuracies
     found = [
-        Configuration(cut, defense, codec, _entries(rows), card.accuracies.get(f"{cut} | {defense} | {codec}"))
-        for (cut, defense, codec), rows in groups.items()
+        Configuration(*key, _entries(groups.get(key, [])), accuracies.get(" | ".join(key)), tuple(labels.get(key, [])))
+        for key in groups | labels
     ]
     depth = {cut.name: cut.index for cut in card.cuts}
-    first_seen = list(dict.fromkeys(row.cut for row in card.rows))
+    first_seen = list(dict.fromkeys(c.cut for c in found))
     deepest = max(depth.values(), default=0)
     return sorted(found, key=lambda c: (depth.get(c.cut, deepest + 1), first_seen.index(c.cut), c.defense != "none"))
 

@@ -22,6 +22,23 @@ REMEDY = "run `splitveil audit` again or give another folder"
 
 
 @dataclass(frozen=True, slots=True)
+class Exposed:
+    """The images that one row leaks most, by PSNR, most first; k is 5 or all images where there are fewer.
+
+    Attributes:
+        inputs: (k, C, H, W) uint8.
+        guesses: (k, C, H, W) uint8.
+        index: (k,), their places in the test part.
+        order: (k,), their places among the scored images.
+    """
+
+    inputs: Bytes
+    guesses: Bytes
+    index: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """Images kept to be looked at.
 
@@ -29,11 +46,13 @@ class Samples:
         inputs: (k, C, H, W) uint8, the first k of the scored images.
         index: (k,), their places in the test part.
         guesses: row number -> (k, C, H, W) uint8; a row may be missing.
+        exposed: row number -> the images that it leaks most; a row may be missing.
     """
 
     inputs: Bytes
     index: tuple[int, ...]
     guesses: Mapping[int, Bytes]
+    exposed: Mapping[int, Exposed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +152,37 @@ def _samples(path: Path, card: Card, scores: Mapping[tuple[int, str], Floats]) -
             raise InputError(
                 f"{path}: expected row{number:03d} as uint8 {inputs.shape}, got {guess.dtype} {guess.shape}; {REMEDY}."
             )
-        rmse = np.sqrt(np.square((inputs.astype(np.float32) - guess) / 255).mean((1, 2, 3)))
-        if (abs(rmse - np.sqrt(scores[number, "mse"][: len(guess)])) > ROUNDING).any():
-            raise InputError(f"{path}: the pictures of row{number:03d} are not those that were scored; {REMEDY}.")
+        _check_scored(f"{path}: the pictures of row{number:03d}", inputs, guess, scores[number, "mse"][: len(guess)])
         guesses[number] = guess
-    return Samples(inputs, tuple(int(i) for i in index), guesses)
+    exposed = {n: e for n in range(len(card.rows)) if (e := _exposed(path, found, n, inputs.shape[1:], scores))}
+    return Samples(inputs, tuple(int(i) for i in index), guesses, exposed)
+
+
+def _exposed(
+    path: Path,
+    found: Mapping[str, NDArray[Any]],
+    number: int,
+    shape: tuple[int, ...],
+    scores: Mapping[tuple[int, str], Floats],
+) -> Exposed | None:
+    name = f"row{number:03d}.worst"
+    inputs, guesses, index = (found.get(name + part) for part in ("_input", "", "_index"))
+    if inputs is None and guesses is None and index is None:
+        return None
+    psnr = scores[number, "psnr"]
+    if inputs is None or guesses is None or index is None or index.ndim != 1 or not 0 < len(index) <= len(psnr):
+        raise InputError(f"{path}: expected {name}, {name}_input and {name}_index together, got only some; {REMEDY}.")
+    for part in (inputs, guesses):
+        if part.shape != (len(index), *shape) or part.dtype != np.uint8:
+            raise InputError(
+                f"{path}: expected {name} as uint8 {(len(index), *shape)}, got {part.dtype} {part.shape}; {REMEDY}."
+            )
+    order = np.argsort(-psnr, kind="stable")[: len(index)]
+    _check_scored(f"{path}: the images of {name}", inputs, guesses, scores[number, "mse"][order])
+    return Exposed(inputs, guesses, tuple(int(i) for i in index), tuple(int(i) for i in order))
+
+
+def _check_scored(what: str, inputs: Bytes, guesses: Bytes, mse: Floats) -> None:
+    rmse = np.sqrt(np.square((inputs.astype(np.float32) - guesses) / 255).mean((1, 2, 3)))
+    if (abs(rmse - np.sqrt(mse)) > ROUNDING).any():
+        raise InputError(f"{what} are not those that were scored; {REMEDY}.")

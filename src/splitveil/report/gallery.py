@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from splitveil.report.album import Album, Picture
 from splitveil.report.configuration import Configuration, Entry
 from splitveil.report.folder import Bytes, Folder
-from splitveil.report.png import data_uri
-from splitveil.report.words import decibels, similarity
+from splitveil.report.words import box, decibels, similarity
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
     """One image with its scores; no scores for an input."""
 
-    uri: str
+    picture: Picture
     alt: str
     psnr: str = ""
     ssim: str = ""
@@ -26,6 +26,7 @@ class Strip:
     label: str
     kind: str
     means: str
+    box: str
     unreliable: bool
     shots: tuple[Shot, ...]
 
@@ -41,26 +42,32 @@ class Grid:
 
 
 def grid(
-    folder: Folder, config: Configuration, title: str, slot: int, show: Callable[[Entry], bool] = lambda _: True
+    folder: Folder,
+    config: Configuration,
+    title: str,
+    slot: int,
+    album: Album,
+    show: Callable[[Entry], bool] = lambda _: True,
 ) -> Grid | None:
     """The inputs, then one row for each entry that `show` admits; None where the audit kept no samples."""
     samples = folder.samples
     if samples is None:
         return None
-    inputs = tuple(Shot(data_uri(x), f"input {i}") for i, x in zip(samples.index, samples.inputs, strict=True))
-    strips = [Strip("inputs", "input", "", False, inputs)]
-    strips += [_strip(folder, entry, samples.guesses.get(entry.number)) for entry in config.entries if show(entry)]
+    inputs = tuple(Shot(album.add(x), f"input {i}") for i, x in zip(samples.index, samples.inputs, strict=True))
+    strips = [Strip("inputs", "input", "", "", False, inputs)]
+    for entry in filter(show, config.entries):
+        strips.append(_strip(folder, entry, samples.guesses.get(entry.number), album))
     return Grid(title, slot, len(inputs), tuple(strips))
 
 
-def _strip(folder: Folder, entry: Entry, guesses: Bytes | None) -> Strip:
+def _strip(folder: Folder, entry: Entry, guesses: Bytes | None, album: Album) -> Strip:
     row, label = entry.row, entry.label
     shots = []
     if guesses is not None and folder.samples is not None:
         psnr, ssim = folder.scores[entry.number, "psnr"], folder.scores[entry.number, "ssim"]
         for place, (i, guess) in enumerate(zip(folder.samples.index, guesses, strict=True)):
             text = (decibels(float(psnr[place])), similarity(float(ssim[place])))
-            shots.append(Shot(data_uri(guess), f"{label} for input {i}", *text))
+            shots.append(Shot(album.add(guess), f"{label} for input {i}", *text))
     kind = "floor" if entry.is_floor else "worst" if entry.is_worst else "attack"
     means = f"{decibels(row.psnr)} dB / {similarity(row.ssim)}"
-    return Strip(label, kind, means, bool(row.unreliable), tuple(shots))
+    return Strip(label, kind, means, box(row.needs) if kind == "attack" else "", bool(row.unreliable), tuple(shots))

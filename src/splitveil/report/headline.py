@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from splitveil.records import Card
 from splitveil.report.configuration import Configuration, configurations
-from splitveil.report.words import DOUBTS, decibels, percent, similarity
+from splitveil.report.words import DOUBTS, attack_label, decibels, listing, percent, similarity
 
 MOST_FINDINGS = 8
 
@@ -34,7 +34,7 @@ class Doubt:
 def opening(card: Card) -> str:
     """Such as ``resnet20 on cifar10, task accuracy 92.1 %, attacked at layer1 and layer2.``."""
     names = list(dict.fromkeys(c.cut for c in configurations(card)))
-    return f"{card.model} on {card.data}, task accuracy {percent(card.task_accuracy)}, attacked at {_listing(names)}."
+    return f"{card.model} on {card.data}, task accuracy {percent(card.task_accuracy)}, attacked at {listing(names)}."
 
 
 def finding(config: Configuration, *, alone: bool) -> Finding:
@@ -79,11 +79,13 @@ def doubts(card: Card) -> list[Doubt]:
     where: dict[str, list[str]] = {}
     for config in configurations(card):
         found: dict[tuple[str, str], list[str]] = {}
-        for entry in config.entries:
-            for kind, _, detail in (reason.partition(":") for reason in entry.row.unreliable):
-                found.setdefault((kind.strip(), detail.strip()), []).append(entry.label)
+        rows = [(entry.label, entry.row.unreliable) for entry in config.entries]
+        rows += [(f"{attack_label(i.attack)} of {i.attribute}", i.unreliable) for i in config.inferences]
+        for label, reasons in rows:
+            for kind, _, detail in (reason.partition(":") for reason in reasons):
+                found.setdefault((kind.strip(), detail.strip()), []).append(label)
         for (kind, detail), attacks in found.items():
-            which = "all rows" if len(attacks) == len(config.entries) else ", ".join(attacks)
+            which = "all rows" if len(attacks) == len(rows) else ", ".join(attacks)
             text = f"{config.cut}, {config.label}: {which}"
             where.setdefault(kind, []).append(f"{text} ({detail})" if detail else text)
     return [Doubt(kind, DOUBTS.get(kind, ""), tuple(rows)) for kind, rows in where.items()]
@@ -107,7 +109,3 @@ def _floors(config: Configuration) -> str:
         name = psnr.label
         return f"(floor: {name} {decibels(psnr.row.psnr)} dB / SSIM {similarity(ssim.row.ssim)})"
     return f"(floors: {psnr.label} {decibels(psnr.row.psnr)} dB, {ssim.label} SSIM {similarity(ssim.row.ssim)})"
-
-
-def _listing(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -8,7 +8,7 @@ import numpy as np
 from splitveil.report.configuration import Configuration, Entry, Metric
 from splitveil.report.folder import Folder
 from splitveil.report.scale import Scale, Tick, round_scale
-from splitveil.report.words import decibels, similarity
+from splitveil.report.words import decibels, similarity, span
 
 WIDTH, LEFT, RIGHT, TOP, ROW, BARS, BINS = 300, 104, 12, 6, 27, 20, 36
 LONGEST_LABEL = 17
@@ -64,6 +64,8 @@ def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -
     counts = np.histogram(values, bins=BINS, range=(x.low, x.high))[0]
     row, text = entry.row, decibels if metric == "psnr" else similarity
     mean, worst5 = (row.psnr, row.psnr_worst5) if metric == "psnr" else (row.ssim, row.ssim_worst5)
+    interval = span(entry.interval(metric), 1 if metric == "psnr" else 2)
+    of_mean = f"{text(mean)} ({interval})" if interval else text(mean)
     label = "worst case" if entry.is_worst else entry.label
     return Bars(
         label=label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…",
@@ -73,7 +75,7 @@ def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -
         worst5=x(worst5),
         is_floor=entry.is_floor,
         is_worst=entry.is_worst,
-        note=f"{label}: mean {text(mean)}, worst 5 % {text(worst5)}, {row.n} images",
+        note=f"{label}: mean {of_mean}, worst 5 % {text(worst5)}, {row.n} images",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from splitveil.report.configuration import Configuration, Entry, Metric
 from splitveil.report.folder import Folder
 from splitveil.report.scale import Scale, Tick, round_scale
-from splitveil.report.words import decibels, percent, similarity
+from splitveil.report.words import decibels, percent, similarity, span
 
 WIDTH, LEFT, RIGHT, TOP, PLOT = 480, 44, 18, 28, 230
 FLOOR_ROOM = 2.0
@@ -27,13 +27,22 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A value on paper; `note` is its tooltip, `text` is written `above` or below it unless empty."""
+    """A value on paper; `note` is its tooltip, `text` is written `offset` below it (above where negative) unless empty.
+
+    `whisker` is SVG path data of its 95 % interval, relative to the point; empty where there is none.
+    """
 
     x: float
     y: float
     note: str
     text: str
-    above: bool
+    offset: float
+    whisker: str = ""
+
+    @property
+    def above(self) -> bool:
+        """The text stands above the point."""
+        return self.offset < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,14 @@ def panel(metric: Metric, series: Sequence[Series], cuts: Sequence[Tick]) -> Pan
         series: the lines.
         cuts: from `places`, shallow first.
     """
-    value = decibels if metric == "psnr" else similarity
-    worst = {s.slot: [(c, e.value(metric)) for c in cuts if (e := _worst(s, c, metric))] for s in series}
+    value, digits = (decibels, 1) if metric == "psnr" else (similarity, 2)
+    rows = {(s.slot, c): e for s in series for c in cuts if (e := _worst(s, c, metric))}
+    worst = {s.slot: [(c, rows[s.slot, c].value(metric)) for c in cuts if (s.slot, c) in rows] for s in series}
     floors = {c: [e.value(metric) for s in series for e in _floors(s, c)] for c in cuts}
     if not any(worst.values()):
         return None
     seen = [v for points in worst.values() for _, v in points] + [max(at) for at in floors.values() if at]
+    seen += [end for entry in rows.values() for end in entry.interval(metric) or ()]
     base = TOP + PLOT
     if metric == "ssim":
         y = round_scale([*seen, 0.0], base, TOP, top=1.0)
@@ -90,8 +101,13 @@ def panel(metric: Metric, series: Sequence[Series], cuts: Sequence[Tick]) -> Pan
             others = [w for slot, at in worst.items() if slot != s.slot for c, w in at if c == cut]
             above = all(v >= other for other in others)
             fits = above or y(v) < base - TEXT_ROOM
-            note, text = f"{s.label}, {cut.text}: {value(v)}", value(v) if labelled and fits else ""
-            points.append(Point(cut.at, y(v), note, text, above))
+            interval = rows[s.slot, cut].interval(metric)
+            spread = f" ({span(interval, digits)})" if interval else ""
+            note, text = f"{s.label}, {cut.text}: {value(v)}{spread}", value(v) if labelled and fits else ""
+            low, high = (round(y(end) - y(v), 2) for end in interval or (v, v))
+            offset = min(high - 5, -10.0) if above else max(low + 14, 19.0)
+            whisker = f"M0,{low}V{high}M-3,{low}H3M-3,{high}H3" if interval else ""
+            points.append(Point(cut.at, y(v), note, text, offset, whisker))
         if points:
             lines.append(Line(s.slot, tuple(points)))
     slanted = sum(len(c.text) for c in cuts) > 44 or len(cuts) > 6

@@ -7,11 +7,15 @@ from pathlib import Path
 from splitveil.errors import InputError, MissingExtraError
 from splitveil.records import write_atomically
 from splitveil.report import headline, words
+from splitveil.report.album import Album, Picture
 from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.exposure import Exposure, most_exposed
 from splitveil.report.folder import Folder, load_all
 from splitveil.report.gallery import Grid, grid
 from splitveil.report.histogram import Spread, axis, spread
+from splitveil.report.labels import Reading, readings
 from splitveil.report.leakage import Panel, Series, panel, places
+from splitveil.report.selfchecks import SelfCheck, all_checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Shown:
     title: str
     slot: int
     grid: Grid | None
+    exposure: Exposure | None
     spreads: tuple[Spread, ...]
 
 
@@ -35,6 +40,8 @@ class Section:
     opening: str
     findings: tuple[tuple[headline.Finding, ...], ...]
     doubts: tuple[headline.Doubt, ...]
+    checks: tuple[SelfCheck, ...]
+    readings: tuple[Reading, ...]
     grants: tuple[str, ...]
     untold: int
     by_cut: dict[str, list[Shown]]
@@ -43,6 +50,11 @@ class Section:
     def lone(self) -> bool:
         """Each cut has one configuration only, so cuts stand side by side."""
         return all(len(shown) == 1 for shown in self.by_cut.values())
+
+    @property
+    def exposed(self) -> bool:
+        """Some configuration has pictures of the images that leak most."""
+        return any(s.exposure for shown in self.by_cut.values() for s in shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,12 @@ class Page:
     panels: tuple[Panel, ...]
     together: dict[str, list[Grid]]
     attacks: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def intervals(self) -> bool:
+        """Some mean has its 95 % interval."""
+        return any(row.psnr_interval for section in self.sections for row in section.folder.card.rows)
 
 
 def render(folders: Sequence[Path], out: Path) -> Path:
@@ -89,18 +107,20 @@ def _page(folders: Sequence[Folder]) -> Page:
     several = len(folders) > 1
     series = _series(folders)
     slots = {s.label: s.slot for s in series}
-    sections = tuple(_section(f, i, several, slots) for i, f in enumerate(folders))
+    album = Album()
+    sections = tuple(_section(f, i, several, slots, album) for i, f in enumerate(folders))
     cuts = places(folders)
     panels = tuple(p for p in (panel("psnr", series, cuts), panel("ssim", series, cuts)) if p)
     together: dict[str, list[Grid]] = {}
     for cut in (c.text for c in cuts) if several else ():
         shown = [s for section in sections for s in section.by_cut.get(cut, [])]
-        grids = [grid(s.folder, s.config, s.title, s.slot, show=lambda e: e.is_worst) for s in shown]
+        grids = [grid(s.folder, s.config, s.title, s.slot, album, show=lambda e: e.is_worst) for s in shown]
         if any(grids):
             together[cut] = [g for g in grids if g]
-    attacks = tuple(dict.fromkeys(row.attack for f in folders for row in f.card.rows))
+    run = [row.attack for f in folders for row in f.card.rows]
+    run += [row.attack for f in folders for row in f.card.inferences]
     title = "Leakage report: " + ", ".join(dict.fromkeys(f"{f.card.model} on {f.card.data}" for f in folders))
-    return Page(title, sections, series, panels, together, attacks)
+    return Page(title, sections, series, panels, together, tuple(dict.fromkeys(run)), album.pictures)
 
 
 def _label(folder: Folder, config: Configuration, several: bool) -> str:
@@ -115,7 +135,7 @@ def _series(folders: Sequence[Folder]) -> tuple[Series, ...]:
     return tuple(Series(label, slot, by_cut) for slot, (label, by_cut) in enumerate(found.items()))
 
 
-def _section(folder: Folder, number: int, several: bool, slots: dict[str, int]) -> Section:
+def _section(folder: Folder, number: int, several: bool, slots: dict[str, int], album: Album) -> Section:
     configs = configurations(folder.card)
     alone = len({(c.defense, c.codec) for c in configs}) == 1
     axes = {metric: axis(folder, metric) for metric in ("psnr", "ssim")}
@@ -124,7 +144,9 @@ def _section(folder: Folder, number: int, several: bool, slots: dict[str, int]) 
         title = _label(folder, config, several)
         slot = slots[title]
         spreads = tuple(spread(folder, config, metric, slot, axes[metric]) for metric in ("psnr", "ssim"))
-        drawn = Shown(folder, config, title, slot, grid(folder, config, config.label, slot), spreads)
+        guesses = grid(folder, config, config.label, slot, album)
+        most = most_exposed(folder, config, config.label, slot, album)
+        drawn = Shown(folder, config, title, slot, guesses, most, spreads)
         by_cut.setdefault(config.cut, []).append(drawn)
     card = folder.card
     told = headline.telling(configs)
@@ -137,6 +159,8 @@ def _section(folder: Folder, number: int, several: bool, slots: dict[str, int]) 
         headline.opening(card),
         tuple(filter(None, findings)),
         doubts,
+        tuple(all_checks(card, doubts)),
+        tuple(readings(configs)),
         grants,
         untold,
         by_cut,

@@ -1,6 +1,5 @@
 """Images as PNG bytes."""
 
-import base64
 import io
 
 import numpy as np
@@ -31,8 +30,3 @@ def encode(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
-
-
-def data_uri(image: Bytes) -> str:
-    """(C, H, W) uint8 -> ``data:image/png;base64,...``."""
-    return "data:image/png;base64," + base64.b64encode(encode(picture(image))).decode()

@@ -16,11 +16,17 @@ ATTACKS = {
     "mean": "Floor. The average of the adversary's own images, whatever was sent.",
     "class_mean": "Floor. The average of the adversary's own images of the class that the model answers.",
     "nearest": "Floor. That one of the adversary's own images whose features are most like those sent.",
+    "linear": "The best linear map from features to pixels, fitted to the adversary's own images.",
     "decoder": "A network, trained on the adversary's own images and their features, that turns features into images.",
     "mle": "A search, through the known edge half, for the image whose features are most like those sent.",
-    "shadow": "A stand-in for the unknown edge half, built from the cloud half and own images, then inverted.",
-    "deep_prior": "A search for the image among those that an untrained image network draws.",
-    "generative": "A search for the image among those that a generator trained on the adversary's images draws.",
+    "shadow": "A stand-in for the unknown edge half, learned from the cloud half or from queries, then inverted.",
+    "deep_prior": "A search, through the known edge half, among the images that an untrained image network draws.",
+    "glass": "A search, through the known edge half, among those that a generator trained on own images draws.",
+    "flow": "Sharp draws from the images that the features still allow, by a network trained on own images.",
+    "positions": "The decoder, shown only which features are zero and none of their values.",
+    "repeat": "Another attack, on the average over the same input sent several times, so that noise fades.",
+    "attribute": "A classifier, trained on the features of own images, that reads a private label.",
+    "completion": "A head in the cloud's place, learned from a few labelled images and many unlabelled ones.",
     "worst_case": "No attack of its own: for each image the best of all rows above, chosen knowing the truth.",
 }
 
@@ -33,6 +39,13 @@ DEFINITIONS = {
     "A mean can look safe while these are not.",
     "Worst case per image": "For each image the best attack by that metric, chosen with knowledge of the truth: "
     "an upper envelope over the attacks, not one adversary. Stronger attacks than those run here may exist.",
+    "Strongest attack": "The one attack with the highest mean: what an adversary gets who runs it on every image. "
+    "At least this leaks.",
+    "95 % interval": "Written under a mean: the span from the 2.5th to the 97.5th percentile of that mean over random "
+    "redraws of the private images (bootstrap). It does not cover other training runs of the model or of the attack.",
+    "White box": "The adversary has the edge half. Black box: it has not, but may send images of its own through it. "
+    "Query-free: it can do neither, and only watches what users send.",
+    "Chance": "For label attacks: the share of the commonest label, which always guessing that label would score.",
     "Floors": "What an adversary guesses without inverting the features: the mean image, the class mean, the nearest "
     "image of its own. Leakage is what lies above them.",
     "Edge share": "The part of all multiply-accumulates (MACs) that the device computes.",
@@ -46,10 +59,40 @@ GRANTS = {
     "CLOUD": "runs the cloud half",
 }
 
+NEEDS = {
+    "AUX": "holds own images",
+    "QUERIES": "may query the edge",
+    "WEIGHTS": "has the edge half",
+    "DEFENSE": "knows the defence",
+    "CLOUD": "runs the cloud half",
+}
+
 DOUBTS = {
     "not finite": "the attack diverged, and its numbers mean nothing",
-    "few images": "the worst 5 % rest on one image or two",
+    "few images": "the means and the worst 5 % rest on too few images",
     "below the floor": "the attack failed here, and its low numbers are no evidence of privacy",
+    "unaveraged noise": "an adversary who averages over draws of the noise gets more",
+    "zero gradients": "the search had nothing to follow, and its low numbers are no evidence of privacy",
+    "black box beats white box": "the white-box attack is not at its best, and could get more",
+    "under-trained": "with longer training the attack would get more",
+    "over-fitted": "the attack learned its own images by heart, and with more of them would get more",
+    "near-duplicates": "the adversary all but held some answers, and its numbers may be too high",
+    "scale dependent": "the number moves with the scale of the features, which hides nothing",
+    "overlap": "the adversary held what it was to guess",
+}
+
+RAISED = {
+    "not finite": "an attack returns NaN or infinity",
+    "few images": "few private images are attacked, or their scores differ so much that the mean is vague",
+    "below the floor": "an attack is clearly weaker than the mean image, which needs no features",
+    "unaveraged noise": "the defence draws noise, and an attack rests on one draw of it",
+    "zero gradients": "the first gradient of a search is zero or not finite for some images",
+    "black box beats white box": "an attack without the edge half is clearly ahead of all that have it",
+    "under-trained": "a trained attack still improves when its training ends",
+    "over-fitted": "a trained attack does well on its own images and no better than the floor on others",
+    "near-duplicates": "many private images closely resemble one of the adversary's",
+    "scale dependent": "an attack scores otherwise when all features are multiplied by ten",
+    "overlap": "an image is both private and the adversary's",
 }
 
 
@@ -68,6 +111,32 @@ def grants(knows: Sequence[str]) -> list[str]:
     return [GRANTS.get(grant, grant) for grant in knows]
 
 
+def box(needs: Sequence[str]) -> str:
+    """The weakest of ``query-free``, ``black box`` and ``white box`` that can run an attack with these needs."""
+    return "white box" if "WEIGHTS" in needs else "black box" if "QUERIES" in needs else "query-free"
+
+
+def threat(needs: Sequence[str]) -> str:
+    """``holds own images and may query the edge``; needs without words stay."""
+    return listing([NEEDS.get(need, need) for need in needs]) or "only reads the wire"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def span(interval: tuple[float, float] | None, digits: int) -> str:
+    """(31.88, 32.41) -> ``31.9 to 32.4``; empty for None."""
+    return " to ".join(signed(end, digits) for end in interval) if interval else ""
+
+
+def signed(value: float, digits: int) -> str:
+    """``0.98``; a typographic minus where below zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
+
+
 def decibels(value: float) -> str:
     """``32.1``."""
     return f"{value:.1f}"
@@ -75,12 +144,22 @@ def decibels(value: float) -> str:
 
 def similarity(value: float) -> str:
     """``0.98``; a typographic minus where below zero."""
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS)
+    return signed(value, 2)
+
+
+def error(value: float) -> str:
+    """``0.01234``; ``1.4e-06`` where five digits would hide it."""
+    return f"{value:.5f}" if value >= 1e-4 or value == 0 else f"{value:.1e}".replace("-", MINUS)
 
 
 def percent(share: float | None) -> str:
     """0.921 -> ``92.1 %``; an en dash for None."""
     return NONE if share is None else f"{100 * share:.1f} %"
+
+
+def percents(interval: tuple[float, float]) -> str:
+    """(0.88, 0.913) -> ``88.0 to 91.3 %``."""
+    return " to ".join(f"{100 * share:.1f}" for share in interval) + " %"
 
 
 def size(count: int) -> str:

@@ -1,0 +1,96 @@
+"""Cards and summaries on stdout."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splitveil.records import Card, Estimate, LabelRow, Row, Summary, SummaryRow
+
+Interval = tuple[float, float] | None
+
+
+def show_card(card: "Card") -> None:
+    """The card: for each cut, defence and codec one table of images and, where labels were attacked, one of those."""
+    from splitveil.cli.console import out, show_table
+
+    name = card.bundle or card.model
+    out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
+    out.print(card.threat_model, highlight=False)
+    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
+        label = " | ".join(key)
+        accuracy = card.accuracies.get(label, card.task_accuracy)
+        names = [r.attack for r in card.rows if (r.cut, r.defense, r.codec) == key]
+        rows = [
+            [
+                _name(r, names), f"{r.psnr:.2f}", span(r.psnr_interval, 2), f"{r.psnr_worst5:.2f}", f"{r.ssim:.3f}",
+                span(r.ssim_interval, 3), f"{r.ssim_worst5:.3f}", f"{r.mse:.4f}", f"{r.seconds:.1f}",
+                "do not trust" if r.unreliable else "",
+            ]
+            for r in card.rows
+            if (r.cut, r.defense, r.codec) == key
+        ]  # fmt: skip
+        show_table(
+            f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy:.2%}",
+            ["attack", "PSNR dB", "95 %", "worst 5 %", "SSIM", "95 %", "worst 5 %", "MSE", "s", ""],
+            rows,
+        )
+        if best := card.strongest.get(label):
+            words = ", ".join(f"{attack} by {metric.upper()}" for metric, attack in best.items())
+            out.print(f"strongest single attack: {words}", highlight=False)
+        _show_labels([r for r in card.inferences if (r.cut, r.defense, r.codec) == key])
+    for note in card.notes:
+        out.print(f"note: {note}", highlight=False)
+
+
+def show_summary(summary: "Summary") -> None:
+    """Means and intervals over seeds, one table for each cut, defence and codec."""
+    from splitveil.cli.console import out, show_table
+
+    seeds = ", ".join(map(str, summary.seeds))
+    name = summary.bundle or summary.model
+    out.print(f"{name} on {summary.data}: {summary.suite}, {summary.private_n} private images, seeds {seeds}")
+    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in summary.rows):
+        rows, labels = [], []
+        names = [r.attack for r in summary.rows if (r.cut, r.defense, r.codec) == key and not r.attribute]
+        for r in summary.rows:
+            if (r.cut, r.defense, r.codec) != key:
+                continue
+            m, doubt = r.measures, "do not trust" if r.unreliable else ""
+            if r.attribute:
+                labels.append([r.attribute, r.attack, *_estimate(m["accuracy"], 3), doubt])
+            else:
+                rows.append([_name(r, names), *_estimate(m["psnr"], 2), *_estimate(m["ssim"], 3), doubt])
+        accuracy = summary.accuracies[" | ".join(key)]
+        title = f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy.mean:.2%}"
+        show_table(title, ["attack", "PSNR dB", "95 % over seeds", "SSIM", "95 % over seeds", ""], rows)
+        if labels:
+            show_table("", ["label", "attack", "accuracy", "95 % over seeds", ""], labels, left=2)
+
+
+def span(interval: Interval, digits: int) -> str:
+    """``24.1 to 25.0``; empty for None."""
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if interval else ""
+
+
+def _name(row: "Row | SummaryRow", names: Sequence[str]) -> str:
+    """The attack, with its options where another one has its name."""
+    return f"{row.attack}:{row.options}" if names.count(row.attack) > 1 and row.options else row.attack
+
+
+def _estimate(e: "Estimate", digits: int) -> list[str]:
+    return [f"{e.mean:.{digits}f}", span(e.interval, digits)]
+
+
+def _show_labels(found: "Sequence[LabelRow]") -> None:
+    from splitveil.cli.console import show_table
+
+    rows = [
+        [
+            r.attribute, r.attack, f"{r.accuracy:.3f}", span(r.accuracy_interval, 3), f"{r.chance:.3f}", str(r.classes),
+            str(r.n), f"{r.seconds:.1f}", "do not trust" if r.unreliable else "",
+        ]
+        for r in found
+    ]  # fmt: skip
+    if rows:
+        headers = ["label", "attack", "accuracy", "95 %", "chance", "classes", "images", "s", ""]
+        show_table("labels read from the features", headers, rows, left=2)

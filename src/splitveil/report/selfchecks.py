@@ -1,0 +1,56 @@
+"""The self-checks of an audit: each one with what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from splitveil.records import Card
+from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.headline import Doubt
+from splitveil.report.words import DOUBTS, RAISED
+
+State = Literal["raised", "passed", "idle", "unknown"]
+EVIDENCE = {"zero gradients": "gradient", "under-trained": "gain", "over-fitted": "gap"}
+"""Checks that look at what an attack tells of itself."""
+FIRST = ("not finite", "few images", "below the floor")
+"""All that audits did before they gave intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """One check. ``idle``: there was nothing to check. ``unknown``: the audit is older than the check."""
+
+    kind: str
+    raised_if: str
+    state: State
+    doubt: Doubt | None
+
+
+def all_checks(card: Card, doubts: Sequence[Doubt]) -> list[SelfCheck]:
+    """Every check in a fixed order, then reasons that this report knows no check for."""
+    raised = {doubt.kind: doubt for doubt in doubts}
+    young = any(row.psnr_interval for row in card.rows) or bool(card.inferences)
+    configs = configurations(card)
+    checks = []
+    for kind, raised_if in RAISED.items():
+        state: State = "passed"
+        if kind in raised:
+            state = "raised"
+        elif not young and kind not in FIRST:
+            state = "unknown"
+        elif not _applies(kind, card, configs):
+            state = "idle"
+        checks.append(SelfCheck(kind, raised_if, state, raised.get(kind)))
+    return checks + [SelfCheck(d.kind, "", "raised", d) for d in doubts if d.kind not in DOUBTS]
+
+
+def _applies(kind: str, card: Card, configs: Sequence[Configuration]) -> bool:
+    if kind in EVIDENCE:
+        evidence = [r.evidence for r in card.rows] + [r.evidence for r in card.inferences]
+        return any(EVIDENCE[kind] in told for told in evidence)
+    attacks = [[entry.row for entry in config.attacks] for config in configs]
+    if kind == "black box beats white box":
+        return any(len({"WEIGHTS" in row.needs for row in rows}) == 2 for rows in attacks)
+    if kind == "below the floor":
+        return any(rows and config.floors for rows, config in zip(attacks, configs, strict=True))
+    return True
