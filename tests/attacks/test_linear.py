@@ -24,6 +24,7 @@ def inverted(edge: nn.Module, window: int | None) -> tuple[LinearInverse, float]
     with torch.no_grad():
         z = edge(x)
     found = fit_linear(lambda i: (z[i], x[i]), 256, (z[256:], x[256:]), mean, seed=0)
+    assert found is not None
     if window is not None:
         assert found.window == window
     error = (found(z[256:]) - x[256:]).square().mean()
