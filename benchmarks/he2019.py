@@ -32,8 +32,8 @@ from splitveil.training import IndexBatches, fit, infer
 AUX = 4000
 """Images that the adversary holds; the paper gives it the whole training set (50,000 and 60,000)."""
 MLE = "mle:steps=300,start=mean"
-DECODER = "decoder:size=small,epochs=16,steps=1000"
-STRONGEST = f"mle:steps=200,start=[{DECODER}]"
+DECODER = "decoder:size=small,epochs=10,steps=600"
+STRONGEST = f"mle:steps=150,start=[{DECODER}]"
 SHADOW = "shadow:learn=queries,arch=same,via=mle,steps=200"
 FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=200", "shadow:learn=cloud,arch=other,steps=200"
 

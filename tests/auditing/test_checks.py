@@ -38,6 +38,7 @@ CASES: list[tuple[str, Row, Row, dict[str, Any]]] = [
     ("few images", row(n=19), row(n=20), {}),
     ("few images", row(psnr_interval=(18.0, 21.1)), row(psnr_interval=(18.0, 20.9)), {}),
     ("below the floor", row(psnr=11.4), row(psnr=11.6), {}),
+    ("below the floor", row(psnr=7.9, evidence={"sampled": 1.0}), row(psnr=8.1, evidence={"sampled": 1.0}), {}),
     ("unaveraged noise", row(), row(evidence={"draws": 4.0}), NOISY),
     ("unaveraged noise", row(evidence={"draws": 1.0}), row(evidence={"draws": 2.0}), NOISY),
     ("unaveraged noise", row(needs=BLACK, evidence={"reads": 1.0}), row(needs=BLACK, evidence={"reads": 2.0}), NOISY),

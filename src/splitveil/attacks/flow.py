@@ -144,7 +144,7 @@ class FlowMatching(Attack):
             resume=True, validate=lambda: score(held), what=f"{self.name} {view.label}".strip(),
         )  # fmt: skip
         fitted = score(read(torch.arange(len(valid)), torch.Generator()))
-        view.record(gain=last_gain(history.scores), gap=fitted - score(held))
+        view.record(gain=last_gain(history.scores), gap=fitted - score(held), sampled=1.0)
         return Flow(net, inverse, space, unit, stretch, precision)
 
     def _drawn(self, view: View, flow: "Flow") -> Tensor:

@@ -30,6 +30,8 @@ from splitveil.tensors import total_variation
 
 RATES, PRIORS = (0.05, 0.2), (0.0, 0.003, 0.03, 0.1, 0.3, 3.0)
 """Step sizes in standard deviations and prior weights tried on the adversary's own images."""
+RATE, PRIOR = 0.2, 0.01
+"""Where nothing can be tuned."""
 TUNED_ON, SPREAD_FROM = 16, 256
 """Images set aside on which choices are tried, and from which the start's error is learnt."""
 CHUNK = 128
@@ -144,8 +146,8 @@ class MaximumLikelihood(Attack):
 
     Args:
         steps: iterations.
-        rate: step size in natural standard deviations, or ``auto`` (0.1 where nothing can be tuned).
-        prior: weight of the prior, or ``auto`` (0.03 where nothing can be tuned).
+        rate: step size in natural standard deviations, or ``auto`` (0.2 where nothing can be tuned).
+        prior: weight of the prior, or ``auto`` (0.01 where nothing can be tuned).
         draws: draws averaged a step against a random defence.
         start: the attack whose guess the search starts from, such as ``[decoder:epochs=6]``; ``mean`` for the mean
             image, which also serves where the start needs more than is granted.
@@ -190,7 +192,11 @@ class MaximumLikelihood(Attack):
         choices = [Choice(r, p, 1.0) for r in rates for p in priors]
         chunks = torch.arange(len(view.z)).split(CHUNK)
         with task(f"{self.name} {view.label}".strip(), len(chunks) + 1) as show:
-            choice = choices[0] if len(choices) == 1 else Choice(0.1, 0.03, 1.0)
+            choice = Choice(
+                RATE if isinstance(self.rate, str) else self.rate,
+                PRIOR if isinstance(self.prior, str) else self.prior,
+                1.0,
+            )
             if len(start.index) and len(choices) > 1:
                 choice = self._tuned(view, start, choices)
             guesses = []

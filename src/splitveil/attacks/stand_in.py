@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from splitveil.attacks.blocks import ScaledBlock
 from splitveil.attacks.features import ChannelScale, map_shape
 
-WIDTH = 64
+WIDTH = 32
 CROWD = 32
 """Private features from which on their means and spreads at single positions are worth matching."""
 NEAR = 0.5

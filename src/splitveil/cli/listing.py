@@ -34,7 +34,12 @@ def run(
         from splitveil.auditing.suites import SUITES
 
         rows = [
-            (s.name, f"{s.label}: {s.about}; {', '.join(s.attacks)}; at most {s.max_aux:,} aux images")
+            (
+                s.name,
+                f"{s.label}: {s.about}; {', '.join(s.attacks)}; where neither queries nor weights are granted "
+                f"{', '.join(s.fallback)}; against random defences {', '.join(s.stochastic)}; at most {s.max_aux:,} "
+                "aux images",
+            )
             for s in SUITES.values()
         ]
     else:
