@@ -2,8 +2,8 @@
 
 Decoder. The plain way: features recomputed for every batch, float32, contiguous memory, batches of 32, Adam 1e-3, a
 stack of transposed convolutions with BatchNorm, 50 epochs. Ours: the ``decoder`` attack as a user runs it, features
-computed once (that time counts) and linear inverse first, with 1, 2, 4, 8 … epochs, each run from nothing, until one
-ends at the plain way's final PSNR. Both hold the same images and the same edge.
+computed once (that time counts) and linear inverse first, with 1, 2, 3 … epochs, each run from nothing; what counts is
+the first that ends at the plain way's final PSNR. Both hold the same images and the same edge.
 
 Likelihood. The plain way: Adam on pixels with total variation, float32, contiguous memory, BatchNorm as it is. Ours: a
 step of ``mle``. The same images, the same number of steps; milliseconds an image and step, and the PSNR reached.
@@ -36,6 +36,8 @@ from splitveil.tensors import total_variation
 from splitveil.training import infer, precision_for
 
 MLE_STEPS, MLE_IMAGES, TURNS = 40, 64, 5
+OURS = (1, 2, 3, 4, 6)
+"""Epochs of our runs, which lie between slices of the plain one; which was enough is known at its end."""
 
 
 class TransposedStack(nn.Module):
@@ -123,24 +125,19 @@ def decoders(edge: nn.Module, x: Tensor, held: Tensor, epochs: int) -> list[str]
     view, caching = our_view(edge, x, held)
     torch.manual_seed(0)
     plain = TransposedStack(tuple(view.z.shape[1:]), view.image_shape)
-    clock, runs, done = list[float](), list[tuple[int, float, float]](), 0
-    plain_run = plain_epochs(edge, plain, x)
-    # Our runs lie between slices of the plain one; which of them was enough is known at its end.
-    for ours in (0, 1, 2, 4, 8):
-        until = epochs if ours == 8 else epochs * (1, 2, 3, 4, 5)[(0, 1, 2, 4, 8).index(ours)] // 5
-        clock += [next(plain_run) for _ in range(until - done)]
-        done = until
-        spec = InverseNetwork(epochs=max(1, ours), steps=1) if ours else InverseNetwork(epochs=1, steps=1, size="tiny")
-        guess, seconds = timed(spec, view)
+    plain_run, clock, runs = plain_epochs(edge, plain, x), list[float](), list[tuple[int, float, float]]()
+    for turn, ours in enumerate(OURS, 1):
+        clock += [next(plain_run) for _ in range(epochs * turn // len(OURS) - len(clock))]
+        guess, seconds = timed(InverseNetwork(epochs=ours, steps=1), view)
         runs.append((ours, caching + seconds, psnr(guess, truth)))
-        print(f"ours, {ours or 'tiny, 1'} epochs: {caching + seconds:.1f} s, {runs[-1][2]:.2f} dB", flush=True)
+        print(f"ours, {ours} epochs: {caching + seconds:.1f} s, {runs[-1][2]:.2f} dB", flush=True)
     plain.eval()
     goal, total = psnr(infer(plain, view.z.split(250)), truth), sum(clock)
     enough = next((r for r in runs if r[2] >= goal), None)
     lines = [
         "| decoder | seconds | PSNR dB on other images |", "|---|---|---|",
         f"| plain way, {epochs} epochs | {total:.1f} | {goal:.2f} |",
-        *(f"| SplitVeil, {k or 'tiny net, 1'} epoch{'s' if k > 1 else ''} | {s:.1f} | {v:.2f} |" for k, s, v in runs),
+        *(f"| SplitVeil, epochs={k} | {s:.1f} | {v:.2f} |" for k, s, v in runs),
     ]  # fmt: skip
     lines.append(
         f"| **ratio at no less PSNR** | **{total / enough[1]:.1f}** | {enough[2] - goal:+.2f} |"

@@ -67,11 +67,13 @@ class LinearInverse(nn.Module):
         x = F.pixel_shuffle(F.conv2d(z, kernel, self.bias, padding=self.window // 2), self.ratio)
         return self.base + _centred(x, self.image[1], self.image[2])
 
-    def inputs(self, z: Tensor) -> Tensor:
-        """Inputs of the regression by position. (N, *cut) -> (N, positions, inputs)."""
+    def inputs(self, z: Tensor, chosen: Tensor) -> Tensor:
+        """Inputs of the regression at some positions. z: (N, *cut), chosen: (N, positions) bool -> (rows, inputs)."""
         if not self.window:
-            return z.flatten(1)[:, None]
-        return F.unfold(self._placed(z), self.window, padding=self.window // 2).transpose(1, 2)
+            return z.flatten(1)[chosen[:, 0]]
+        side = self.window // 2
+        windows = F.pad(self._placed(z), (side, side, side, side)).unfold(2, self.window, 1).unfold(3, self.window, 1)
+        return windows.permute(0, 2, 3, 1, 4, 5)[chosen.reshape(-1, *self.grid)].flatten(1)
 
     def targets(self, x: Tensor) -> Tensor:
         """Outputs of the regression by position. (N, C, H, W) -> (N, positions, outputs)."""
@@ -145,10 +147,10 @@ def _solutions(shapes: list[LinearInverse], read: Read, count: int, seed: int) -
     gram = torch.zeros(inputs + 1, inputs + 1, dtype=kind)
     cross = torch.zeros(inputs + 1, len(shapes) * outputs, dtype=kind)
     draws = torch.Generator().manual_seed(seed)
-    for index in torch.arange(used).split(max(16, 200_000_000 // (4 * positions * inputs)) if positions > 1 else 1024):
+    for index in torch.arange(used).split(256):
         z, x = read(index)
         chosen = torch.rand(len(x), positions, generator=draws) < keep
-        a = first.inputs(z)[chosen]
+        a = first.inputs(z, chosen)
         b = torch.cat([shape.targets(x - shape.base) for shape in shapes], 2)[chosen]
         a = torch.cat([a, torch.ones(len(a), 1)], 1).to(kind)
         gram += a.T @ a
