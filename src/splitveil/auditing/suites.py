@@ -45,7 +45,7 @@ class Suite:
 
 
 _QUICK = "decoder:size=small,epochs=6,steps=600"
-_FULL = "decoder:size=auto,epochs=12,steps=2000"
+_FULL = "decoder:size=auto,epochs=6,steps=800"
 _LONG = "decoder:size=large,epochs=60,steps=8000"
 
 SUITES = {
@@ -66,10 +66,10 @@ SUITES = {
             (
                 "linear",
                 _FULL,
-                f"mle:steps=300,start=[{_FULL}]",
-                f"glass:decoder=[{_FULL}]",
-                f"flow:decoder=[{_FULL}]",
-                "positions:size=small,epochs=3,steps=600",
+                f"mle:steps=250,start=[{_FULL}]",
+                f"glass:decoder=[{_FULL}],steps=400,epochs=2,starts=2,rough=20,fine=40,free=40",
+                f"flow:decoder=[{_FULL}],epochs=6,steps=800,draws=2",
+                "positions:size=small,epochs=2,steps=300",
                 "attribute",
                 "completion",
             ),
