@@ -36,7 +36,7 @@ def test_draws_are_as_sharp_as_the_truth_where_the_decoder_blurs(make_view: Make
     blurred = build("decoder:size=tiny,epochs=1,steps=100")(view).x_hat
     drawn = build(QUICK.replace("steps=80", "steps=300"))(view).x_hat
     assert energy(blurred) < 0.6 * energy(truth)
-    assert 0.7 * energy(truth) < energy(drawn) < 1.4 * energy(truth)
+    assert 0.7 * energy(truth) < energy(drawn) < 1.8 * energy(truth)
 
 
 def test_the_nearest_of_several_draws_is_nearer_than_one(make_view: Make) -> None:
@@ -53,7 +53,7 @@ def test_the_nearest_of_several_draws_is_nearer_than_one(make_view: Make) -> Non
 def test_evidence_tells_of_gain_and_gap(make_view: Make) -> None:
     view, truth = make_view(Coarse())
     found = build(QUICK)(view)
-    assert set(found.evidence) == {"gain", "gap"}
+    assert set(found.evidence) == {"gain", "gap", "sampled"}
     assert METRICS.build("psnr")(truth, found.x_hat).isfinite().all()
 
 
