@@ -136,13 +136,27 @@ def others(kind: str, data: Dataset, seed: int) -> Dataset | None:
     """The adversary's images: the victim's training set, noise, or None for other test images."""
     draws = np.random.default_rng([seed, 7])
     if kind == "random":
-        noise = draws.integers(0, 256, (AUX, *data.shape), dtype=np.uint8)
-        images = Images(noise, np.zeros(AUX, dtype=np.int64))
+        images = Images(blobs(data.shape, draws), np.zeros(AUX, dtype=np.int64))
         return Dataset("random pixels", images, images.take(np.arange(1)), ("noise",))
     if kind == "same":
         some = data.train.take(draws.permutation(len(data.train))[:AUX])
         return Dataset(f"the training set of {data.name}", some, some.take(np.arange(1)), data.classes)
     return None
+
+
+def blobs(shape: tuple[int, int, int], draws: np.random.Generator) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """Images that no camera took: noise of random coarseness, contrast and brightness, half of it in two tones."""
+    channels, height, width = shape
+    out = np.empty((AUX, *shape), dtype=np.uint8)
+    for i in range(AUX):
+        side = int(draws.choice([2, 3, 4, 6, 8, 12, height]))
+        coarse = torch.from_numpy(draws.random((1, channels, side, side), dtype=np.float32))
+        x = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
+        if draws.random() < 0.5:
+            x = (x > draws.random()).astype(np.float32)
+        low, high = np.sort(draws.random(2))
+        out[i] = np.round(255 * (low + (high - low) * x))
+    return out
 
 
 def audited(victim: Victim, data: Dataset, kind: str, seed: int, n: int, work: Path, out: Path) -> Card:
