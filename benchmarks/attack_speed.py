@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.attacks.base import Attack, frozen
-from splitveil.attacks.decoder import InverseNetwork, psnr
+from splitveil.attacks.inverse_network import InverseNetwork, mean_psnr
 from splitveil.attacks.mle import MaximumLikelihood
 from splitveil.attacks.view import PRESETS, Aux, View
 from splitveil.cut import split
@@ -129,10 +129,10 @@ def decoders(edge: nn.Module, x: Tensor, held: Tensor, epochs: int) -> list[str]
     for turn, ours in enumerate(OURS, 1):
         clock += [next(plain_run) for _ in range(epochs * turn // len(OURS) - len(clock))]
         guess, seconds = timed(InverseNetwork(epochs=ours, steps=1), view)
-        runs.append((ours, caching + seconds, psnr(guess, truth)))
+        runs.append((ours, caching + seconds, mean_psnr(guess, truth)))
         print(f"ours, {ours} epochs: {caching + seconds:.1f} s, {runs[-1][2]:.2f} dB", flush=True)
     plain.eval()
-    goal, total = psnr(infer(plain, view.z.split(250)), truth), sum(clock)
+    goal, total = mean_psnr(infer(plain, view.z.split(250)), truth), sum(clock)
     enough = next((r for r in runs if r[2] >= goal), None)
     lines = [
         "| decoder | seconds | PSNR dB on other images |", "|---|---|---|",
@@ -161,7 +161,7 @@ def likelihoods(edge: nn.Module, x: Tensor, held: Tensor) -> list[str]:
         if turn:
             plain.append(middle - start)
             ours.append(seconds)
-            reached = (psnr(guess, truth), psnr(found, truth))
+            reached = (mean_psnr(guess, truth), mean_psnr(found, truth))
     a, b = (1e3 * statistics.median(t) / (MLE_IMAGES * MLE_STEPS) for t in (plain, ours))
     return [
         f"| likelihood, {MLE_IMAGES} images, {MLE_STEPS} steps | ms an image and step | PSNR dB |", "|---|---|---|",

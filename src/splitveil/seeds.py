@@ -1,6 +1,7 @@
 """Seeding, and the fingerprint of code, environment and machine that every result carries."""
 
 import hashlib
+import json
 import os
 import platform
 import random
@@ -30,6 +31,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def named(label: str, facts: object = None) -> str:
+    """A readable file name for `label` that differs wherever it or `facts`, anything JSON holds, do."""
+    words = "".join(c if c.isalnum() else "-" for c in label).strip("-")
+    text = json.dumps([label, facts], sort_keys=True)
+    return f"{words[:60]}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 
 
 @cache

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PSNR_CAP = 100.0
 SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 
 
@@ -43,3 +44,8 @@ def total_variation(x: Tensor) -> Tensor:
     vertical = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2, 3)) if x.shape[2] > 1 else x.new_zeros(len(x))
     horizontal = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) if x.shape[3] > 1 else x.new_zeros(len(x))
     return vertical + horizontal
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB for a peak of 1, one value an image, capped. (N, C, H, W) twice -> (N,)."""
+    return -10 * (x - y).square().mean((1, 2, 3)).clamp_min(10 ** (-PSNR_CAP / 10)).log10()

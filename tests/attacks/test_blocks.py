@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from splitveil.attacks.blocks import BLOCKS
-from splitveil.attacks.decoder import Decoder, last_gain, spectrum
+from splitveil.attacks.decoder import Decoder, spectrum
+from splitveil.attacks.inverse_network import last_gain
 
 
 @pytest.mark.parametrize("name", BLOCKS)

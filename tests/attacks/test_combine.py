@@ -90,5 +90,5 @@ def test_attacks_on_labels_and_other_repeats_are_refused(monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="use repeat:k=8"):
         build("repeat:k=0")
     monkeypatch.setattr(ATTACKS, "build", lambda spec: Labels())
-    with pytest.raises(InputError, match=r"'labels' gives labels; run it alone"):
+    with pytest.raises(InputError, match=r"'labels' gives labels; use decoder"):
         Repeat(attack="labels")

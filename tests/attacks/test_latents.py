@@ -4,6 +4,7 @@ from torch import nn
 
 from splitveil.attacks.generator import Generator
 from splitveil.attacks.latents import Search, Target
+from splitveil.attacks.likelihood import Likelihood
 from splitveil.attacks.view import View
 
 from .conftest import Make
@@ -12,7 +13,8 @@ from .conftest import Make
 def search(view: View) -> Search:
     torch.manual_seed(0)
     generator = Generator((3, 16, 16), torch.full((3, 16, 16), 0.5), width=8, blocks=1).requires_grad_(False)
-    return Search(view, generator, [torch.ones(generator.length), *(torch.tensor(0.1) for _ in generator.shifts)], 1)
+    units = [torch.ones(generator.length), *(torch.tensor(0.1) for _ in generator.shifts)]
+    return Search(Likelihood(view, 1), generator, units)
 
 
 def target(found: Search, count: int = 3) -> Target:
@@ -26,8 +28,8 @@ def test_descent_comes_nearer_in_features_and_keeps_its_best(make_view: Make) ->
     wanted = target(found)
     start = (torch.zeros_like(wanted.w),)
     point = found.descend(wanted, start, torch.zeros(3, 2), 40)
-    before = found.distance(wanted.z, found.image(wanted, start))
-    assert (found.distance(wanted.z, found.image(wanted, point)) < 0.3 * before).all()
+    before = found.likelihood.to(wanted.z)(found.image(wanted, start))
+    assert (found.likelihood.to(wanted.z)(found.image(wanted, point)) < 0.3 * before).all()
     assert found.blind(wanted) == 0
     assert len(point) == 1
 
@@ -39,7 +41,7 @@ def test_freed_inputs_reach_images_that_no_latent_gives(make_view: Make) -> None
     start = (wanted.w, *(wanted.w.new_zeros(len(truth), *shape) for shape in found.net.shifts))
     bound = found.descend(wanted, start[:1], torch.zeros(len(truth), 2), 60)
     freed = found.descend(wanted, start, torch.zeros(len(truth), 2), 60)
-    far = [float(found.distance(view.z, found.image(wanted, p)).mean()) for p in (bound, freed)]
+    far = [float(found.likelihood.to(view.z)(found.image(wanted, p)).mean()) for p in (bound, freed)]
     assert far[1] < 0.5 * far[0]
 
 
@@ -65,7 +67,7 @@ def test_images_do_not_depend_on_who_shares_their_batch(make_view: Make) -> None
 def test_distance_is_relative(scale: float, make_view: Make) -> None:
     plain, scaled = search(make_view(nn.Identity())[0]), search(make_view(nn.Identity(), scale=scale)[0])
     x, z = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    assert torch.allclose(plain.distance(z, x), scaled.distance(z * scale, x), rtol=1e-4)
+    assert torch.allclose(plain.likelihood.to(z)(x), scaled.likelihood.to(z * scale)(x), rtol=1e-4)
 
 
 def test_dead_gradients_are_counted(make_view: Make) -> None:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from splitveil.attacks.mle import Whitening, cosines, folded, opponents
+from splitveil.attacks.likelihood import folded
+from splitveil.attacks.whitening import Whitening, cosines, opponents
 from splitveil.cut import split
 from splitveil.models.resnet import resnet20
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitveil.attacks.mle import Whitening
 from splitveil.attacks.velocity import Matching, Velocity, follow
+from splitveil.attacks.whitening import Whitening
 
 
 @pytest.mark.parametrize("image", [(3, 32, 32), (1, 28, 28), (3, 30, 22), (1, 112, 92)])

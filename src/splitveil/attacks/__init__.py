@@ -16,7 +16,7 @@ ATTACKS: "Registry[Threat]" = Registry(
         "class_mean": "splitveil.attacks.baseline:ClassMean",
         "nearest": "splitveil.attacks.baseline:NearestAux",
         "linear": "splitveil.attacks.linear:Linear",
-        "decoder": "splitveil.attacks.decoder:InverseNetwork",
+        "decoder": "splitveil.attacks.inverse_network:InverseNetwork",
         "mle": "splitveil.attacks.mle:MaximumLikelihood",
         "shadow": "splitveil.attacks.shadow:Shadow",
         "deep_prior": "splitveil.attacks.deep_prior:DeepPrior",

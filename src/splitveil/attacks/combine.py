@@ -41,9 +41,7 @@ class Repeat(Attack):
     name: ClassVar[str] = "repeat"
 
     def __init__(self, *, attack: str = "decoder", k: int = 8) -> None:
-        inner = ATTACKS.build(attack)
-        if not isinstance(inner, Attack):
-            raise InputError(f"repeat averages attacks that give images, {inner.name!r} gives labels; run it alone.")
+        inner = image_attack(attack, self.name)
         if inner.crossings > 1:
             raise InputError(f"repeat cannot hold {inner.name!r}, which repeats by itself; raise its k instead.")
         if k < 1:
@@ -76,3 +74,15 @@ def mean_of(draw: Callable[[], Tensor], times: int) -> Tensor:
     for _ in range(times - 1):
         total = total + draw()
     return total / times
+
+
+def image_attack(spec: str, whose: str) -> Attack:
+    """The attack that `spec` describes, for another one, called `whose`, that builds on its images.
+
+    Raises:
+        InputError: it gives labels, or does not have such options.
+    """
+    found = ATTACKS.build(spec)
+    if not isinstance(found, Attack):
+        raise InputError(f"{whose} builds on an attack that gives images, {found.name!r} gives labels; use decoder.")
+    return found

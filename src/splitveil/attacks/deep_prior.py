@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import Attack, seed_view
-from splitveil.attacks.decoder import held_out
-from splitveil.attacks.mle import SOLVED, folded
+from splitveil.attacks.combine import image_attack
+from splitveil.attacks.likelihood import OUTSIDE, Likelihood
 from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.progress import Show, task
@@ -36,8 +35,6 @@ TUNED_ON, STOPS = 8, 8
 CHUNK = 64
 ROUGH = 0.8
 """Share of the steps in bf16 where the machine has it; the end, and the choice of the best iterate, are in float32."""
-OUTSIDE = 10.0
-"""Weight of the squared distance to [0, 1]."""
 
 
 class Generators(nn.Module):
@@ -132,31 +129,34 @@ class DeepPrior(Attack):
             raise InputError("expected steps, width and draws of at least 1 and rate > 0; use deep_prior:steps=300.")
         self.steps, self.rate, self.width, self.prior = steps, rate, width, prior
         self.start, self.draws = start, draws
-        first = ATTACKS.build(start)
-        if not isinstance(first, Attack):
-            raise InputError(f"deep_prior cannot start from {start!r}, which gives no images; use start=linear.")
-        self.first = first
+        self.first = image_attack(start, self.name)
 
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
         aux = view.aux if Knows.AUX in view.knows else None
-        own = held_out(len(aux))[:TUNED_ON] if aux is not None and Knows.QUERIES in view.knows else torch.arange(0)
+        own = aux.held_out[:TUNED_ON] if aux is not None and Knows.QUERIES in view.knows else torch.arange(0)
         known = view.observe(own) if len(own) else view.z[:0]
         guess = self._guess(view, torch.cat([view.z, known]))
         guess, own_guess = guess[: len(view.z)], guess[len(view.z) :]
-        blind = self._blind(view, guess)
+        likelihood = Likelihood(view, self.draws)
+        blind = sum(likelihood.blind(g, z) for g, z in zip(guess.split(CHUNK), view.z.split(CHUNK), strict=True))
         priors = PRIORS if isinstance(self.prior, str) else (self.prior,)
         chunks = [*zip(view.z.split(CHUNK), guess.split(CHUNK), strict=True)]
         with task(f"{self.name} {view.label}".strip(), self.steps * (len(chunks) + bool(len(own)))) as show:
             choice, done = Choice(priors[0], self.steps), 0
             if len(own):
-                choice, done = self._tuned(view, known, own_guess, view.aux.images(own), priors, show), self.steps
+                choice, done = (
+                    self._tuned(view.seed, likelihood, known, own_guess, view.aux.images(own), priors, show),
+                    self.steps,
+                )
             found = []
             for k, (z, start) in enumerate(chunks):
                 weights = torch.full((len(z),), choice.prior)
-                *_, (_, best) = self._descend(view, z, start, weights, choice.stop, show, done + k * self.steps)
+                *_, (_, best) = self._descend(
+                    view.seed, likelihood, z, start, weights, choice.stop, show, done + k * self.steps
+                )
                 found.append(best)
-        view.record(draws=float(self.draws if view.stochastic else 1), gradient=blind)
+        view.record(draws=float(likelihood.draws), gradient=blind / len(view.z))
         return torch.cat(found)
 
     def _guess(self, view: View, z: Tensor) -> Tensor:
@@ -167,24 +167,43 @@ class DeepPrior(Attack):
             return view.aux.images().mean(0).expand(len(z), -1, -1, -1)
         return torch.full((len(z), *view.image_shape), 0.5)
 
-    def _tuned(self, view: View, z: Tensor, guess: Tensor, x: Tensor, priors: tuple[float, ...], show: Show) -> Choice:
+    def _tuned(
+        self,
+        seed: int,
+        likelihood: Likelihood,
+        z: Tensor,
+        guess: Tensor,
+        x: Tensor,
+        priors: tuple[float, ...],
+        show: Show,
+    ) -> Choice:
         """The prior and the stop that recover the adversary's own images x: (m, C, H, W) best."""
         many = len(priors)
         weights = torch.tensor(priors).repeat_interleave(len(z))
         start, truth = guess.repeat(many, 1, 1, 1), x.repeat(many, 1, 1, 1)
         best, least = Choice(priors[0], self.steps), math.inf
-        for step, image in self._descend(view, z.repeat(many, *[1] * (z.ndim - 1)), start, weights, self.steps, show):
+        for step, image in self._descend(
+            seed, likelihood, z.repeat(many, *[1] * (z.ndim - 1)), start, weights, self.steps, show
+        ):
             errors = (image - truth).square().mean((1, 2, 3)).clamp_min(1e-10).log10().reshape(many, -1).mean(1)
             if float(errors.min()) < least:
                 best, least = Choice(priors[int(errors.argmin())], step), float(errors.min())
         return best
 
     def _descend(
-        self, view: View, z: Tensor, guess: Tensor, priors: Tensor, stop: int, show: Show, done: int = 0
+        self,
+        seed: int,
+        likelihood: Likelihood,
+        z: Tensor,
+        guess: Tensor,
+        priors: Tensor,
+        stop: int,
+        show: Show,
+        done: int = 0,
     ) -> Iterable[tuple[int, Tensor]]:
         """Images at some steps up to `stop`, then the best one. z: (n, *cut), priors: (n,) -> (n, C, H, W) each."""
-        edge, size = folded(view.edge), _power(z)
-        nets = Generators(guess, self.width, generator(view.seed, self.name))
+        distance = likelihood.to(z)
+        nets = Generators(guess, self.width, generator(seed, self.name))
         optimizer = torch.optim.Adam(nets.parameters(), lr=self.rate, betas=(0.9, 0.95), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: min(1, (k + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * k / self.steps)))
@@ -197,9 +216,8 @@ class DeepPrior(Attack):
             with torch.autocast("cpu", torch.bfloat16, enabled=rough):
                 x = nets()
                 inside = x.clamp(0, 1)
-                features = self._features(edge, view, inside)
-            value = (features.float() - z).flatten(1).square().sum(1) / size
-            value = value + priors * (total_variation(x) + 10 * (x - guess).square().mean((1, 2, 3)))
+                far = distance(inside)
+            value = far + priors * (total_variation(x) + 10 * (x - guess).square().mean((1, 2, 3)))
             value = value + OUTSIDE * (x - inside).square().mean((1, 2, 3))
             if not rough:
                 better = value.detach() < least
@@ -214,28 +232,8 @@ class DeepPrior(Attack):
             show(done + step)
         yield stop, best
 
-    def _features(self, edge: nn.Module, view: View, x: Tensor) -> Tensor:
-        z: Tensor = edge(x.contiguous(memory_format=torch.channels_last))
-        return torch.stack([view.defense(z) for _ in range(self.draws if view.stochastic else 1)]).mean(0)
-
-    def _blind(self, view: View, guess: Tensor) -> float:
-        """Share of images at whose start the gradient of the feature distance is zero or not finite."""
-        blind = 0
-        for z, start in zip(view.z.split(CHUNK), guess.split(CHUNK), strict=True):
-            x = start.clamp(0, 1).requires_grad_(True)
-            distance = (self._features(view.edge, view, x) - z).flatten(1).square().sum(1) / _power(z)
-            slope = torch.autograd.grad(distance.sum(), x)[0].flatten(1).abs().sum(1)
-            blind += int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
-        return blind / len(view.z)
-
     def options(self) -> dict[str, Value]:
         return {
             "steps": self.steps, "rate": self.rate, "width": self.width, "prior": self.prior, "start": self.start,
             "draws": self.draws,
         }  # fmt: skip
-
-
-def _power(z: Tensor) -> Tensor:
-    """Squared length of each sample's features about their mean, 1 where they are all the same. (N, *cut) -> (N,)."""
-    power = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square().sum(1)
-    return torch.where(power > 0, power, 1.0)

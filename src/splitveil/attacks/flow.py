@@ -13,12 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import Attack, seed_view
-from splitveil.attacks.decoder import Inverse, InverseNetwork, held_out, last_gain
-from splitveil.attacks.mle import Whitening
+from splitveil.attacks.inverse_network import Inverse, decoder_attack, last_gain
 from splitveil.attacks.velocity import Matching, Velocity, follow
 from splitveil.attacks.view import Knows, View
+from splitveil.attacks.whitening import Whitening
 from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.registry import Value
@@ -53,18 +52,6 @@ class Flow:
         return r.cpu() * self.unit * self.stretch
 
 
-def inverse_network(spec: str) -> InverseNetwork:
-    """The decoder attack that `spec` describes, such as ``decoder:size=tiny``.
-
-    Raises:
-        InputError: another attack, or options that it does not have.
-    """
-    found = ATTACKS.build(spec)
-    if not isinstance(found, InverseNetwork):
-        raise InputError(f"expected a decoder to start from, got {spec!r}; use [decoder:size=small].")
-    return found
-
-
 class FlowMatching(Attack):
     """Draws images from p(x | z), so that detail comes back which the mean of a decoder blurs away.
 
@@ -91,7 +78,7 @@ class FlowMatching(Attack):
     ) -> None:  # fmt: skip
         if min(epochs, steps, width, draws, ode) < 1:
             raise InputError("expected epochs, steps, width, draws and ode of at least 1; use flow:draws=4.")
-        self.start = inverse_network(decoder)
+        self.start = decoder_attack(decoder)
         self.epochs, self.steps, self.width, self.draws, self.ode = epochs, steps, width, draws, ode
 
     def run(self, view: View) -> Tensor:
@@ -104,7 +91,7 @@ class FlowMatching(Attack):
         return self._drawn(view, flow)
 
     def _trained(self, view: View, inverse: Inverse, net: Velocity, precision: str) -> "Flow":
-        aux, valid = view.aux, held_out(len(view.aux))
+        aux, valid = view.aux, view.aux.held_out
         train = len(aux) - len(valid)
 
         def see(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.attacks.blocks import ScaledBlock
-from splitveil.attacks.decoder import held_out
 from splitveil.attacks.view import Aux
 from splitveil.training import IndexBatches, fit, infer, precision_for
 
@@ -212,7 +211,7 @@ def train_generator(
         checkpoint: file to resume from, None for none.
         what: for the progress bar.
     """
-    aside = held_out(len(aux))
+    aside = aux.held_out
     train = len(aux) - len(aside)
     generator = Generator(image, aux.images().mean(0), width, blocks)
     both = AutoEncoder(generator)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from splitveil.attacks.base import Attack, frozen, seed_view
-from splitveil.attacks.decoder import Inverse, held_out
-from splitveil.attacks.flow import inverse_network
 from splitveil.attacks.generator import AutoEncoder, train_generator
+from splitveil.attacks.inverse_network import Inverse, decoder_attack
 from splitveil.attacks.latents import Point, Search, Target
+from splitveil.attacks.likelihood import Likelihood
 from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.progress import task
@@ -61,7 +61,7 @@ class Glass(Attack):
     ) -> None:  # fmt: skip
         if min(width, steps, epochs, starts, rough, fine, free, draws) < 1:
             raise InputError("expected every option of at least 1; use glass:starts=3.")
-        self.start = inverse_network(decoder)
+        self.start = decoder_attack(decoder)
         self.width, self.steps, self.epochs, self.starts = width, steps, epochs, starts
         self.rough, self.fine, self.free, self.draws = rough, fine, free, draws
 
@@ -69,10 +69,11 @@ class Glass(Attack):
         inverse = self.start.trained(view) if Knows.QUERIES in view.knows else None
         seed_view(view, self.name)
         model = self._generator(view)
-        aside = held_out(len(view.aux))
+        aside = view.aux.held_out
         x = view.aux.images(aside)
         own = self._expected(model, inverse, self._features(view, aside))
-        search = Search(view, model.generator, self._units(model, own, x), self.draws if view.stochastic else 1)
+        likelihood = Likelihood(view, self.draws)
+        search = Search(likelihood, model.generator, self._units(model, own, x))
         parts = self._expected(model, inverse, view.z).split(CHUNK)
         with task(f"{self.name} {view.label}".strip(), len(parts) + 1) as show:
             priors = self._tuned(search, own.part(slice(0, TUNED_ON)), x[:TUNED_ON])
@@ -83,7 +84,7 @@ class Glass(Attack):
                 start = self._nearest(search, part, priors[0])
                 weights = torch.tensor([priors]).expand(len(part.z), 2)
                 guesses.append(self._refined(search, part, start, weights))
-        view.record(draws=float(search.draws), gradient=blind / len(view.z))
+        view.record(draws=float(likelihood.draws), gradient=blind / len(view.z))
         return torch.cat(guesses)
 
     def _generator(self, view: View) -> AutoEncoder:
@@ -135,7 +136,7 @@ class Glass(Attack):
         for point in points:
             (u,) = search.descend(target, (point,), weights, self.rough, rough=True)
             with torch.no_grad():
-                far.append(search.distance(target.z, search.image(target, (u,)).clamp(0, 1)))
+                far.append(search.likelihood.to(target.z)(search.image(target, (u,)).clamp(0, 1)))
             found.append(u)
         return (torch.stack(found)[torch.stack(far).argmin(0), torch.arange(len(target.z))],)
 

@@ -8,18 +8,13 @@ import torch
 from torch import Tensor
 
 from splitveil.attacks.generator import Generator
-from splitveil.attacks.mle import folded
-from splitveil.attacks.view import View
+from splitveil.attacks.likelihood import OUTSIDE, Likelihood
 from splitveil.seeds import bf16_pays
 
 ROUGH = 0.7
 """Share of the steps in bf16 where the machine has it; the choice of the best iterate is in float32."""
 RATE = 0.1
 """Largest step of Adam in standard deviations."""
-SOLVED = 1e-5
-"""Relative squared feature distance below which a gradient of zero is no fault."""
-OUTSIDE = 10.0
-"""Weight of the squared distance to [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +50,13 @@ class Search:
     """Descent on ``|E(x) - z|^2 / |z - mean(z)|^2 + weights * prior``, all images of a batch at once.
 
     Args:
-        view: for the edge and the defence.
+        likelihood: of an image, given features.
         net: the generator, frozen.
         units: standard deviations of the prior: of w (D,), then a number for each of `Generator.shifts`.
-        draws: of the defence, averaged a step.
     """
 
-    def __init__(self, view: View, net: Generator, units: Sequence[Tensor], draws: int) -> None:
-        self.net, self.units, self.draws, self.edge, self.defense = net, units, draws, folded(view.edge), view.defense
+    def __init__(self, likelihood: Likelihood, net: Generator, units: Sequence[Tensor]) -> None:
+        self.likelihood, self.net, self.units = likelihood, net, units
 
     def image(self, target: Target, point: Point) -> Tensor:
         """(n, C, H, W), not clipped."""
@@ -70,20 +64,11 @@ class Search:
         x: Tensor = self.net(target.w + w, shifts) + target.rest
         return x
 
-    def distance(self, z: Tensor, x: Tensor) -> Tensor:
-        """Of the features of x from z, relative to the spread of z; (n,)."""
-        size = (z - z.flatten(1).mean(1).reshape(-1, *[1] * (z.ndim - 1))).flatten(1).square().sum(1)
-        hidden = self.edge(x.contiguous(memory_format=torch.channels_last))
-        seen = torch.stack([self.defense(hidden) for _ in range(self.draws)]).mean(0)
-        return (seen.float() - z).flatten(1).square().sum(1) / torch.where(size > 0, size, 1.0)
-
     def blind(self, target: Target) -> int:
-        """Images at whose centre the gradient of the distance is zero or not finite, though it is not nil."""
-        w = torch.zeros_like(target.w).requires_grad_()
-        distance = self.distance(target.z, self.image(target, (w,)))
-        (gradient,) = torch.autograd.grad(distance.sum(), w)
-        length = gradient.abs().sum(1)
-        return int((~length.isfinite() | ((length == 0) & (distance > SOLVED))).sum())
+        """Images from whose centre the search could not begin."""
+        with torch.no_grad():
+            centre = self.image(target, (torch.zeros_like(target.w),))
+        return self.likelihood.blind(centre, target.z)
 
     def descend(self, target: Target, start: Point, weights: Tensor, steps: int, *, rough: bool = False) -> Point:
         """The point that was best by the objective, the start included; what that does not hold is not freed.
@@ -101,12 +86,13 @@ class Search:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: 0.02 + 0.49 * (1 + math.cos(math.pi * k / steps))
         )
+        far = self.likelihood.to(target.z)
         exact = 0 if not bf16_pays() else 0 if rough else int(ROUGH * steps)
         for step in range(steps + 1):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays() and (rough or 0 < step < exact)):
                 x = self.image(target, point)
                 inside = x.clamp(0, 1)
-                distance = self.distance(target.z, inside) + OUTSIDE * (x - inside).square().mean((1, 2, 3))
+                distance = far(inside) + OUTSIDE * (x - inside).square().mean((1, 2, 3))
             lengths = torch.stack([t.square().flatten(1).mean(1) for t in point], 1)
             value = distance + weights[:, 0] * lengths[:, 0] + weights[:, 1] * lengths[:, 1:].sum(1)
             better = (value.detach() < least) & (step == 0 or step >= exact)

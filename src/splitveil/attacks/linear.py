@@ -95,7 +95,7 @@ def _centred(x: Tensor, height: int, width: int) -> Tensor:
 
 def fit_linear(
     read: Read, count: int, valid: tuple[Tensor, Tensor], mean: Tensor, seed: int, *, dense: bool = True
-) -> LinearInverse | None:
+) -> LinearInverse:
     """The linear inverse that is best on held-out images, among windows, a dense map and penalties.
 
     Args:
@@ -104,19 +104,13 @@ def fit_linear(
         valid: held-out z and x.
         mean: (C, H, W), the mean image.
         seed: of the choice of positions.
-        dense: whether a dense map may be taken.
-
-    Returns:
-        None where only a dense map could be had and none may be taken.
+        dense: whether a dense map may be taken; flat features have no other.
     """
     features, image = tuple(valid[0].shape[1:]), (mean.shape[0], mean.shape[1], mean.shape[2])
     c, h, w = map_shape(features)
     windows = [k for k in WINDOWS if c * k * k <= WIDEST and k <= 2 * max(h, w) - 1] if h * w > 1 else []
     # Small windows see nothing that larger ones miss; one smaller is kept for when images are few.
-    tried = [*windows[-2:], *([0] if dense and c * h * w <= DENSE else [])]
-    if not tried and h * w == 1 and not dense:
-        return None
-    tried = tried or [1]
+    tried = [*windows[-2:], *([0] if dense and c * h * w <= DENSE else [])] or [1]
     best = LinearInverse(features, image, tried[0], mean)
     least = float((valid[1] - mean).square().mean())
     with torch.no_grad():
@@ -181,8 +175,8 @@ class Linear(Attack):
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
         aux = view.aux
-        held = max(1, min(len(aux) // 10, 512))
-        train = len(aux) - held
+        valid = aux.held_out
+        train = len(aux) - len(valid)
         mean = aux.images().mean(0)
         scale = ChannelScale(view.observe(torch.arange(min(train, 2048))))
         draws = 2 if view.stochastic else 1
@@ -192,7 +186,5 @@ class Linear(Attack):
             return scale(view.observe(index)), aux.images(index)
 
         with task(f"{self.name} {view.label}".strip(), 1):
-            valid = torch.arange(train, len(aux))
             inverse = fit_linear(read, train, (scale(view.observe(valid)), aux.images(valid)), mean, view.seed)
-            assert inverse is not None  # noqa: S101
             return torch.cat([inverse(scale(part)) for part in view.z.split(256)])

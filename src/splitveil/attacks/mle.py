@@ -7,21 +7,20 @@ units of that attack's error on images that the adversary set aside. And the pri
 coefficients beside the paper's total variation.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
-from splitveil.attacks import ATTACKS
-from splitveil.attacks.base import Attack, frozen, seed_view
-from splitveil.attacks.decoder import held_out
+from splitveil.attacks.base import Attack, seed_view
+from splitveil.attacks.combine import image_attack
 from splitveil.attacks.lbfgs import descend
+from splitveil.attacks.likelihood import OUTSIDE, Likelihood
 from splitveil.attacks.view import Knows, View
+from splitveil.attacks.whitening import Whitening
 from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.registry import Value
@@ -38,82 +37,10 @@ CHUNK = 128
 """Images optimised together; more goes no faster on a CPU, and no image's result depends on the others."""
 ROUGH = 0.7
 """Share of the steps in bf16 where the machine has it; the end, and the choice of the best iterate, are in float32."""
-OUTSIDE = 10.0
-"""Weight of the squared distance to [0, 1]."""
-SOLVED = 1e-5
-"""Relative squared feature distance below which a gradient of zero is no fault."""
 OPTIMIZERS = ("adam", "lbfgs")
 
 Objective = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
 Keep = Callable[[Tensor, Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Whitening:
-    """Image space in units of natural spread: ``x = centre + decode(scale * p)`` with p about standard normal.
-
-    scale: (C, H, W); rows: (H, H) and columns: (W, W) orthonormal cosines; colours: (C, C) orthonormal.
-    """
-
-    scale: Tensor
-    rows: Tensor
-    columns: Tensor
-    colours: Tensor
-
-    @classmethod
-    def of(cls, differences: Tensor | None, shape: tuple[int, int, int]) -> "Whitening":
-        """Spread of images about their centre, (M, C, H, W); without any, a spectrum that falls as 1/f."""
-        channels, height, width = shape
-        rows, columns, colours = cosines(height), cosines(width), opponents(channels)
-        if differences is not None and len(differences) > 1:
-            coefficients = torch.einsum("cd,ndhw->nchw", colours, rows @ differences @ columns.T)
-            spread = coefficients.square().mean(0).sqrt()
-            return cls(spread.clamp_min(1e-2 * float(spread.mean())).clamp_min(1e-5), rows, columns, colours)
-        frequency = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
-        spread = 0.15 * (height * width) ** 0.5 / (1 + 32 * frequency)
-        strength = torch.tensor([1.0] + [0.3] * (channels - 1)).reshape(-1, 1, 1)
-        return cls(spread * strength, rows, columns, colours)
-
-    def image(self, p: Tensor) -> Tensor:
-        """p: (N, C, H, W) -> difference to the centre (N, C, H, W)."""
-        pixels = self.rows.T @ (p * self.scale) @ self.columns
-        x: Tensor = torch.einsum("cd,nchw->ndhw", self.colours, pixels)
-        return x
-
-
-def cosines(n: int) -> Tensor:
-    """Orthonormal DCT-II matrix, (n, n)."""
-    k = torch.arange(n, dtype=torch.float32)
-    matrix = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / n) * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
-
-def opponents(channels: int) -> Tensor:
-    """Orthonormal colour axes, (C, C): brightness, red-blue, green-magenta for RGB; else the channels themselves."""
-    if channels != 3:
-        return torch.eye(channels)
-    axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-    unit: Tensor = axes / axes.norm(dim=1, keepdim=True)
-    return unit
-
-
-def folded(edge: nn.Module) -> nn.Module:
-    """A copy of a traced edge with BatchNorm folded into the convolutions before it; any other edge as it is."""
-    if not isinstance(edge, fx.GraphModule):
-        return edge
-    copied = copy.deepcopy(edge)
-    for node in copied.graph.nodes:
-        source = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) > 1:
-            continue
-        conv, norm = copied.get_submodule(str(source.target)), copied.get_submodule(str(node.target))
-        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
-            parent, _, name = str(source.target).rpartition(".")
-            setattr(copied.get_submodule(parent), name, fuse_conv_bn_eval(conv, norm))
-            parent, _, name = str(node.target).rpartition(".")
-            setattr(copied.get_submodule(parent), name, nn.Identity())
-    return frozen(copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +106,11 @@ class MaximumLikelihood(Attack):
             raise InputError(f"unknown optimizer {optimizer!r}; choose from {', '.join(OPTIMIZERS)}.")
         self.steps, self.rate, self.prior, self.draws = steps, rate, prior, draws
         self.start, self.optimizer, self.restarts = start, optimizer, restarts
-        first = ATTACKS.build(start)
-        if not isinstance(first, Attack):
-            raise InputError(f"mle cannot start from {start!r}, which gives no images; use mle:start=linear.")
-        self.first = first
+        self.first = image_attack(start, self.name)
 
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
-        start = self._start(view)
+        start, likelihood = self._start(view), Likelihood(view, self.draws)
         rates = RATES if isinstance(self.rate, str) else (self.rate,)
         priors = PRIORS if isinstance(self.prior, str) else (self.prior,)
         choices = [Choice(r, p, 1.0) for r in rates for p in priors]
@@ -198,12 +122,13 @@ class MaximumLikelihood(Attack):
                 1.0,
             )
             if len(start.index) and len(choices) > 1:
-                choice = self._tuned(view, start, choices)
+                choice = self._tuned(view, likelihood, start, choices)
             guesses = []
             for k, chunk in enumerate(chunks):
                 show(k + 1, f"rate {choice.rate:g}, prior {choice.prior:g}")
-                guesses.append(self._restarted(view, start.space, view.z[chunk], start.guess[chunk], choice))
-        view.record(draws=float(self.draws if view.stochastic else 1), gradient=self._blind(view, start))
+                guesses.append(self._restarted(likelihood, start.space, view.z[chunk], start.guess[chunk], choice))
+        blind = sum(likelihood.blind(start.guess[chunk], view.z[chunk]) for chunk in chunks)
+        view.record(draws=float(likelihood.draws), gradient=blind / len(view.z))
         return torch.cat(guesses)
 
     def _start(self, view: View) -> Start:
@@ -216,7 +141,7 @@ class MaximumLikelihood(Attack):
         if Knows.QUERIES not in view.knows:
             space = Whitening.of(aux.images(slice(0, 4096)) - mean, view.image_shape)
             return Start(mean.expand(len(view.z), -1, -1, -1), none, mean[None][:0], space)
-        index = held_out(len(aux))[:SPREAD_FROM]
+        index = aux.held_out[:SPREAD_FROM]
         if self.first.name == "mean" or self.first.needs not in view.knows:
             space = Whitening.of(aux.images(slice(0, 4096)) - mean, view.image_shape)
             both = mean.expand(len(view.z) + len(index), -1, -1, -1)
@@ -226,7 +151,7 @@ class MaximumLikelihood(Attack):
             space = Whitening.of(aux.images(index) - both[len(view.z) :], view.image_shape)
         return Start(both[: len(view.z)], index, both[len(view.z) :], space)
 
-    def _tuned(self, view: View, start: Start, choices: list[Choice]) -> Choice:
+    def _tuned(self, view: View, likelihood: Likelihood, start: Start, choices: list[Choice]) -> Choice:
         """The choice that recovers the adversary's own images best; total variation is tried without last."""
         index = start.index[:TUNED_ON]
         z, x, centre = view.observe(index), view.aux.images(index), start.aside[:TUNED_ON]
@@ -235,7 +160,7 @@ class MaximumLikelihood(Attack):
             many = len(choices)
             each = [c for c in choices for _ in index]
             guess, _ = self._invert(
-                view, start.space, z.repeat(many, *[1] * (z.ndim - 1)), centre.repeat(many, 1, 1, 1), each
+                likelihood, start.space, z.repeat(many, *[1] * (z.ndim - 1)), centre.repeat(many, 1, 1, 1), each
             )
             error = (guess.clamp(0, 1) - x.repeat(many, 1, 1, 1)).square().mean((1, 2, 3)).clamp_min(1e-10)
             return error.log10().reshape(many, -1).mean(1).tolist()
@@ -245,31 +170,20 @@ class MaximumLikelihood(Attack):
         plain = Choice(best.rate, best.prior, 0.0)
         return plain if best.prior and errors([plain])[0] < found[best] else best
 
-    def _restarted(self, view: View, space: Whitening, z: Tensor, centre: Tensor, choice: Choice) -> Tensor:
+    def _restarted(self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choice: Choice) -> Tensor:
         """The best guess (n, C, H, W) by its own objective over the restarts."""
         runs = []
         for restart in range(self.restarts + 1):
             moved = centre + space.image(torch.randn_like(centre)) if restart else centre
-            runs.append(self._invert(view, space, z, moved, [choice] * len(z)))
+            runs.append(self._invert(likelihood, space, z, moved, [choice] * len(z)))
         values = torch.stack([value for _, value in runs])
         return torch.stack([guess for guess, _ in runs])[values.argmin(0), torch.arange(len(z))]
 
-    def _blind(self, view: View, start: Start) -> float:
-        """Share of images at whose start the gradient of the feature distance is zero or not finite."""
-        edge, blind = folded(view.edge), 0
-        for z, guess in zip(view.z.split(CHUNK), start.guess.split(CHUNK), strict=True):
-            x = guess.clamp(0, 1).requires_grad_(True)
-            distance = (self._features(edge, view, x) - z).flatten(1).square().sum(1) / _power(z)
-            slope = torch.autograd.grad(distance.sum(), x)[0].flatten(1).abs().sum(1)
-            blind += int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
-        return blind / len(view.z)
-
     def _invert(
-        self, view: View, space: Whitening, z: Tensor, centre: Tensor, choices: list[Choice]
+        self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choices: list[Choice]
     ) -> tuple[Tensor, Tensor]:
         """z: (n, *cut), centre: (n, C, H, W) -> best guess (n, C, H, W) and its value (n,), infinite where none was."""
-        edge = folded(view.edge)
-        size = _power(z)
+        distance = likelihood.to(z)
         # Adam's step does not depend on the gradient's length: a rate per image is a scale of its coordinates.
         rates, priors, variations = torch.tensor([(c.rate, c.prior, c.variation) for c in choices]).T
         pace = rates.reshape(-1, 1, 1, 1)
@@ -280,10 +194,9 @@ class MaximumLikelihood(Attack):
             x = centre + space.image(p)
             inside = x.clamp(0, 1)
             with torch.autocast("cpu", torch.bfloat16, enabled=rough):
-                features = self._features(edge, view, inside)
-            distance = (features.float() - z).flatten(1).square().sum(1) / size
+                far = distance(inside)
             prior = variations * total_variation(x) + p.square().mean((1, 2, 3))
-            return distance + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3)), inside
+            return far + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3)), inside
 
         def keep(inside: Tensor, values: Tensor) -> None:
             better = values < least
@@ -324,21 +237,8 @@ class MaximumLikelihood(Attack):
 
         descend(evaluate, q, self.steps, lambda q, values: None)
 
-    def _features(self, edge: nn.Module, view: View, x: Tensor) -> Tensor:
-        z: Tensor = edge(x.contiguous(memory_format=torch.channels_last))
-        if not view.stochastic:
-            out: Tensor = view.defense(z)
-            return out
-        return torch.stack([view.defense(z) for _ in range(self.draws)]).mean(0)
-
     def options(self) -> dict[str, Value]:
         return {
             "steps": self.steps, "rate": self.rate, "prior": self.prior, "draws": self.draws, "start": self.start,
             "optimizer": self.optimizer, "restarts": self.restarts,
         }  # fmt: skip
-
-
-def _power(z: Tensor) -> Tensor:
-    """Squared length of each sample's features about their mean, 1 where they are all the same. (N, *cut) -> (N,)."""
-    power = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square().sum(1)
-    return torch.where(power > 0, power, 1.0)

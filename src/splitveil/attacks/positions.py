@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from splitveil.attacks.base import Attack, seed_view
-from splitveil.attacks.decoder import InverseNetwork
+from splitveil.attacks.inverse_network import InverseNetwork
 from splitveil.attacks.view import Knows, View
 from splitveil.registry import Value
 

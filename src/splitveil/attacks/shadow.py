@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.attacks.base import Attack, frozen, seed_view
-from splitveil.attacks.decoder import InverseNetwork, held_out
 from splitveil.attacks.features import ChannelScale
+from splitveil.attacks.inverse_network import InverseNetwork
 from splitveil.attacks.mle import MaximumLikelihood
 from splitveil.attacks.stand_in import Likeness, OwnEdge, StandIn, revivable
 from splitveil.attacks.view import Knows, View
@@ -100,7 +100,7 @@ class Shadow(Attack):
     def _trained(self, view: View, seed: int, workdir: Path | None) -> nn.Module:
         if self.arch == "same" and not list((known := view.blank_edge()).parameters()):
             return frozen(known)  # Without weights there is nothing to learn.
-        aux, valid = view.aux, held_out(len(view.aux))
+        aux, valid = view.aux, view.aux.held_out
         train = len(aux) - len(valid)
         by_cloud = self.learn == "cloud"
         seen = view.z if by_cloud else view.observe(torch.arange(min(train, 2048)))

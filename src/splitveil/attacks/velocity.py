@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splitveil.attacks.blocks import ScaledBlock
 from splitveil.attacks.decoder import Decoder
-from splitveil.attacks.mle import Whitening
+from splitveil.attacks.whitening import Whitening
 
 WAVES = 8
 """Sines, and as many cosines, that tell the net the time."""

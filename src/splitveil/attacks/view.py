@@ -1,7 +1,6 @@
 """The adversary: what it knows (`Knows`) and all that it holds (`View`)."""
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.errors import InputError, ThreatModelError
-from splitveil.seeds import derive
+from splitveil.seeds import derive, named
 
 T = TypeVar("T")
 
@@ -79,6 +78,11 @@ class Aux:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def held_out(self) -> Tensor:
+        """Positions of the images set aside to choose by: the last tenth, 512 at most, one at least."""
+        return torch.arange(len(self) - max(1, min(len(self) // 10, 512)), len(self))
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """(m, C, H, W) float in [0, 1]."""
@@ -198,7 +202,7 @@ class View:
         `make` may use nothing but what every adversary who asks is granted, and `key` must name all that decides it.
         """
         if key not in self.shared.made:
-            folder = self.shared.workdir / slug(key) if self.shared.workdir else None
+            folder = self.shared.workdir / named(key) if self.shared.workdir else None
             self.shared.made[key] = make(derive(self.shared.seed, key), folder)
         found: T = self.shared.made[key]  # type: ignore[assignment]
         return found
@@ -264,12 +268,6 @@ class View:
                 f"this adversary was granted {held}, not {grant}; grant it or choose another attack."
             )
         return value
-
-
-def slug(text: str) -> str:
-    """A file name that is readable and different for every text."""
-    words = "".join(c if c.isalnum() else "-" for c in text).strip("-")
-    return f"{words[:60]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def redrawn(module: nn.Module) -> nn.Module:

@@ -3,9 +3,8 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -17,13 +16,6 @@ from splitveil.seeds import digest
 
 HASHED = ("torch.", "splitveil.")
 """Packages whose version or sources the fingerprint of every result holds already."""
-
-
-def named(label: str, facts: Mapping[str, Any]) -> str:
-    """A readable name for `label` that differs wherever `facts` do."""
-    words = "".join(c if c.isalnum() else "-" for c in label).strip("-")
-    text = json.dumps(facts, sort_keys=True)
-    return f"{words[:60]}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 
 
 def of_configuration(c: Configuration) -> dict[str, str]:

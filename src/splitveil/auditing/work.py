@@ -19,7 +19,7 @@ from splitveil.auditing.units import LabelUnit, Unit
 from splitveil.auditing.views import Wire
 from splitveil.data import Dataset
 from splitveil.data.parts import Parts
-from splitveil.seeds import derive, fingerprint, hardware
+from splitveil.seeds import derive, fingerprint, hardware, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Work:
     def _name(self, c: Configuration, what: str) -> str:
         facts = {"accuracy": self._tested, "shared": self._known}.get(what, self._attacked)
         label = f"{c.label} | {what.partition(' ')[0]}"
-        return identity.named(label, {"what": what, "at": self._states[c.label], "by": facts})
+        return named(label, {"what": what, "at": self._states[c.label], "by": facts})
 
     def _seed(self, c: Configuration, what: str) -> int:
         return derive(self.seed, f"{c.label} | {what}")

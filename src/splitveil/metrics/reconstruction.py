@@ -5,15 +5,9 @@ from torch import Tensor
 from splitveil import tensors
 from splitveil.metrics.base import Metric
 
-PSNR_CAP = 100.0
-
 
 def _mse(x: Tensor, x_hat: Tensor) -> Tensor:
     return (x - x_hat).square().mean((1, 2, 3))
-
-
-def _psnr(x: Tensor, x_hat: Tensor) -> Tensor:
-    return -10 * _mse(x, x_hat).clamp_min(10 ** (-PSNR_CAP / 10)).log10()
 
 
 def mse() -> Metric:
@@ -23,7 +17,7 @@ def mse() -> Metric:
 
 def psnr() -> Metric:
     """Peak signal-to-noise ratio of each image for a peak of 1, capped at 100 dB."""
-    return Metric("psnr", "dB", higher_leaks=True, fn=_psnr)
+    return Metric("psnr", "dB", higher_leaks=True, fn=tensors.psnr)
 
 
 def ssim() -> Metric:
