@@ -35,7 +35,7 @@ from splitveil.seeds import generator, hardware
 from splitveil.tensors import total_variation
 from splitveil.training import infer, precision_for
 
-MLE_STEPS, MLE_IMAGES, TURNS = 40, 64, 5
+MLE_STEPS, MLE_IMAGES, TURNS = 150, 64, 3
 OURS = (1, 2, 3, 4, 6)
 """Epochs of our runs, which lie between slices of the plain one; which was enough is known at its end."""
 

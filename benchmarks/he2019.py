@@ -35,7 +35,7 @@ MLE = "mle:steps=300,start=mean"
 DECODER = "decoder:size=small,epochs=10,steps=600"
 STRONGEST = f"mle:steps=150,start=[{DECODER}]"
 SHADOW = "shadow:learn=queries,arch=same,via=mle,steps=200"
-FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=200", "shadow:learn=cloud,arch=other,steps=200"
+FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=200", "shadow:learn=cloud,arch=other,steps=600"
 
 
 @dataclass(frozen=True, slots=True)
