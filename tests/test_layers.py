@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "splitveil"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("registry", "records", "progress", "seeds", "tensors", "vision"),
-    ("cut", "codecs", "metrics", "models", "data", "training"),
+    ("training",),
+    ("cut", "codecs", "metrics", "models", "data"),
     ("defenses", "attacks", "bundle"),
     ("export", "protection", "restoring"),
     ("auditing", "serving"),

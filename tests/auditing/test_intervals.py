@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from splitveil.auditing.intervals import bootstrap
 from splitveil.auditing.summary import STUDENT, estimate

@@ -35,7 +35,7 @@ TUNED_ON, SPREAD_FROM = 16, 256
 """Images set aside on which choices are tried, and from which the start's error is learnt."""
 CHUNK = 128
 """Images optimised together; more goes no faster on a CPU, and no image's result depends on the others."""
-ROUGH = 0.7
+ROUGH = 0.8
 """Share of the steps in bf16 where the machine has it; the end, and the choice of the best iterate, are in float32."""
 OPTIMIZERS = ("adam", "lbfgs")
 

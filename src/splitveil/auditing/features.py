@@ -81,6 +81,14 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
     )
 
 
+def features_at(
+    subject: Subject, at: Sequence[str], images: "np.ndarray[Any, np.dtype[np.uint8]]"
+) -> dict[str, Tensor]:
+    """Clean features of all images at the cuts named `at`. images: (N, C, H, W) -> name -> (N, *cut)."""
+    with task("features of all cuts", len(images)) as show, torch.no_grad():
+        return _features(subject, at, images, np.arange(len(images)), None, show, 0)
+
+
 def _features(
     subject: Subject,
     at: Sequence[str],

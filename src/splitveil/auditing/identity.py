@@ -3,15 +3,19 @@
 import hashlib
 import inspect
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 from torch import nn
 
 from splitveil.attacks.base import Threat
-from splitveil.auditing.subject import Configuration
+from splitveil.auditing.subject import Configuration, Subject
 from splitveil.data import Images
+from splitveil.metrics.base import Metric
+from splitveil.metrics.judge import Judge
 from splitveil.seeds import digest
 
 HASHED = ("torch.", "splitveil.")
@@ -37,6 +41,29 @@ def of_images(images: Images) -> str:
     return digest(images.x, images.y, words, *(images.attributes[name] for name in names))
 
 
+def of_metric(spec: str, metric: Metric) -> str:
+    """Name and options as asked for, and weights; for a third party's also its source file."""
+    source = getattr(metric.fn, "func", metric.fn)
+    kind = source if inspect.isfunction(source) else type(source)
+    return f"{spec} {metric.state} {_sources([kind])}"
+
+
+def of_judge(judge: Judge) -> str:
+    """Name, structure and every weight; the name stands in the rows."""
+    return f"{judge.name} {judge.weights} {_of_module(judge.net)}"
+
+
+def same_weights(net: nn.Module, subject: Subject) -> bool:
+    """Whether `net` has the parameters of an audited model, whatever these are called; buffers do not matter."""
+    own = _parameters(net)
+    return any(own == _parameters(c.split.edge, c.split.cloud) for c in subject.configurations)
+
+
+def _parameters(*modules: nn.Module) -> Counter[str]:
+    tensors = {id(p): p for module in modules for p in module.parameters()}
+    return Counter(digest(p.detach().cpu().numpy()) for p in tensors.values())
+
+
 def _of_module(module: nn.Module) -> str:
     total = hashlib.blake2b(f"{module}{_sources({type(m) for m in module.modules()})}".encode(), digest_size=8)
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()], key=lambda pair: pair[0]):
@@ -44,7 +71,7 @@ def _of_module(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _sources(kinds: Iterable[type]) -> str:
+def _sources(kinds: Iterable[type | FunctionType]) -> str:
     found = set()
     for kind in kinds:
         if not f"{kind.__module__}.".startswith(HASHED):

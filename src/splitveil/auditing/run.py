@@ -1,6 +1,7 @@
 """`audit`: run every attack of a suite at every cut, score it, and write what leaked as a card."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from splitveil.attacks.view import PRESETS, Aux, Knows
 from splitveil.auditing.checks import check_data, check_labels, check_rows
 from splitveil.auditing.duplicates import copies, near_duplicates
 from splitveil.auditing.features import groups, memory_budget, most_images
+from splitveil.auditing.judging import Asked
 from splitveil.auditing.ledger import Ledger
 from splitveil.auditing.outcome import Audit
 from splitveil.auditing.plan import Plan
@@ -23,6 +25,7 @@ from splitveil.auditing.worst import strongest, worst_cases
 from splitveil.data import Dataset
 from splitveil.data.parts import Parts, partition
 from splitveil.errors import InputError
+from splitveil.metrics.judge import Judge
 from splitveil.records import Card
 from splitveil.seeds import digest, fingerprint, hardware
 
@@ -41,6 +44,8 @@ def audit(
     out: Path | None = None,
     resume: bool = False,
     cache: Path | None = None,
+    metrics: Sequence[str] = (),
+    judge: Judge | None = None,
 ) -> Audit:
     """What the features at each cut leak to an adversary.
 
@@ -57,10 +62,14 @@ def audit(
         out: folder for the card and everything behind it, and for resuming.
         resume: go on with what a killed run left in `out`, or with what another list of attacks or cuts did there.
         cache: folder of finished attacks that several audits share; None for one in `out`.
+        metrics: beyond MSE, PSNR and SSIM, as the registry reads them: ``registered_psnr:shift=2``; see `Row.extra`.
+        judge: an independent classifier of the same classes, for PA, PI, agreement and deep distance; see `Row.extra`.
 
     Raises:
         OverlapError: an image would be private and the adversary's.
-        InputError: `out` holds another audit, or a damaged file.
+        UnknownNameError: no such metric.
+        InputError: `out` holds another audit, or a damaged file; a metric asked for twice; a judge that is the audited
+            model, or that cannot read its images.
         ThreatModelError: no attack of the suite is within what the adversary knows.
     """
     begun = time.perf_counter()
@@ -71,6 +80,7 @@ def audit(
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
+    further = Asked.of(metrics, judge, parts.private, subject)
     # Labels of other classes would only mislead: without them the class mean falls back on the mean.
     task = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
     guard = {
@@ -94,6 +104,7 @@ def audit(
         seed,
         min(samples, n),
         Ledger(out, guard, resume=resume, cache=cache),
+        further,
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
@@ -107,7 +118,7 @@ def audit(
             images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
             answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts)) for u in done.labels]
             best[done.configuration.label] = strongest([u.row for u in images])
-            units += [*images, *worst_cases(images, seed)]
+            units += [*images, *worst_cases(images, seed, further.measures)]
     card = Card(
         model=subject.model,
         weights=subject.weights,
@@ -127,7 +138,7 @@ def audit(
         accuracies=accuracies,
         bundle=subject.bundle,
         versions=fingerprint(),
-        notes=[*plan.notes, *_limits(asked, most, parts), *_near(near, n, doubts)],
+        notes=[*plan.notes, *further.notes, *_limits(asked, most, parts), *_near(near, n, doubts)],
         inferences=[u.row for u in answers],
         strongest=best,
     )

@@ -13,12 +13,13 @@ from splitveil.attacks.base import Attack, LabelAttack
 from splitveil.attacks.view import Aux, View
 from splitveil.auditing.checks import DRAWS
 from splitveil.auditing.intervals import bootstrap
+from splitveil.auditing.judging import Asked
 from splitveil.auditing.units import LabelUnit, Unit, most_exposed, to_bytes
 from splitveil.auditing.views import Wire, holds_files
 from splitveil.auditing.worst import scored_row
 from splitveil.data.base import Array
 from splitveil.data.parts import Parts
-from splitveil.metrics import METRICS
+from splitveil.metrics import ALWAYS, METRICS
 from splitveil.records import LabelRow
 
 FACTOR = 10.0
@@ -48,7 +49,15 @@ def secrets(parts: Parts, task: Array, classes: int) -> list[Secret]:
 
 
 def attacked(
-    attack: Attack, wire: Wire, x: Tensor, shown: Tensor, *, seed: int, draws: int, workdir: Path | None
+    attack: Attack,
+    wire: Wire,
+    x: Tensor,
+    shown: Tensor,
+    *,
+    seed: int,
+    draws: int,
+    workdir: Path | None,
+    asked: Asked,
 ) -> Unit:
     """Run and score an attack on images.
 
@@ -60,6 +69,7 @@ def attacked(
         seed: of the attack.
         draws: seed of the intervals.
         workdir: for the attack's checkpoints.
+        asked: further metrics and a judge; falsy for none.
     """
     resumed = wire.resumed or holds_files(workdir)
     view = wire.view(seed, attack.crossings, workdir)
@@ -72,6 +82,7 @@ def attacked(
         again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
         moved = scored(x[:TRIED], again)["psnr"] - scores["psnr"][:TRIED]
         evidence["scale"] = moved.mean().item()
+    scores |= asked.scores(x, guess)
     row = scored_row(
         scores,
         draws,
@@ -83,6 +94,7 @@ def attacked(
         needs=attack.needs.words(),
         seconds=round(found.seconds, 3),
         evidence=evidence,
+        measures=asked.measures,
     )
     index = most_exposed(scores["psnr"])[: None if len(shown) else 0]
     return Unit(row, scores, to_bytes(guess[shown]), index, to_bytes(guess[index]))
@@ -119,10 +131,10 @@ def inferred(
 
 
 def scored(x: Tensor, guess: Tensor) -> dict[str, Tensor]:
-    """Metric -> (N,). x: (N, C, H, W) uint8; guess: (N, C, H, W) in [0, 1]."""
+    """Metric of every row -> (N,). x: (N, C, H, W) uint8; guess: (N, C, H, W) in [0, 1]."""
     truth = x.float() / 255
     parts = list(zip(truth.split(256), guess.split(256), strict=True))
-    metrics = {name: METRICS.build(name) for name in METRICS.names()}
+    metrics = {name: METRICS.build(name) for name in ALWAYS}
     return {name: torch.cat([m(a, b) for a, b in parts]) for name, m in metrics.items()}
 
 

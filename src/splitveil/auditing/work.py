@@ -11,6 +11,7 @@ from splitveil.attacks.base import Attack, LabelAttack
 from splitveil.attacks.view import Aux, Knows
 from splitveil.auditing import identity
 from splitveil.auditing.features import Collected, collect
+from splitveil.auditing.judging import Asked
 from splitveil.auditing.ledger import Kept, Ledger
 from splitveil.auditing.plan import Plan
 from splitveil.auditing.scoring import Secret, attacked, inferred
@@ -45,6 +46,7 @@ class Work:
         seed: of every draw.
         samples: private images to keep pictures of.
         ledger: of what is finished.
+        asked: further metrics and a judge; they decide what a unit on images holds, and nothing where none is asked.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class Work:
         seed: int,
         samples: int,
         ledger: Ledger,
+        asked: Asked | None = None,
     ) -> None:
         self.subject, self.data, self.parts, self.aux, self.knows = subject, data, parts, aux, knows
         self.secrets, self.seed, self.samples, self.ledger = secrets, seed, samples, ledger
+        self.asked = asked or Asked()
         self._states = {c.label: identity.of_configuration(c) for c in subject.configurations}
         machine = {"versions": fingerprint(), "hardware": hardware(), "seed": seed}
         self._tested = {**machine, "data": identity.of_images(data.test)}
         self._known = {**machine, "knows": knows.words(), "data": [identity.of_images(parts.aux), str(aux.y.tolist())]}
         self._attacked = {**self._known, "private": identity.of_images(parts.private), "samples": samples}
+        self._scored = {**self._attacked, "asked": self.asked.identity} if self.asked else self._attacked
 
     def finished(self, group: Sequence[Configuration], plan: Plan) -> Iterator[Finished]:
         """Each configuration of `group`; features are computed only where something is still to be done."""
@@ -95,7 +100,7 @@ class Work:
         for name, attack, seed in self._images(c, plan):
             if (found := held[name]) is None:
                 folder = self.ledger.workdir(name)
-                unit = attacked(attack, wire(), x, shown, seed=seed, draws=self.seed, workdir=folder)
+                unit = attacked(attack, wire(), x, shown, seed=seed, draws=self.seed, workdir=folder, asked=self.asked)
                 self.ledger.keep(name, *unit.packed())
             else:
                 unit = Unit.unpacked(*found)
@@ -117,7 +122,10 @@ class Work:
 
     def _images(self, c: Configuration, plan: Plan) -> list[tuple[str, Attack, int]]:
         """Name, attack and seed of each unit."""
-        return [(self._name(c, identity.of_threat(a)), a, self._seed(c, repr(a))) for a in plan.images[c.label]]
+        return [
+            (self._name(c, identity.of_threat(a), self._scored), a, self._seed(c, repr(a)))
+            for a in plan.images[c.label]
+        ]
 
     def _labels(self, c: Configuration, plan: Plan) -> list[tuple[str, LabelAttack, Secret, int]]:
         """Name, attack, what it infers, and seed of each unit."""
@@ -127,8 +135,8 @@ class Work:
             for s in self.secrets
         ]
 
-    def _name(self, c: Configuration, what: str) -> str:
-        facts = {"accuracy": self._tested, "shared": self._known}.get(what, self._attacked)
+    def _name(self, c: Configuration, what: str, facts: Mapping[str, object] | None = None) -> str:
+        facts = facts or {"accuracy": self._tested, "shared": self._known}.get(what, self._attacked)
         label = f"{c.label} | {what.partition(' ')[0]}"
         return named(label, {"what": what, "at": self._states[c.label], "by": facts})
 

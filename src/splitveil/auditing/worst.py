@@ -13,22 +13,23 @@ from torch import Tensor
 
 from splitveil.auditing.checks import inherited
 from splitveil.auditing.intervals import bootstrap
+from splitveil.auditing.judging import Measure
 from splitveil.auditing.units import Unit, most_exposed
-from splitveil.metrics import METRICS
+from splitveil.metrics import ALWAYS, METRICS
 from splitveil.records import Row
 
 CHOSEN_BY = ("psnr", "ssim")
-MEANS = ("mse", "psnr", "ssim")
-"""Metrics whose means stand in a row."""
 
 
-def worst_cases(units: Sequence[Unit], seed: int) -> list[Unit]:
+def worst_cases(units: Sequence[Unit], seed: int, measures: Sequence[Measure] = ()) -> list[Unit]:
     """One unit for each metric in `CHOSEN_BY`, over all attacks of one configuration, the floors included."""
-    return [best_of(units, metric, seed) for metric in CHOSEN_BY]
+    return [best_of(units, metric, seed, measures) for metric in CHOSEN_BY]
 
 
-def best_of(units: Sequence[Unit], by: str, seed: int) -> Unit:
+def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measure] = ()) -> Unit:
     """For each image the unit that leaks most of it by the metric `by`, the floors among them.
+
+    Further `measures` are those of the guesses so chosen; none of them chooses.
 
     The images that leak most are kept by PSNR: such an image is among the most exposed of the attack that was chosen
     for it. That does not hold where another metric chooses, so there are none then.
@@ -50,6 +51,7 @@ def best_of(units: Sequence[Unit], by: str, seed: int) -> Unit:
         needs=sorted({need for r in rows for need in r.needs}),
         seconds=round(sum(r.seconds for r in rows), 3),
         unreliable=inherited(rows),
+        measures=measures,
     )
     index, worst = torch.empty(0, dtype=torch.int64), units[0].worst[:0]
     if by == "psnr" and len(units[0].worst_index):
@@ -69,7 +71,7 @@ def strongest(rows: Sequence[Row]) -> dict[str, str]:
         name = f"{r.attack}:{r.options}" if often[r.attack] > 1 and r.options else r.attack
         means[name] = {"mse": r.mse, "psnr": r.psnr, "ssim": r.ssim}
     best = {}
-    for metric in MEANS:
+    for metric in ALWAYS:
         pick = max if METRICS.build(metric).higher_leaks else min
         best[metric] = pick(means, key=lambda name: means[name][metric])
     return best
@@ -88,9 +90,11 @@ def scored_row(
     options: str = "",
     evidence: Mapping[str, float] | None = None,
     unreliable: Sequence[str] = (),
+    measures: Sequence[Measure] = (),
 ) -> Row:
     """A row with means, worst 5 % and intervals of its scores. scores: metric -> (N,); seed: of the intervals."""
-    mse, psnr, ssim = bootstrap(torch.stack([scores[m] for m in MEANS]), seed)
+    mse, psnr, ssim = bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed)
+    extra = {m.name: found for m in measures if (found := m.number(scores, seed)) is not None}
     return Row(
         cut=cut,
         defense=defense,
@@ -110,6 +114,7 @@ def scored_row(
         seconds=seconds,
         evidence=dict(evidence or {}),
         unreliable=list(unreliable),
+        extra=extra,
     )
 
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from splitveil.auditing import Subject
     from splitveil.cut import Traced
     from splitveil.data import Dataset
+    from splitveil.metrics.judge import Judge
+    from splitveil.records import Card, Criterion
 
 UNTRUSTED = 3
 
@@ -32,13 +34,21 @@ def run(
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     cache: Annotated[Path | None, typer.Option(help="folder of finished attacks that several audits share")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
+    judge_weights: Annotated[Path | None, typer.Option(help=".safetensors of the judge")] = None,
+    criterion: Annotated[
+        bool, typer.Option("--criterion", help="also which cheap number predicts the attack: OUT/criterion.html")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
     from splitveil.attacks.view import Knows
     from splitveil.auditing import audit, summarise
     from splitveil.auditing.suites import custom_suite, find_suite
-    from splitveil.cli.cards import show_card, show_summary
+    from splitveil.cli.cards import show_card, show_criterion, show_summary
     from splitveil.cli.console import err, showing_progress
     from splitveil.data import load_data
     from splitveil.errors import InputError
@@ -51,17 +61,20 @@ def run(
     others = load_data(aux) if aux else None
     if seeds is not None and not resume and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
-    cards = []
+    referee = _judge(judge, judge_weights, images)
+    cards, told = [], []
     with showing_progress():
         for k, folder in folders.items():
             subject = _subject(target, at, weights, images, k)
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
-                out=folder, resume=resume, cache=cache,
+                out=folder, resume=resume, cache=cache, metrics=metric or (), judge=referee,
             )  # fmt: skip
             cards.append(found.card)
             if samples:
                 samples_picture(folder, folder / "samples.png")
+            if criterion:
+                told.append(_criterion(subject, images, found.card, folder))
         page = render(list(folders.values()), out / "report.html")
     if cards[0].bundle:
         from splitveil.bundle import Bundle, with_card
@@ -74,12 +87,26 @@ def run(
     else:
         print(cards[0].to_json()) if as_json else show_card(cards[0])
     if not as_json:
+        for numbers in told:
+            show_criterion(numbers)
         print(f"report: {page}")
+        for folder in folders.values() if criterion else ():
+            print(f"criterion: {folder / 'criterion.html'}")
     reasons = [(f"seed {card.seed}: " if seeds is not None else "") + why for card in cards for why in card.unreliable]
     for reason in reasons:
         err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
     if reasons:
         raise typer.Exit(UNTRUSTED)
+
+
+def _criterion(subject: "Subject", images: "Dataset", card: "Card", folder: Path) -> "Criterion":
+    from splitveil.auditing.criterion import criterion
+    from splitveil.report import render_criterion
+
+    found = criterion(subject, images, card, seed=card.seed, out=folder)
+    found.save(folder / "criterion.json")
+    render_criterion(found, folder / "criterion.html")
+    return found
 
 
 def _seeds(text: str) -> list[int]:
@@ -89,6 +116,20 @@ def _seeds(text: str) -> list[int]:
     if not all(w.isdecimal() for w in words) or len(set(map(int, words))) < len(words):
         raise InputError(f"expected different whole numbers such as 0,1,2 for --seeds, got {text!r}; write them anew.")
     return [int(w) for w in words]
+
+
+def _judge(spec: str | None, weights: Path | None, images: "Dataset") -> "Judge | None":
+    from splitveil.errors import InputError
+    from splitveil.metrics.judge import Judge
+    from splitveil.models.loader import load_model
+
+    if spec is None and weights is None:
+        return None
+    if spec is None or weights is None:
+        given, lacking = ("--judge-weights", "--judge") if spec is None else ("--judge", "--judge-weights")
+        raise InputError(f"expected {lacking} beside {given}, got none; name a judge and the file of its weights.")
+    loaded = load_model(spec, shape=images.shape, classes=len(images.classes), weights=weights)
+    return Judge(loaded.model, spec, loaded.weights)
 
 
 def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset", seed: int) -> "Subject":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from splitveil.records import Card, Estimate, LabelRow, Row, Summary, SummaryRow
+    from splitveil.records import Card, Criterion, Estimate, Extra, LabelRow, Row, Summary, SummaryRow
 
 Interval = tuple[float, float] | None
 
@@ -34,6 +34,7 @@ def show_card(card: "Card") -> None:
             ["attack", "PSNR dB", "95 %", "worst 5 %", "SSIM", "95 %", "worst 5 %", "MSE", "s", ""],
             rows,
         )
+        _show_extra([r for r in card.rows if (r.cut, r.defense, r.codec) == key], names)
         if best := card.strongest.get(label):
             words = ", ".join(f"{attack} by {metric.upper()}" for metric, attack in best.items())
             out.print(f"strongest single attack: {words}", highlight=False)
@@ -67,6 +68,23 @@ def show_summary(summary: "Summary") -> None:
             show_table("", ["label", "attack", "accuracy", "95 % over seeds", ""], labels, left=2)
 
 
+def show_criterion(found: "Criterion") -> None:
+    """Numbers by cut, with their rank correlation with the strongest attack's error."""
+    from splitveil.cli.console import show_table
+    from splitveil.report.criterion import number_text, rho_text
+
+    strongest = {c.number: c for c in found.correlations if c.attack == "strongest"}
+    rows = [
+        [number.name, *(number_text(c.numbers[k].value) for c in found.cuts), number.unit, f"leaks {number.leaks}",
+         rho_text(strongest.get(number.name))]
+        for k, number in enumerate(found.cuts[0].numbers)
+    ]  # fmt: skip
+    errors = [number_text(c.errors.get("strongest")) for c in found.cuts]
+    headers = ["number", *(c.cut for c in found.cuts), "unit", "more of it", "rank correlation"]
+    title = f"criterion, {found.n:,} images: cheap numbers beside the strongest attack's error"
+    show_table(title, headers, [["MSE of the strongest attack", *errors, "per element", "leaks less", ""], *rows])
+
+
 def span(interval: Interval, digits: int) -> str:
     """``24.1 to 25.0``; empty for None."""
     return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if interval else ""
@@ -79,6 +97,32 @@ def _name(row: "Row | SummaryRow", names: Sequence[str]) -> str:
 
 def _estimate(e: "Estimate", digits: int) -> list[str]:
     return [f"{e.mean:.{digits}f}", span(e.interval, digits)]
+
+
+def _show_extra(found: "Sequence[Row]", names: Sequence[str]) -> None:
+    """What was asked for beyond the numbers of every row, in a table of its own: ten columns are there already."""
+    from splitveil.cli.console import show_table
+
+    extras: dict[str, Extra] = {}
+    for r in found:
+        extras = r.extra | extras
+    if not extras:
+        return
+    headers = ["attack"]
+    for name, e in extras.items():
+        headers.append(f"{name} {e.unit}" if e.unit != "1" else name)
+        if e.worst is not None:
+            headers.append("worst 5 %")
+    rows = []
+    for r in found:
+        row = [_name(r, names)]
+        for name, e in extras.items():
+            own = r.extra.get(name)
+            row.append(f"{own.mean:.3f}" if own else "")
+            if e.worst is not None:
+                row.append(f"{own.worst:.3f}" if own and own.worst is not None else "")
+        rows.append(row)
+    show_table("further metrics", headers, rows)
 
 
 def _show_labels(found: "Sequence[LabelRow]") -> None:

@@ -42,6 +42,18 @@ class Defense(nn.Module):
         """What leaves the device. z: (N, *cut); noise: standard normal, as z; None for a deterministic defence."""
         return z
 
+    def mean(self, z: Tensor) -> Tensor:
+        """What leaves the device without its noise, clipping included: (N, *cut) -> (N, *cut)."""
+        return self.apply_noise(z, torch.zeros_like(z) if self.stochastic else None)
+
+    def spread(self, z: Tensor) -> Tensor | None:
+        """Standard deviation of every feature's noise, one size for all inputs. z: (N, *cut), for its shape -> (*cut).
+
+        Bounds need it. Zeros for a deterministic defence; None, the default of the others, where the noise is no
+        Gaussian added last, or of a size that depends on the input.
+        """
+        return None if self.stochastic else z.new_zeros(z.shape[1:])
+
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
         if self.stochastic and noise is None:

@@ -39,7 +39,14 @@ class GaussianNoise(Defense):
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
         norm = z.flatten(1).norm(dim=1).clamp_min(1e-12).reshape(-1, *[1] * (z.ndim - 1))
         z = z * (self.radius / norm).clamp(max=1.0)
-        return z if noise is None else z + self.sigma * self.radius / z[0].numel() ** 0.5 * noise
+        return z if noise is None else z + self._strength(z) * noise
+
+    def spread(self, z: Tensor) -> Tensor:
+        return self._strength(z).expand(z.shape[1:])
 
     def options(self) -> dict[str, Value]:
         return {"sigma": self.sigma, "clip": self.clip}
+
+    def _strength(self, z: Tensor) -> Tensor:
+        strength: Tensor = self.sigma * self.radius / z[0].numel() ** 0.5
+        return strength

@@ -9,6 +9,12 @@ TAIL = 0.05
 """Share of images in the worst tail."""
 
 
+def tail_mean(values: Tensor, *, largest: bool) -> float:
+    """Mean over the largest (or smallest) 5 % of the values, at least one. values: (N,)."""
+    count = max(1, round(TAIL * len(values)))
+    return values.topk(count, largest=largest).values.mean().item()
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A pure function of input and guess, per image.
@@ -18,17 +24,18 @@ class Metric:
         unit: printed with it.
         higher_leaks: whether a larger value means that more leaked.
         fn: x: (N, C, H, W) and x_hat: (N, C, H, W), both in [0, 1] -> (N,).
+        state: hash of whatever decides the values beside the code and the options, such as weights; empty for nothing.
     """
 
     name: str
     unit: str
     higher_leaks: bool
     fn: Callable[[Tensor, Tensor], Tensor]
+    state: str = ""
 
     def __call__(self, x: Tensor, x_hat: Tensor) -> Tensor:
         return self.fn(x, x_hat)
 
     def worst(self, values: Tensor) -> float:
         """Mean over the 5 % of images that leak most (at least one). values: (N,)."""
-        count = max(1, round(TAIL * len(values)))
-        return values.topk(count, largest=self.higher_leaks).values.mean().item()
+        return tail_mean(values, largest=self.higher_leaks)

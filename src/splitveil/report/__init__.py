@@ -1,6 +1,7 @@
 """What an audit found, for people: one self-contained HTML page, and one picture. Nothing here imports torch."""
 
+from splitveil.report.criterion import render_criterion
 from splitveil.report.page import render
 from splitveil.report.strip import samples_picture
 
-__all__ = ["render", "samples_picture"]
+__all__ = ["render", "render_criterion", "samples_picture"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitveil.errors import InputError, MissingExtraError
+from splitveil.errors import InputError
 from splitveil.records import write_atomically
 from splitveil.report import headline, words
 from splitveil.report.album import Album, Picture
@@ -16,6 +16,7 @@ from splitveil.report.histogram import Spread, axis, spread
 from splitveil.report.labels import Reading, readings
 from splitveil.report.leakage import Panel, Series, panel, places
 from splitveil.report.selfchecks import SelfCheck, all_checks
+from splitveil.report.templates import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +93,7 @@ def render(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _filled(page: Page) -> str:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ModuleNotFoundError:
-        raise MissingExtraError("the report needs jinja2, which is not here; pip install 'splitveil[lab]'.") from None
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(page=page, words=words)
+    return environment().get_template("page.html.j2").render(page=page, words=words)
 
 
 def _page(folders: Sequence[Folder]) -> Page:

@@ -1,0 +1,222 @@
+"""What is asked for beyond the numbers that stand in every row: further metrics, and the verdict of a judge."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from splitveil.auditing import identity
+from splitveil.auditing.intervals import CHUNK, LEVEL, RESAMPLES, bootstrap
+from splitveil.auditing.subject import Subject
+from splitveil.data import Images
+from splitveil.errors import InputError
+from splitveil.metrics import ALWAYS, METRICS
+from splitveil.metrics.base import Metric, tail_mean
+from splitveil.metrics.judge import Judge, agreement, confidence, correct
+from splitveil.metrics.perceptual import deep_distance, deep_embedding
+from splitveil.metrics.pripro import (
+    QUANTILE,
+    least_protected,
+    normalised,
+    pa_by_matching,
+    privacy_index,
+    squared_distance,
+)
+from splitveil.records import Extra
+from splitveil.registry import Spec
+from splitveil.seeds import generator
+
+AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How per-image values become one number of a row.
+
+    Attributes:
+        name: its key in `Row.extra`.
+        unit: printed with it.
+        higher_leaks: whether a larger value means that more leaked.
+        of: key of the per-image scores that it is made of; NaN there means that this image has no value.
+        tail: whether the 5 % that leak most have a mean of their own; among hits and misses they are all hits.
+        quantile: the quantile of those least protected instead of the mean.
+    """
+
+    name: str
+    unit: str
+    higher_leaks: bool
+    of: str
+    tail: bool = True
+    quantile: bool = False
+
+    def number(self, scores: Mapping[str, Tensor], seed: int) -> Extra | None:
+        """The number with its tail and interval; None where no image has a value. seed: of the interval."""
+        values = scores[self.of]
+        values = values[values.isfinite()].double()
+        if not len(values):
+            return None
+        found = least_protected(values) if self.quantile else values.mean().item()
+        interval = _quantile_interval(values, seed) if self.quantile else bootstrap(values[None], seed)[0]
+        return Extra(
+            mean=found,
+            worst=tail_mean(values, largest=self.higher_leaks) if self.tail else None,
+            interval=interval,
+            unit=self.unit,
+            higher_leaks=self.higher_leaks,
+            n=len(values),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Further metrics and a judge, ready for the private images of one audit; falsy where nothing is asked for.
+
+    Attributes:
+        metrics: beyond those that stand in every row.
+        panel: what a judge adds, or None.
+        identity: hash of what decides the values, empty where nothing is asked for.
+    """
+
+    metrics: tuple[Metric, ...] = ()
+    panel: "Panel | None" = None
+    identity: str = ""
+
+    @classmethod
+    def of(cls, metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> "Asked":
+        """Look at everything before anything runs.
+
+        Raises:
+            UnknownNameError: no such metric.
+            InputError: a metric asked for twice or in every row anyway, an option that it does not have, or a judge
+                that is the audited model or cannot read these images.
+        """
+        specs = [Spec.parse(text) for text in metrics]
+        built = tuple(METRICS.build(spec) for spec in specs)
+        for name, count in Counter(m.name for m in built).items():
+            if name in ALWAYS:
+                raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
+            if count > 1:
+                raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
+        parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
+        panel = None
+        if judge is not None:
+            if identity.same_weights(judge.net, subject):
+                raise InputError(
+                    f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
+                    "another network, or the same one trained anew."
+                )
+            panel = Panel(judge, torch.from_numpy(private.x), torch.from_numpy(private.y))
+            parts.append(identity.of_judge(judge))
+        return cls(built, panel, " ".join(parts))
+
+    def __bool__(self) -> bool:
+        return bool(self.identity)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What a row gets, in order."""
+        own = tuple(Measure(m.name, m.unit, m.higher_leaks, m.name) for m in self.metrics)
+        return own + (self.panel.measures if self.panel else ())
+
+    @property
+    def notes(self) -> list[str]:
+        """For the card."""
+        return [self.panel.note] if self.panel else []
+
+    def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
+        """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
+        pairs = list(zip(x.split(AT_ONCE), guess.split(AT_ONCE), strict=True))
+        found = {m.name: torch.cat([m(a.float() / 255, b) for a, b in pairs]) for m in self.metrics}
+        return found | (self.panel.scores(guess) if self.panel else {})
+
+
+class Panel:
+    """A judge before the private images: what it says of a guess, and of the images themselves.
+
+    Args:
+        judge: independent of the audited model.
+        x: (N, C, H, W) uint8, the private images.
+        y: (N,) int64, their labels.
+
+    Raises:
+        InputError: it cannot take such images, has other classes, or is no better than chance on them.
+    """
+
+    def __init__(self, judge: Judge, x: Tensor, y: Tensor) -> None:
+        self.judge, self.y = judge, y
+        self.x = x.float() / 255
+        try:
+            self.clean = judge.probabilities(self.x)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the judge {judge.name} cannot take images of {tuple(x.shape[1:])} ({' '.join(str(error).split())}); "
+                "take one for such images."
+            ) from None
+        self.accuracy = correct(self.clean, y).mean().item()
+        self.chance = (y.bincount().max() / len(y)).item()
+        if self.accuracy <= self.chance:
+            raise InputError(
+                f"expected a judge that reads the private images, got {judge.name} with an accuracy of "
+                f"{self.accuracy:.1%} where the commonest class has {self.chance:.1%}; train it, or take another."
+            )
+        self.gallery = deep_embedding(judge.net, self.x)
+        self.deep = deep_distance(judge.net, judge.name)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """PA raw, normalised and by matching, PI with its quantile, agreement and deep distance."""
+        one = partial(Measure, unit="1")
+        pa, pi = self._key("pa"), self._key("pi")
+        return (
+            one(pa, higher_leaks=True, of=pa, tail=False),
+            one(self._key("pa_normalised"), higher_leaks=True, of=self._key("pa_normalised"), tail=False),
+            one(self._key("pa_matching"), higher_leaks=True, of=self._key("pa_matching"), tail=False),
+            one(pi, higher_leaks=False, of=pi),
+            one(self._key("pi_q5"), higher_leaks=False, of=pi, tail=False, quantile=True),
+            one(self._key("agreement"), higher_leaks=True, of=self._key("agreement"), tail=False),
+            one(self.deep.name, higher_leaks=False, of=self.deep.name),
+        )
+
+    @property
+    def note(self) -> str:
+        """Who judges, and how well it does on the images themselves."""
+        weights, n = f" ({self.judge.weights})" if self.judge.weights else "", f"{len(self.y):,}"
+        return (
+            f"judge {self.judge.name}{weights}: accuracy {self.accuracy:.2%} on the {n} private images as they "
+            f"are, {self.chance:.2%} is the share of the commonest class; by matching, chance is 1 in {n}"
+        )
+
+    def scores(self, guess: Tensor) -> dict[str, Tensor]:
+        """Key -> (N,) float32. guess: (N, C, H, W) in [0, 1]."""
+        said = self.judge.probabilities(guess)
+        hits = correct(said, self.y)
+        values = {
+            "pa": hits,
+            "pa_normalised": normalised(hits, chance=self.chance, clean=self.accuracy),
+            "pa_matching": pa_by_matching(
+                deep_embedding(self.judge.net, guess), self.gallery, distance=squared_distance
+            ),
+            "pi": privacy_index(confidence(said, self.y), confidence(self.clean, self.y), chance=1 / said.shape[1]),
+            "agreement": agreement(self.clean, said),
+        }
+        pairs = zip(self.x.split(AT_ONCE), guess.split(AT_ONCE), strict=True)
+        found = {self._key(name): v.float() for name, v in values.items()}
+        return found | {self.deep.name: torch.cat([self.deep(a, b) for a, b in pairs])}
+
+    def _key(self, name: str) -> str:
+        return f"{name}@{self.judge.name}"
+
+
+def _quantile_interval(values: Tensor, seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap of the quantile of those least protected. values: (n,)."""
+    n, found = len(values), list[Tensor]()
+    draws, at_once = generator(seed, "bootstrap", n), max(1, CHUNK // n)
+    for first in range(0, RESAMPLES, at_once):
+        index = torch.randint(n, (min(at_once, RESAMPLES - first), n), generator=draws)
+        found.append(values[index].quantile(QUANTILE, dim=1))
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=values.dtype)
+    low, high = torch.cat(found).quantile(tails).tolist()
+    return low, high

@@ -1,0 +1,32 @@
+"""Every result as a typed, frozen record that goes to JSON and back.
+
+No torch and nothing that trains: a device reads these too.
+"""
+
+from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
+from splitveil.records.card import Card, Cut, Extra, LabelRow, Row
+from splitveil.records.criterion import Correlation, Criterion, CutNumbers, Number
+from splitveil.records.manifest import Manifest, Tensor
+from splitveil.records.summary import Estimate, Summary, SummaryRow
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Card",
+    "Correlation",
+    "Criterion",
+    "Cut",
+    "CutNumbers",
+    "Document",
+    "Estimate",
+    "Extra",
+    "LabelRow",
+    "Manifest",
+    "Number",
+    "Record",
+    "Row",
+    "Summary",
+    "SummaryRow",
+    "Tensor",
+    "dumps",
+    "write_atomically",
+]

@@ -1,0 +1,53 @@
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from splitveil.errors import InputError
+from splitveil.metrics.cost import LINKS, Link, latency, payload_bits, transmission_seconds
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, moved by hand."""
+    seconds = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_latency_leaves_out_the_warm_up(now: list[float]) -> None:
+    """Two slow calls first, then 1 to 20 seconds."""
+    spans = iter([500.0, 100.0, *range(20, 0, -1)])
+
+    def work(x: Tensor) -> None:
+        assert not torch.is_grad_enabled()
+        now[0] += next(spans)
+
+    found = latency(work, torch.zeros(1), warmup=2, runs=20)
+    assert (found.median, found.p95, found.runs) == (10.5, 20, 20)
+
+
+def test_latency_of_real_work() -> None:
+    found = latency(lambda x: x @ x, torch.rand(32, 32), warmup=1, runs=5)
+    assert 0 < found.median <= found.p95
+
+
+def test_transmission() -> None:
+    assert transmission_seconds(8e6, Link(4e6, 0.25)) == 2.25
+    assert transmission_seconds(0, LINKS["lte"]) == LINKS["lte"].rtt_seconds
+    assert payload_bits(1000, 8, overhead_bytes=50) == 8400
+    assert all("typical" in link.source for link in LINKS.values())
+    times = [transmission_seconds(8 * 32768, link) for link in LINKS.values()]
+    assert times[0] > times[1] > max(times[2:])
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="bandwidth above 0"):
+        Link(0, 0.1)
+    with pytest.raises(InputError, match="1 run or more"):
+        latency(lambda x: x, torch.zeros(1), runs=0)
+    with pytest.raises(InputError, match="0 bits or more"):
+        transmission_seconds(-1, LINKS["3g"])
+    with pytest.raises(InputError, match="sizes of 0 or more"):
+        payload_bits(-1, 8)
