@@ -25,7 +25,7 @@ from splitveil.report.criterion import number_text, predicts
 from splitveil.report.words import NONE
 
 MODEL, PRIVATE, IMAGES = "resnet20", 200, 2000
-BLOCKS = ("bn1", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)))
+BLOCKS = ("bn1+relu", *(f"layer{s}{b}" for s in (1, 2, 3) for b in (".0", ".1", "")))
 DECODER = "decoder:size=small,epochs=10,steps=1500"
 ATTACKS = [DECODER, f"mle:steps=150,start=[{DECODER}]"]
 SHOWN = ("decoder", "strongest")
@@ -41,9 +41,7 @@ def measured(seed: int, args: argparse.Namespace) -> Criterion:
     data = load_data(args.data)
     loaded = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=args.weights)
     traced = trace(loaded.model, torch.zeros(2, *data.shape))
-    names = [c.name for c in traced.cuts()]
-    at = [next(n for n in names if n == block or n.startswith(f"{block}+")) for block in BLOCKS]
-    subject = Subject.of_model(traced, at, model=MODEL, weights=loaded.weights)
+    subject = Subject.of_model(traced, BLOCKS, model=MODEL, weights=loaded.weights)
     out = args.work / f"seed-{seed}"
     card = audit(
         subject, data, suite=custom_suite(ATTACKS), aux_n=args.aux_n, n=PRIVATE, seed=seed, samples=0, out=out,

@@ -5,7 +5,7 @@ No torch and nothing that trains: a device reads these too.
 
 from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
 from splitveil.records.card import Card, Cut, Extra, LabelRow, Row
-from splitveil.records.criterion import Correlation, Criterion, CutNumbers, Number
+from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.manifest import Manifest, Tensor
 from splitveil.records.summary import Estimate, Summary, SummaryRow
 
@@ -13,6 +13,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Card",
     "Correlation",
+    "Cost",
     "Criterion",
     "Cut",
     "CutNumbers",

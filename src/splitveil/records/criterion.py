@@ -22,6 +22,15 @@ class Number(Record):
     note: str = ""
 
 
+class Cost(Record):
+    """One thing that a configuration costs or keeps."""
+
+    name: str
+    value: float
+    unit: str
+    note: str = ""
+
+
 class CutNumbers(Record):
     """All numbers of one configuration, and what attacks reached there."""
 
@@ -31,6 +40,7 @@ class CutNumbers(Record):
     edge_share: float
     elements: int = Field(description="numbers in z of one sample")
     numbers: list[Number]
+    costs: list[Cost] = Field(default=[], description="utility, compute, storage and bytes")
     errors: dict[str, float] = Field(default={}, description="attack -> mean squared error per element")
 
     @property

@@ -24,6 +24,8 @@ class Material:
         x: (N, C, H, W) in [0, 1].
         z: (N, *cut), observed: after the defence's noise and the codec.
         labels: (N,) int64; -1 where unknown.
+        logits: (N, K), the cloud's answers to z.
+        undefended: (N, K), its answers to the clean features.
         classes: of the task.
         seed: of every draw.
         known: what is the same at every cut, made once; see `once`.
@@ -33,6 +35,8 @@ class Material:
     x: Tensor
     z: Tensor
     labels: Tensor
+    logits: Tensor
+    undefended: Tensor
     classes: int
     seed: int
     known: dict[str, float] = field(default_factory=dict)

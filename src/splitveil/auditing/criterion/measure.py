@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from splitveil.auditing.criterion.correlation import correlations
+from splitveil.auditing.criterion.costs import costs
 from splitveil.auditing.criterion.material import Material
 from splitveil.auditing.criterion.numbers import FAMILIES
 from splitveil.auditing.features import features_at, groups, memory_budget
@@ -18,6 +19,7 @@ from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.records import Card, Criterion, CutNumbers
 from splitveil.seeds import derive, digest, fingerprint, generator, hardware, named
+from splitveil.training import infer
 
 IMAGES = 2000
 LEAST = 200
@@ -71,8 +73,10 @@ def criterion(
                 if found := kept[c.label]:
                     numbers = CutNumbers.from_json(found[0], "a kept configuration")
                 else:
-                    z = _observed(c, features[c.cut.name], seed)
-                    numbers = _numbers(Material(c, x, z, labels, len(data.classes), seed, known))
+                    clean = features[c.cut.name]
+                    z = _observed(c, clean, seed)
+                    answers = (_answers(c, z), _answers(c, clean))
+                    numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
                     ledger.keep(names[c.label], numbers.to_json(), {})
                 cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
     return Criterion(
@@ -89,11 +93,16 @@ def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:
         return torch.cat([c.protected.observe(part) for part in z.split(512)])
 
 
+def _answers(c: Configuration, z: Tensor) -> Tensor:
+    """Logits (N, K) for features (N, *cut)."""
+    return infer(c.split.cloud, z.split(512))
+
+
 def _numbers(m: Material) -> CutNumbers:
     c = m.configuration
     return CutNumbers(
         cut=c.cut.name, defense=c.defense, codec=c.codec, edge_share=c.cut.edge_share, elements=m.z[0].numel(),
-        numbers=[number for family in FAMILIES.values() for number in family(m)],
+        numbers=[number for family in FAMILIES.values() for number in family(m)], costs=costs(m),
     )  # fmt: skip
 
 

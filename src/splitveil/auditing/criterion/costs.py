@@ -1,0 +1,35 @@
+"""What a configuration keeps of the task and what it costs the device and the link."""
+
+from splitveil.auditing.criterion.material import Material
+from splitveil.metrics.cost import LINKS, latency, transmission_seconds
+from splitveil.metrics.utility import accuracy, agreement, calibration_error
+from splitveil.records import Cost
+
+FP32_BITS = 32
+
+
+def costs(m: Material) -> list[Cost]:
+    """Utility, compute, storage and bytes of one configuration; latency on this machine, one image, torch."""
+    protected, cut = m.configuration.protected, m.configuration.cut
+    known = m.labels >= 0
+    here = latency(lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
+    elements = m.z[0].numel()
+    bits = 8 * protected.codec.payload_bytes(elements)
+    found = [
+        Cost(name="accuracy", value=accuracy(m.logits[known], m.labels[known]), unit="share"),
+        Cost(name="agreement with the undefended model", value=agreement(m.logits, m.undefended), unit="share"),
+        Cost(
+            name="calibration error", value=calibration_error(m.logits[known], m.labels[known]), unit="share",
+            note="expected calibration error, 15 bins (Guo et al. 2017)",
+        ),
+        Cost(name="edge", value=cut.edge_macs, unit="MACs"),
+        Cost(name="edge parameters", value=cut.edge_params * FP32_BITS / 8, unit="bytes", note="fp32"),
+        Cost(name="edge peak memory", value=cut.edge_peak_bytes, unit="bytes", note="activations, fp32, one image"),
+        Cost(name="edge latency", value=1e3 * here.median, unit="ms", note=f"median of {here.runs}, on this machine"),
+        Cost(name="edge latency, p95", value=1e3 * here.p95, unit="ms"),
+        Cost(name="payload", value=bits, unit="bits", note="without protocol headers"),
+    ]  # fmt: skip
+    return found + [
+        Cost(name=f"over {name}", value=1e3 * transmission_seconds(bits, link), unit="ms", note=link.source)
+        for name, link in LINKS.items()
+    ]
