@@ -27,7 +27,7 @@ from splitveil.report.words import NONE
 MODEL, PRIVATE, IMAGES = "resnet20", 200, 2000
 BLOCKS = ("bn1+relu", *(f"layer{s}{b}" for s in (1, 2, 3) for b in (".0", ".1", "")))
 DECODER = "decoder:size=small,epochs=10,steps=1500"
-ATTACKS = [DECODER, f"mle:steps=150,start=[{DECODER}]"]
+ATTACKS = ["linear", DECODER]
 SHOWN = ("decoder", "strongest")
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """Two-sided 95 % points of Student's t by number of seeds."""

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+
+from splitveil.cut import trace
 
 from .conftest import Command
 
@@ -160,6 +163,43 @@ def test_labels_have_a_table_of_their_own(splitveil: Command) -> None:
     card = json.loads((splitveil.folder / "a" / "card.json").read_text())
     assert [r["attribute"] for r in card["inferences"]] == ["task", "lit"]
     assert all(r["accuracy_interval"][0] <= r["accuracy"] for r in card["inferences"])
+
+
+def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
+    from splitveil.data import load_data
+    from splitveil.models.loader import load_model
+    from splitveil.protection import protect
+
+    digits = load_data("digits")
+    split = trace(
+        load_model("small", shape=digits.shape, classes=10, weights=None, seed=3).model, torch.zeros(2, 1, 8, 8)
+    )
+    judge, _ = protect(split.split("relu1"), "none", "raw", digits, epochs=4)
+    weights = judge.split.edge.state_dict() | judge.split.cloud.state_dict()
+    save_file({k: v.numpy() for k, v in weights.items()}, splitveil.folder / "judge.safetensors")
+    args = (
+        "audit", "small", "--data", "digits", "--at", "relu1,relu2,relu3", "--attack", "linear", "-n", "60",
+        "--aux-n", "300", "--metric", "ms_ssim", "--metric", "registered_psnr:shift=2", "--judge", "small",
+        "--judge-weights", "judge.safetensors", "--criterion", "--out", "a",
+    )  # fmt: skip
+    done = splitveil(*args)
+    assert done.code in (0, 3), done.err
+    for words in ("further metrics", "pa@small", "pi_q5@small", "ms_ssim", "criterion: a/criterion.html", "R_c^2/D"):
+        assert words in done.out, words
+    card = json.loads((splitveil.folder / "a" / "card.json").read_text())
+    linear = next(r for r in card["rows"] if r["attack"] == "linear")
+    assert linear["extra"]["registered_psnr:shift=2"]["mean"] >= linear["psnr"] - 1e-4
+    assert 0 <= linear["extra"]["pi@small"]["mean"] <= 1
+    told = json.loads((splitveil.folder / "a" / "criterion.json").read_text())
+    assert [c["cut"] for c in told["cuts"]] == ["relu1", "relu2", "relu3"]
+    assert (splitveil.folder / "a" / "criterion.html").read_text().count('class="cutpage"') == 3
+    page = (splitveil.folder / "a" / "report.html").read_text()
+    assert "Further metrics" in page
+    assert "Privacy accuracy" in page
+    wrong = splitveil(*args[:-3], "--metric", "msssim", "--out", "b")
+    assert wrong.code == 2
+    assert "Did you mean 'ms_ssim'?" in wrong.err
+    assert not (splitveil.folder / "b").exists()
 
 
 def test_a_killed_audit_goes_on_with_resume(splitveil: Command) -> None:

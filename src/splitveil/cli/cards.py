@@ -100,29 +100,18 @@ def _estimate(e: "Estimate", digits: int) -> list[str]:
 
 
 def _show_extra(found: "Sequence[Row]", names: Sequence[str]) -> None:
-    """What was asked for beyond the numbers of every row, in a table of its own: ten columns are there already."""
+    """Means of what was asked for beyond the numbers of every row, one line each: ten columns are there already."""
     from splitveil.cli.console import show_table
 
     extras: dict[str, Extra] = {}
     for r in found:
         extras = r.extra | extras
-    if not extras:
-        return
-    headers = ["attack"]
-    for name, e in extras.items():
-        headers.append(f"{name} {e.unit}" if e.unit != "1" else name)
-        if e.worst is not None:
-            headers.append("worst 5 %")
     rows = []
-    for r in found:
-        row = [_name(r, names)]
-        for name, e in extras.items():
-            own = r.extra.get(name)
-            row.append(f"{own.mean:.3f}" if own else "")
-            if e.worst is not None:
-                row.append(f"{own.worst:.3f}" if own and own.worst is not None else "")
-        rows.append(row)
-    show_table("further metrics", headers, rows)
+    for name, extra in extras.items():
+        means = [f"{r.extra[name].mean:.3f}" if name in r.extra else "" for r in found]
+        rows.append([name, *means, extra.unit, "more leaks more" if extra.higher_leaks else "less leaks more"])
+    if rows:
+        show_table("further metrics", ["metric", *(_name(r, names) for r in found), "unit", ""], rows)
 
 
 def _show_labels(found: "Sequence[LabelRow]") -> None:

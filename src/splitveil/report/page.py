@@ -48,6 +48,11 @@ class Section:
     by_cut: dict[str, list[Shown]]
 
     @property
+    def extra_names(self) -> list[str]:
+        """Further metrics that some row has, in order."""
+        return list(dict.fromkeys(name for row in self.folder.card.rows for name in row.extra))
+
+    @property
     def lone(self) -> bool:
         """Each cut has one configuration only, so cuts stand side by side."""
         return all(len(shown) == 1 for shown in self.by_cut.values())

@@ -51,6 +51,23 @@ DEFINITIONS = {
     "Edge share": "The part of all multiply-accumulates (MACs) that the device computes.",
 }
 
+EXTRAS = {
+    "ms_ssim": "Structural similarity at several scales (Wang et al. 2003), as many as fit the image. More leaks more.",
+    "registered_psnr": "PSNR in decibels after the best small shift of the guess. More leaks more.",
+    "gms": "Similarity of the gradients of brightness (Xue et al. 2014): edges and texture. More leaks more.",
+    "lpips": "Perceptual distance in the features of AlexNet (Zhang et al. 2018). Less leaks more.",
+    "pa": "Privacy accuracy: the share of guesses that an independent classifier, the judge, puts into the true class. "
+    "More leaks more. Our reading of PriPro, whose formula was not accessible.",
+    "pa_normalised": "The same between chance (0) and the judge's accuracy on the inputs themselves (1).",
+    "pa_matching": "The share of guesses that are nearer to their own input than to any other private image, in the "
+    "judge's features. More leaks more.",
+    "pi": "Privacy index: how much of the judge's confidence in the truth is lost from input to guess, 0 to 1 for each "
+    "input. Less leaks more. Our reading of PriPro.",
+    "pi_q5": "The 5 % quantile of the privacy index: one input in twenty is protected less than that.",
+    "agreement": "The share of guesses that the judge puts into the same class as the input, right or wrong.",
+    "deep": "Distance in the judge's features, 0 for equal. Less leaks more.",
+}
+
 GRANTS = {
     "AUX": "holds images of its own, with labels",
     "QUERIES": "can send images of its own through the protected edge half and read the features",
@@ -104,6 +121,11 @@ def attack_label(attack: str) -> str:
 def attack_line(attack: str) -> str:
     """What the attack does, in one line."""
     return ATTACKS.get(attack.partition(":")[0], "An attack that this report has no description of.")
+
+
+def extra_line(name: str) -> str:
+    """What a further metric says, in one line."""
+    return EXTRAS.get(name.partition("@")[0].partition(":")[0], "A metric that this report has no description of.")
 
 
 def grants(knows: Sequence[str]) -> list[str]:
