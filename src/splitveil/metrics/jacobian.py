@@ -7,10 +7,8 @@ training mode would mix them), before any codec: rounding has the derivative 0, 
 are the same for every image, so that neither batch nor order moves a value.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,17 +26,6 @@ LARGEST = 2**26
 """Elements of a Jacobian that is held whole, in float64: half a gigabyte."""
 OVERSAMPLING, POWERS = 8, 3
 """Halko, Martinsson and Tropp 2011, section 4.5: more directions than asked for, and power iterations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One value an image with its standard error.
-
-    value: (N,) float64; standard_error: (N,) float64, 0 where exact.
-    """
-
-    value: Tensor
-    standard_error: Tensor
 
 
 def spectrum(edge: Edge, x: Tensor, *, probes: int | None = None, seed: int = 0) -> Tensor:
@@ -60,7 +47,7 @@ def spectrum(edge: Edge, x: Tensor, *, probes: int | None = None, seed: int = 0)
     Raises:
         InputError: an edge without a derivative, or a Jacobian too large to be exact.
     """
-    inputs, outputs = x[0].numel(), _outputs(edge, x)
+    outputs, inputs = _outputs(edge, x), x[0].numel()
     count = min(inputs, outputs)
     if probes is not None and probes < 1:
         raise InputError(f"expected 1 or more probes, got {probes}; give the number of singular values wanted.")
@@ -82,31 +69,6 @@ def rank(edge: Edge, x: Tensor, *, probes: int | None = None, seed: int = 0) -> 
     be compared between cuts at equal `probes` only.
     """
     return spectral_rank(spectrum(edge, x, probes=probes, seed=seed))
-
-
-def squared_norm(edge: Edge, x: Tensor, *, probes: int | None = 16, seed: int = 0) -> Estimate:
-    """``Tr(J^T J)`` of each image, the sum of its squared singular values (Hutchinson 1990: random signs).
-
-    For z = edge(x) + N(0, s^2), the trace of the Fisher information about x is this over s^2.
-
-    Args:
-        edge: differentiable, (N, C, H, W) -> (N, *cut).
-        x: (N, C, H, W).
-        probes: at least 2; None for the exact value, by as many derivatives as the smaller side has numbers.
-        seed: of the signs.
-
-    Raises:
-        InputError: an edge without a derivative, or a single probe.
-    """
-    if probes is not None and probes < 2:
-        raise InputError(f"expected 2 or more probes for a standard error, got {probes}; give 16, or None for exact.")
-    outputs = _outputs(edge, x)
-    if probes is None:
-        exact = [sum(float(lines.square().sum()) for lines in _lines(edge, image, outputs)) for image in x]
-        return Estimate(torch.tensor(exact, dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64))
-    signs = torch.randint(0, 2, (probes, outputs), generator=generator(seed, "signs", outputs)) * 2.0 - 1
-    found = torch.stack([_pulled(edge, image, signs).square().sum(1) for image in x])
-    return Estimate(found.mean(1), found.std(1) / math.sqrt(probes))
 
 
 def _leading(edge: Edge, image: Tensor, draws: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.errors import InputError
-from splitveil.metrics.information.base import Parts, standardised
+from splitveil.metrics.information.base import Parts, paired, split_samples, standardised
 from splitveil.seeds import derive
 from splitveil.training import IndexBatches, fit
 
@@ -106,54 +106,62 @@ def for_critic(x: Tensor, parts: Parts) -> Tensor:
     return standardised(x, x[parts.train]).clamp(-FARTHEST, FARTHEST).float()
 
 
-def train_critic(
-    objective: nn.Module,
-    critic: nn.Module,
+def held_out_scores(
     x: Tensor,
     z: Tensor,
-    parts: Parts,
+    loss: Callable[[Critic], nn.Module],
     *,
     score: Callable[[Tensor], float],
     steps: int,
     batch: int,
     lr: float,
+    width: int,
     seed: int,
     what: str,
-) -> float:
-    """Minimise ``objective(x, z)``; the weights kept are those of the epoch with the best `score` on the valid part.
+) -> Tensor:
+    """Train a critic on one half of the pairs and let it score all pairs of the other half: (n, n), float64.
 
-    The answer is a factor from 0 to 1 for the critic's scores, the best on the valid part: few samples in many
-    dimensions make a critic too sure of itself, and 0 times any critic shows 0 nats (our reading).
+    The weights kept are those of the epoch with the best `score` on a part of the training half. That part also picks
+    a factor from 0 to 1 for the critic's scores: few samples in many dimensions make a critic too sure of itself, and
+    0 times any critic shows 0 nats (our reading).
 
     Args:
-        objective: holds the critic; (n, Dx), (n, Dz) -> loss.
-        critic: (n, Dx), (m, Dz) -> (n, m).
-        x: (N, Dx) as `for_critic` gives it.
-        z: (N, Dz) likewise.
-        parts: who trains and who picks the epoch.
-        score: of the valid part's pairs (n, n), larger is better.
+        x: (N, ...).
+        z: (N, ...).
+        loss: critic -> module that takes (n, Dx), (n, Dz) and gives the loss.
+        score: of pairs (n, n), real ones on the diagonal; larger is better.
         steps: optimiser steps, rounded up to whole epochs.
         batch: pairs a step; each x meets each z of its batch.
         lr: peak learning rate.
-        seed: of shuffling.
-        what: for the progress bar.
+        width: of the critic's hidden layers.
+        seed: of the halves, the critic and its training.
+        what: the estimator's name.
 
     Raises:
-        InputError: steps or batch too small.
+        InputError: samples that do not pair, are too few or not finite; steps or batch too small.
         TrainingError: the loss is no longer finite.
     """
     if steps < 1 or batch < 2 or lr <= 0:
         raise InputError(f"expected steps >= 1, batch >= 2, lr > 0, got {steps}, {batch}, {lr}; use {what}:steps=200.")
+    x, z = paired(x, z)
+    parts = split_samples(len(x), seed)
+    x, z = for_critic(x, parts), for_critic(z, parts)
     count = len(parts.train)
     # A last batch of a few samples would weigh as much as a full one.
     size = math.ceil(count / max(1, round(count / batch)))
     read = IndexBatches(count, size, lambda i, _: (x[parts.train[i]], z[parts.train[i]]))
-    fit(
-        objective, read, epochs=math.ceil(steps / len(read)), lr=lr, weight_decay=1e-2, seed=derive(seed, what),
-        precision="32-true", validate=lambda: score(all_pairs(critic, x[parts.valid], z[parts.valid])), what=what,
-    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, what))
+        critic = Critic(x.shape[1], z.shape[1], width=width)
+        critic.start_linear(x[parts.train], z[parts.train])
+        fit(
+            loss(critic), read, epochs=math.ceil(steps / len(read)), lr=lr, weight_decay=1e-2, seed=derive(seed, what),
+            precision="32-true", validate=lambda: score(all_pairs(critic, x[parts.valid], z[parts.valid])), what=what,
+        )  # fmt: skip
     scores = all_pairs(critic, x[parts.valid], z[parts.valid])
-    return max(FACTORS, key=lambda factor: score(factor * scores))
+    factor = max(FACTORS, key=lambda factor: score(factor * scores))
+    held = parts.held[:EVALUATED]
+    return factor * all_pairs(critic, x[held], z[held])
 
 
 @torch.inference_mode()

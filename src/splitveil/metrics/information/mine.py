@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from splitveil.metrics.information.base import Z95, Estimate, Validity, paired, split_samples
-from splitveil.metrics.information.critic import EVALUATED, Critic, all_pairs, for_critic, train_critic
-from splitveil.seeds import derive
+from splitveil.metrics.information.base import Z95, Estimate, Validity
+from splitveil.metrics.information.critic import Critic, held_out_scores
 
 RATE = 0.05
 """Weight of the newest batch in the moving average of the denominator."""
@@ -65,29 +64,19 @@ def mine_estimate(
         width: of the critic's hidden layers.
 
     Raises:
-        InputError: samples that do not pair, are too few or not finite.
-        TrainingError: the loss is no longer finite.
+        InputError, TrainingError: see `held_out_scores`.
     """
-    x, z = paired(x, z)
-    parts = split_samples(len(x), seed)
-    x, z = for_critic(x, parts), for_critic(z, parts)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "mine"))
-        critic = Critic(x.shape[1], z.shape[1], width=width)
-        critic.start_linear(x[parts.train], z[parts.train])
-        factor = train_critic(
-            DonskerVaradhan(critic), critic, x, z, parts,
-            score=donsker_varadhan, steps=steps, batch=batch, lr=lr, seed=seed, what="mine",
-        )  # fmt: skip
-    held = parts.held[:EVALUATED]
-    scores = factor * all_pairs(critic, x[held], z[held])
-    cap = math.log(len(held) * (len(held) - 1))
+    scores = held_out_scores(
+        x, z, DonskerVaradhan, score=donsker_varadhan,
+        steps=steps, batch=batch, lr=lr, width=width, seed=seed, what="mine",
+    )  # fmt: skip
+    cap = math.log(len(scores) * (len(scores) - 1))
     value = donsker_varadhan(scores)
     wide = Z95 * spread_of_bound(scores)
     note = f"no value above log(held-out pairs) = {cap:.1f} nats is evidence; a lower bound up to sampling error"
     if value >= cap:
         note = f"cut off at its cap: no shuffled pair came near a real one; {note}"
-    return Estimate("mine", min(value, cap), (min(value - wide, cap), min(value + wide, cap)), cap, len(held), note)
+    return Estimate("mine", min(value, cap), (min(value - wide, cap), min(value + wide, cap)), cap, len(scores), note)
 
 
 def donsker_varadhan(scores: Tensor) -> float:
