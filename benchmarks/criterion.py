@@ -26,7 +26,7 @@ from splitveil.report.words import NONE
 
 MODEL, PRIVATE, IMAGES = "resnet20", 200, 2000
 BLOCKS = ("bn1+relu", *(f"layer{s}{b}" for s in (1, 2, 3) for b in (".0", ".1", "")))
-DECODER = "decoder:size=small,epochs=10,steps=1500"
+DECODER = "decoder:size=small,epochs=6,steps=600"
 ATTACKS = ["linear", DECODER]
 SHOWN = ("decoder", "strongest")
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--aux-n", type=int, default=4000)
+    parser.add_argument("--aux-n", type=int, default=3000)
     parser.add_argument("--work", type=Path, default=Path("runs/criterion"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()

@@ -24,8 +24,8 @@ from splitveil.data import Dataset, Images, load_data
 from splitveil.models.loader import load_model
 from splitveil.records import Card, Row
 
-MODEL, CUTS, PRIVATE = "resnet20", ("layer1", "layer2", "layer3"), 200
-DECODER = "decoder:size=small,epochs=10,steps=1500"
+MODEL, CUTS, PRIVATE = "resnet20", ("layer1", "layer2", "layer3"), 100
+DECODER = "decoder:size=small,epochs=6,steps=600"
 ATTACKS = ["linear", DECODER, f"mle:steps=150,start=[{DECODER}]"]
 SHOWN = ("mean", "nearest", "linear", "decoder", "mle", "worst_case:psnr")
 
