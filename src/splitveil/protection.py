@@ -72,6 +72,10 @@ def protect(
 
     history = History()
     if epochs:
+        for name, half in (("edge", split.edge), ("cloud", split.cloud)):
+            half.requires_grad_(name in defense.trains)
+        torch.manual_seed(derive(seed, "adversary"))
+        protected.rival = defense.adversary(split.cut.shape, data.shape)
         history = fit(
             protected,
             IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
@@ -84,6 +88,7 @@ def protect(
             validate=accuracy,
             what="training",
         )
+        protected.rival = None
         _calibrate(split, defense, sample)
     protected.split = defense.finish(split)
     protected.eval()

@@ -14,5 +14,13 @@ DEFENSES: "Registry[Defense]" = Registry(
     {
         "none": "splitveil.defenses.none:Undefended",
         "noise": "splitveil.defenses.noise:GaussianNoise",
+        "laplace": "splitveil.defenses.noise:LaplaceNoise",
+        "dropout": "splitveil.defenses.dropout:Dropout",
+        "label_smoothing": "splitveil.defenses.label_smoothing:LabelSmoothing",
+        "nopeek": "splitveil.defenses.nopeek:NoPeek",
+        "adversarial": "splitveil.defenses.adversarial:AdversarialLearning",
+        "vib": "splitveil.defenses.vib:VariationalBottleneck",
+        "cloak": "splitveil.defenses.cloak:Cloak",
+        "top_k": "splitveil.defenses.top_k:TopK",
     },
 )

@@ -12,12 +12,24 @@ from splitveil.registry import Spec, Value
 
 
 class Batch(NamedTuple):
-    """One training step as a penalty sees it. x: (N, C, H, W) in [0, 1], y: (N,), z: (N, *cut), logits: (N, K)."""
+    """One training step as a penalty sees it.
+
+    Attributes:
+        x: (N, C, H, W) in [0, 1].
+        y: (N,).
+        h: (N, *cut), the edge half's features before the defence.
+        z: (N, *cut), what leaves the device.
+        logits: (N, K).
+        guess: (N, C, H, W), what the co-trained adversary makes of z, where the defence has one; its gradient reaches
+            z and never the adversary.
+    """
 
     x: Tensor
     y: Tensor
+    h: Tensor
     z: Tensor
     logits: Tensor
+    guess: Tensor | None = None
 
 
 class Defense(nn.Module):
@@ -30,6 +42,8 @@ class Defense(nn.Module):
     name: ClassVar[str]
     stochastic: ClassVar[bool] = False
     """Noise is drawn afresh for every request."""
+    trains: ClassVar[frozenset[str]] = frozenset({"edge", "cloud"})
+    """Halves whose weights training moves; the others stay as they are, in eval mode. The defence's own always move."""
 
     def install(self, split: Split) -> Split:
         """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""
@@ -68,8 +82,12 @@ class Defense(nn.Module):
         """Scalar, joined to the task loss. Default: 0."""
         return batch.z.new_zeros(())
 
-    def adversary(self) -> nn.Module | None:
-        """A co-trained reconstruction net, where the paper has one."""
+    def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int]) -> nn.Module | None:
+        """A net from z (N, *cut) to images (N, *image) that trains beside the defence, where the paper has one.
+
+        It learns to reconstruct, from z without its gradient; `penalty` sees its guess. It never leaves training: a
+        defence is judged by adversaries that it was not trained with.
+        """
         return None
 
     def finish(self, split: Split) -> Split:
@@ -91,9 +109,20 @@ class Protected(nn.Module):
     ``forward`` is what the deployed system answers; calling it with labels as well gives the training loss.
     """
 
+    rival: nn.Module | None
+    """The co-trained adversary, there while training only."""
+
     def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
         super().__init__()
-        self.split, self.defense, self.codec = split, defense, codec
+        self.split, self.defense, self.codec, self.rival = split, defense, codec, None
+
+    def train(self, mode: bool = True) -> "Protected":
+        """Halves that the defence does not train stay in eval mode."""
+        super().train(mode)
+        for name, half in (("edge", self.split.edge), ("cloud", self.split.cloud)):
+            if name not in self.defense.trains:
+                half.eval()
+        return self
 
     def observe(self, z: Tensor) -> Tensor:
         """What an adversary reads when the edge half computed z: (N, *cut) -> (N, *cut). Fresh noise each call."""
@@ -105,6 +134,12 @@ class Protected(nn.Module):
         if y is None:
             logits: Tensor = self.split.cloud(self.observe(self.split.edge(x)))
             return logits
-        z = self.defense(self.split.edge(x))
+        h = self.split.edge(x)
+        z = self.defense(h)
         logits = self.split.cloud(z)
-        return self.defense.task_loss(logits, y) + self.defense.penalty(Batch(x, y, z, logits))
+        loss, guess = self.defense.task_loss(logits, y), None
+        if self.rival is not None:
+            loss = loss + F.mse_loss(self.rival(z.detach()), x)
+            fixed = {name: value.detach() for name, value in self.rival.state_dict(keep_vars=True).items()}
+            guess = torch.func.functional_call(self.rival, fixed, (z,))
+        return loss + self.defense.penalty(Batch(x, y, h, z, logits, guess))

@@ -130,6 +130,7 @@ def test_clipping_belongs_to_the_deterministic_part() -> None:
     x = torch.rand(16, 1, 4, 4, generator=DRAWS) + 0.5
     defense.calibrate(x)
     sigma = defense.spread(x)
+    assert sigma is not None
     found = fisher_trace(defense.mean, x, sigma).values
     shrink = defense.radius.double() / x.flatten(1).double().norm(dim=1)
     assert torch.allclose(found, 15 * shrink**2 / sigma.flatten()[0].double() ** 2, rtol=1e-4)
