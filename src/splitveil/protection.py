@@ -17,6 +17,8 @@ from splitveil.training import History, IndexBatches, fit, infer
 
 CALIBRATION = 1024
 """Training images that scales are fixed on."""
+REFIT_RATE = 0.1
+"""Learning rate of the second stage over that of the first."""
 BATCH = range(32, 129)
 """A 32nd of the training images, within this range."""
 
@@ -70,26 +72,37 @@ def protect(
     def accuracy() -> float:
         return _accuracy(protected, x[held], y[held])
 
-    history = History()
-    if epochs:
-        for name, half in (("edge", split.edge), ("cloud", split.cloud)):
-            half.requires_grad_(name in defense.trains)
-        torch.manual_seed(derive(seed, "adversary"))
-        protected.rival = defense.adversary(split.cut.shape, data.shape)
-        history = fit(
+    def train_for(epochs: int, rate: float, name: str) -> History:
+        return fit(
             protected,
             IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
             epochs=epochs,
-            lr=lr,
+            lr=rate,
             weight_decay=1e-2,
-            seed=seed,
-            checkpoint=checkpoint,
+            seed=derive(seed, name) if name else seed,
+            checkpoint=checkpoint.with_suffix(f".{name}{checkpoint.suffix}") if checkpoint and name else checkpoint,
             resume=resume,
             validate=accuracy,
-            what="training",
+            what=name or "training",
         )
+
+    history = History()
+    last = round(epochs * defense.refit)
+    if epochs - last:
+        for half, module in (("edge", split.edge), ("cloud", split.cloud)):
+            module.requires_grad_(half in defense.trains)
+        torch.manual_seed(derive(seed, "adversary"))
+        protected.rival = defense.adversary(split.cut.shape, data.shape)
+        history = train_for(epochs - last, lr, "")
         protected.rival = None
         _calibrate(split, defense, sample)
+    if last:
+        protected.requires_grad_(False)
+        split.cloud.requires_grad_(True)
+        protected.refitting = True
+        more = train_for(last, lr * REFIT_RATE, "refit")
+        protected.refitting = False
+        history = History(history.losses + more.losses, history.scores + more.scores, more.precision)
     protected.split = defense.finish(split)
     protected.eval()
     with torch.no_grad():

@@ -33,21 +33,16 @@ def fresh(digits: Dataset, at: str = "relu2") -> Split:
     return trace(model, torch.zeros(2, *digits.shape)).split(at)
 
 
-def state(split: Split, half: str) -> dict[str, Tensor]:
-    module = split.edge if half == "edge" else split.cloud
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_and_moves_no_half_that_it_calls_frozen(name: str, digits: Dataset) -> None:
     split = fresh(digits)
     defense = DEFENSES.build(name)
-    before = {half: state(split, half) for half in ("edge", "cloud")}
+    halves = {"edge": split.edge, "cloud": split.cloud}
+    before = {name: {k: v.clone() for k, v in half.state_dict().items()} for name, half in halves.items()}
     protected, history = protect(split, defense, "raw", digits, epochs=2)
     assert len(history.losses) == 2
-    for half in ("edge", "cloud"):
-        now = state(protected.split, half)
-        moved = any(not torch.equal(now[k], v) for k, v in before[half].items() if k in now)
+    for half, module in halves.items():
+        moved = any(not torch.equal(v, before[half][k]) for k, v in module.state_dict().items())
         assert moved == (half in defense.trains), half
     assert protected.rival is None
     assert not protected.training

@@ -16,6 +16,7 @@ DEFENSES: "Registry[Defense]" = Registry(
         "noise": "splitveil.defenses.noise:GaussianNoise",
         "laplace": "splitveil.defenses.noise:LaplaceNoise",
         "dropout": "splitveil.defenses.dropout:Dropout",
+        "siftfunnel": "splitveil.defenses.siftfunnel:SiftFunnel",
         "label_smoothing": "splitveil.defenses.label_smoothing:LabelSmoothing",
         "nopeek": "splitveil.defenses.nopeek:NoPeek",
         "adversarial": "splitveil.defenses.adversarial:AdversarialLearning",

@@ -45,6 +45,9 @@ class Defense(nn.Module):
     trains: ClassVar[frozenset[str]] = frozenset({"edge", "cloud"})
     """Halves whose weights training moves; the others stay as they are, in eval mode. The defence's own always move."""
 
+    refit: float = 0.0
+    """Share of the epochs after which the cloud half alone trains on the task alone, all else frozen."""
+
     def install(self, split: Split) -> Split:
         """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""
         return split
@@ -111,14 +114,21 @@ class Protected(nn.Module):
 
     rival: nn.Module | None
     """The co-trained adversary, there while training only."""
+    refitting: bool
+    """Only the cloud half trains, on the task alone."""
 
     def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
         super().__init__()
         self.split, self.defense, self.codec, self.rival = split, defense, codec, None
+        self.refitting = False
 
     def train(self, mode: bool = True) -> "Protected":
         """Halves that the defence does not train stay in eval mode."""
         super().train(mode)
+        if self.refitting:
+            self.split.edge.eval()
+            self.defense.eval()
+            return self
         for name, half in (("edge", self.split.edge), ("cloud", self.split.cloud)):
             if name not in self.defense.trains:
                 half.eval()
@@ -134,6 +144,10 @@ class Protected(nn.Module):
         if y is None:
             logits: Tensor = self.split.cloud(self.observe(self.split.edge(x)))
             return logits
+        if self.refitting:
+            with torch.no_grad():
+                z = self.defense(self.split.edge(x))
+            return self.defense.task_loss(self.split.cloud(z), y)
         h = self.split.edge(x)
         z = self.defense(h)
         logits = self.split.cloud(z)

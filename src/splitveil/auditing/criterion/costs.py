@@ -8,7 +8,7 @@ from splitveil.records import Cost
 FP32_BITS = 32
 
 
-def costs(m: Material) -> list[Cost]:
+def costs_of(m: Material) -> list[Cost]:
     """Utility, compute, storage and bytes of one configuration; latency on this machine, one image, torch."""
     protected, cut = m.configuration.protected, m.configuration.cut
     known = m.labels >= 0

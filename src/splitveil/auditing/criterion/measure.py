@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from splitveil.auditing.criterion.correlation import correlations
-from splitveil.auditing.criterion.costs import costs
+from splitveil.auditing.criterion.costs import costs_of
 from splitveil.auditing.criterion.material import Material
 from splitveil.auditing.criterion.numbers import FAMILIES
 from splitveil.auditing.features import features_at, groups, memory_budget
@@ -102,7 +102,7 @@ def _numbers(m: Material) -> CutNumbers:
     c = m.configuration
     return CutNumbers(
         cut=c.cut.name, defense=c.defense, codec=c.codec, edge_share=c.cut.edge_share, elements=m.z[0].numel(),
-        numbers=[number for family in FAMILIES.values() for number in family(m)], costs=costs(m),
+        numbers=[number for family in FAMILIES.values() for number in family(m)], costs=costs_of(m),
     )  # fmt: skip
 
 

@@ -1,0 +1,55 @@
+"""A split with something new on either side of the wire: what a funnel or a choice of channels does to both halves."""
+
+import torch
+from torch import Tensor, nn
+
+from splitveil.cut.costs import FP32_BYTES, largest_step, module_macs, numel
+from splitveil.cut.pieces import Split
+from splitveil.errors import InputError
+
+
+def graft(split: Split, on_edge: nn.Module, on_cloud: nn.Module) -> Split:
+    """Put `on_edge` behind the edge half and `on_cloud` before the cloud half; the costs of the cut follow.
+
+    Args:
+        split: its modules are used, not copied.
+        on_edge: (N, *cut) -> (N, *new).
+        on_cloud: (N, *new) -> (N, *cut).
+
+    Raises:
+        InputError: `on_cloud` does not give back the shape that the cloud half takes.
+    """
+    cut = split.cut
+    like = next(split.edge.parameters(), torch.zeros(()))
+    on_edge.to(like.device).eval()
+    on_cloud.to(like.device).eval()
+    z = torch.zeros(2, *cut.shape, device=like.device)
+    with torch.no_grad():
+        sent = on_edge(z)
+        back = on_cloud(sent)
+    if back.shape != z.shape:
+        raise InputError(
+            f"expected the cloud's part to give {cut.shape}, got {tuple(back.shape[1:])}; let it end where the cut did."
+        )
+    shape = tuple(sent.shape[1:])
+    edge_macs = cut.edge_macs + module_macs(on_edge, cut.shape, z)
+    cloud_macs = cut.cloud_macs + module_macs(on_cloud, shape, z)
+    changed = cut.model_copy(
+        update={
+            "shape": shape,
+            "bytes_fp32": FP32_BYTES * numel(shape),
+            "bytes_u8": numel(shape),
+            "edge_macs": edge_macs,
+            "cloud_macs": cloud_macs,
+            "edge_params": cut.edge_params + _parameters(on_edge),
+            "cloud_params": cut.cloud_params + _parameters(on_cloud),
+            "edge_share": edge_macs / max(1, edge_macs + cloud_macs),
+            "edge_peak_bytes": max(cut.edge_peak_bytes, largest_step(on_edge, z[:1])),
+        }
+    )
+    return Split(nn.Sequential(split.edge, on_edge), nn.Sequential(on_cloud, split.cloud), changed)
+
+
+def _parameters(module: nn.Module) -> int:
+    counted: list[Tensor] = list(module.parameters())
+    return sum(p.numel() for p in counted)

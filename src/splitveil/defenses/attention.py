@@ -1,0 +1,74 @@
+"""Attention of convolutional features: squeeze-excitation, triplet attention, CBAM."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighted by what they hold on average (Hu et al. 2018). (N, C, H, W) -> the same.
+
+    Args:
+        channels: C.
+        reduction: C over the width of the hidden layer.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = x * self.gate(x)
+        return gated
+
+
+class _ZPoolGate(nn.Module):
+    """A gate from the largest and the mean value along axis 1. (N, A, B, C) -> the same."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(2, 1, kernel, 1, kernel // 2, bias=False), nn.BatchNorm2d(1), nn.Sigmoid()
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = x * self.gate(torch.stack([x.amax(1), x.mean(1)], 1))
+        return gated
+
+
+class TripletAttention(nn.Module):
+    """Mean of three gates, each across one pair of axes (Misra et al. 2021). (N, C, H, W) -> the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane, self.rows, self.columns = _ZPoolGate(7), _ZPoolGate(7), _ZPoolGate(7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_rows = self.rows(x.transpose(1, 2)).transpose(1, 2)
+        by_columns = self.columns(x.transpose(1, 3)).transpose(1, 3)
+        out: Tensor = (self.plane(x) + by_rows + by_columns) / 3
+        return out
+
+
+class BlockAttention(nn.Module):
+    """CBAM: channels gated by their mean and their peak, then positions (Woo et al. 2018). (N, C, H, W) -> the same.
+
+    Args:
+        channels: C.
+        reduction: C over the width of the hidden layer.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.shared = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=False)
+        )
+        self.place = nn.Conv2d(2, 1, 7, 1, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.sigmoid(self.shared(x.mean((2, 3), keepdim=True)) + self.shared(x.amax((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.place(torch.stack([x.mean(1), x.amax(1)], 1)))
