@@ -100,7 +100,7 @@ def page(found: list[Criterion], seeds: str) -> str:
         values = [number_text(average(found, number.name, k)) for k in range(len(cuts))]
         rhos = [_rho(found, number, attack) for attack in SHOWN]
         lines.append(
-            f"| {number.name} | {number.unit} | leaks {number.leaks} | {' | '.join(values)} | {' | '.join(rhos)} |"
+            f"| {_cell(number.name)} | {number.unit} | leaks {number.leaks} | {' | '.join(values)} | {' | '.join(rhos)} |"
         )
     lines += [
         "", "## Where the answer is known", "",
@@ -115,10 +115,15 @@ def page(found: list[Criterion], seeds: str) -> str:
             "; ".join(f"{k} = {number_text(v)}" for k, v in n.calibration.items()) or NONE for n in (shallow, deep)
         ]
         lines.append(
-            f"| {shallow.name} | {number_text(shallow.cap)} | {shallow.samples or ''} | {known[0]} | {known[1]} | "
-            f"{shallow.note} |"
+            f"| {_cell(shallow.name)} | {number_text(shallow.cap)} | {shallow.samples or ''} | {known[0]} | {known[1]} | "
+            f"{_cell(shallow.note)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A bar would end the cell."""
+    return text.replace("|", "\\|")
 
 
 def _rho(found: list[Criterion], number: Number, attack: str) -> str:
