@@ -100,7 +100,7 @@ def page(found: list[Criterion], seeds: str) -> str:
         values = [number_text(average(found, number.name, k)) for k in range(len(cuts))]
         rhos = [_rho(found, number, attack) for attack in SHOWN]
         lines.append(
-            f"| {_cell(number.name)} | {number.unit} | leaks {number.leaks} | {' | '.join(values)} | {' | '.join(rhos)} |"
+            f"| {_cell(number.name)} | {number.unit} | leaks {number.leaks} | {' | '.join([*values, *rhos])} |"
         )
     lines += [
         "", "## Where the answer is known", "",
@@ -115,7 +115,7 @@ def page(found: list[Criterion], seeds: str) -> str:
             "; ".join(f"{k} = {number_text(v)}" for k, v in n.calibration.items()) or NONE for n in (shallow, deep)
         ]
         lines.append(
-            f"| {_cell(shallow.name)} | {number_text(shallow.cap)} | {shallow.samples or ''} | {known[0]} | {known[1]} | "
+            f"| {_cell(shallow.name)} | {number_text(shallow.cap)} | {shallow.samples or ''} | {' | '.join(known)} | "
             f"{_cell(shallow.note)} |"
         )
     return "\n".join(lines) + "\n"
