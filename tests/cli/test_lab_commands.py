@@ -196,6 +196,9 @@ def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
     page = (splitveil.folder / "a" / "report.html").read_text()
     assert "Further metrics" in page
     assert "Privacy accuracy" in page
+    small = splitveil("audit", "small", *DIGITS, "--at", "relu3", *QUICK, "--criterion", "--out", "b")
+    assert small.code == 2
+    assert "at least 200 test images for the criterion" in small.err
     wrong = splitveil(*args[:-3], "--metric", "msssim", "--out", "b")
     assert wrong.code == 2
     assert "Did you mean 'ms_ssim'?" in wrong.err

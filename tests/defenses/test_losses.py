@@ -79,7 +79,7 @@ def test_dropout_zeroes_its_share_and_leaves_the_rest() -> None:
     sent = defense(z)
     assert (sent == 0).float().mean().item() == pytest.approx(0.7, abs=0.02)
     assert torch.equal(sent[sent != 0], z[sent != 0])
-    assert torch.allclose(torch.stack([defense(z) for _ in range(200)]).mean(0), defense.mean(z), atol=0.9)
+    assert torch.allclose(torch.stack([defense(z) for _ in range(200)]).mean(0), defense.mean(z), atol=0.6)
 
 
 def test_the_bottleneck_begins_as_the_identity_and_its_price_is_the_divergence() -> None:
@@ -148,7 +148,9 @@ def test_top_k_keeps_the_largest() -> None:
     sent = DEFENSES.build("top_k:keep=0.25").apply_noise(z, None)
     assert ((sent != 0).flatten(1).sum(1) == 16).all()
     assert (sent.flatten(1).abs().amax(1) == z.flatten(1).abs().amax(1)).all()
-    assert sent[sent != 0].abs().min() >= 0
+    kept, left = sent != 0, z.abs().masked_fill(sent != 0, 0)
+    assert (z.abs().masked_fill(~kept, 9e9).flatten(1).amin(1) >= left.flatten(1).amax(1)).all()
+    assert torch.equal(sent[kept], z[kept])
 
 
 def test_training_with_an_adversary_makes_its_own_guess_worse() -> None:

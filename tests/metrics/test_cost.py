@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from splitveil.errors import InputError
-from splitveil.metrics.cost import LINKS, Link, latency, payload_bits, transmission_seconds
+from splitveil.metrics.cost import LINKS, Link, latency, transmission_seconds
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ def test_latency_of_real_work() -> None:
 def test_transmission() -> None:
     assert transmission_seconds(8e6, Link(4e6, 0.25)) == 2.25
     assert transmission_seconds(0, LINKS["lte"]) == LINKS["lte"].rtt_seconds
-    assert payload_bits(1000, 8, overhead_bytes=50) == 8400
     assert all("typical" in link.source for link in LINKS.values())
     times = [transmission_seconds(8 * 32768, link) for link in LINKS.values()]
     assert times[0] > times[1] > max(times[2:])
@@ -49,5 +48,3 @@ def test_bad_input() -> None:
         latency(lambda x: x, torch.zeros(1), runs=0)
     with pytest.raises(InputError, match="0 bits or more"):
         transmission_seconds(-1, LINKS["3g"])
-    with pytest.raises(InputError, match="sizes of 0 or more"):
-        payload_bits(-1, 8)

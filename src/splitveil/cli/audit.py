@@ -61,6 +61,10 @@ def run(
     others = load_data(aux) if aux else None
     if seeds is not None and not resume and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
+    if criterion:
+        from splitveil.auditing.criterion import check_images
+
+        check_images(images)
     referee = _judge(judge, judge_weights, images)
     cards, told = [], []
     with showing_progress():

@@ -79,23 +79,6 @@ def latency(fn: Callable[[Tensor], object], example: Tensor, *, warmup: int = 5,
     return Latency(times.quantile(0.5).item(), times.quantile(0.95, interpolation="higher").item(), runs)
 
 
-def payload_bits(elements: int, bits: float, *, overhead_bytes: int = 0) -> float:
-    """Bits on the wire for one request.
-
-    Args:
-        elements: of z, all samples of the request together.
-        bits: each element takes; the coded size where an entropy coder runs. A codec's payload is
-            ``8 * codec.payload_bytes(elements)``.
-        overhead_bytes: of the protocol.
-
-    Raises:
-        InputError: a negative number.
-    """
-    if elements < 0 or bits < 0 or overhead_bytes < 0:
-        raise InputError(f"expected sizes of 0 or more, got {elements}, {bits} and {overhead_bytes}; count again.")
-    return elements * bits + 8 * overhead_bytes
-
-
 def transmission_seconds(bits: float, link: Link) -> float:
     """``bits / bandwidth + round trip``: no loss, no slow start, and an answer too small to count.
 
@@ -103,7 +86,7 @@ def transmission_seconds(bits: float, link: Link) -> float:
         InputError: fewer than 0 bits.
     """
     if bits < 0:
-        raise InputError(f"expected 0 bits or more, got {bits}; see payload_bits.")
+        raise InputError(f"expected 0 bits or more, got {bits}; give 8 * codec.payload_bytes(elements).")
     return bits / link.bandwidth_bits + link.rtt_seconds
 
 

@@ -73,8 +73,9 @@ def test_information_and_dependence_are_calibrated(found: Criterion) -> None:
         for n in c.numbers:
             assert n.value is None or np.isfinite(n.value), n.name
             if n.family == "information":
-                assert {"I(x;x)", "I(x;label)", "shuffled"} == set(n.calibration)
+                assert {"I(x;x)", "I(x;label)", "I(x;shuffled z)"} == set(n.calibration)
                 assert n.calibration["I(x;x)"] > n.calibration["I(x;label)"] - 0.5
+                assert n.calibration["I(x;shuffled z)"] < max(1.0, n.value or 0.0)
                 assert n.samples > 0
             if n.family == "dependence":
                 assert abs(n.calibration["shuffled"]) < 0.15

@@ -1,11 +1,10 @@
 """What a configuration keeps of the task and what it costs the device and the link."""
 
 from splitveil.auditing.criterion.material import Material
+from splitveil.cut.costs import FP32_BYTES
 from splitveil.metrics.cost import LINKS, latency, transmission_seconds
 from splitveil.metrics.utility import accuracy, agreement, calibration_error
 from splitveil.records import Cost
-
-FP32_BITS = 32
 
 
 def costs_of(m: Material) -> list[Cost]:
@@ -23,7 +22,7 @@ def costs_of(m: Material) -> list[Cost]:
             note="expected calibration error, 15 bins (Guo et al. 2017)",
         ),
         Cost(name="edge", value=cut.edge_macs, unit="MACs"),
-        Cost(name="edge parameters", value=cut.edge_params * FP32_BITS / 8, unit="bytes", note="fp32"),
+        Cost(name="edge parameters", value=cut.edge_params * FP32_BYTES, unit="bytes", note="fp32"),
         Cost(name="edge peak memory", value=cut.edge_peak_bytes, unit="bytes", note="activations, fp32, one image"),
         Cost(name="edge latency", value=1e3 * here.median, unit="ms", note=f"median of {here.runs}, on this machine"),
         Cost(name="edge latency, p95", value=1e3 * here.p95, unit="ms"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from splitveil.auditing.subject import Configuration
 from splitveil.metrics.information.projection import projected
 from splitveil.seeds import generator
+
+T = TypeVar("T")
 
 COMPONENTS = 32
 """Principal components of the images and of the features, for the information estimators."""
@@ -39,13 +42,14 @@ class Material:
     undefended: Tensor
     classes: int
     seed: int
-    known: dict[str, float] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
 
-    def once(self, key: str, make: Callable[[], float]) -> float:
-        """A number about the images alone."""
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What is the same wherever `key` is: `make` is called the first time only."""
         if key not in self.known:
             self.known[key] = make()
-        return self.known[key]
+        found: T = self.known[key]
+        return found
 
     @property
     def deterministic(self) -> Callable[[Tensor], Tensor]:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,15 +54,16 @@ def criterion(
         InputError: fewer than 200 images.
     """
     begun = time.perf_counter()
+    check_images(data)
     n = min(n, len(data.test))
     if n < LEAST:
-        raise InputError(f"expected at least {LEAST} test images for the criterion, got {n}; give a larger data set.")
+        raise InputError(f"expected at least {LEAST} images for the criterion, got n={n}; ask for more.")
     index = torch.randperm(len(data.test), generator=generator(seed, "criterion images"))[:n]
     images = data.test.take(index.numpy())
     guard = {"criterion": [n, seed, digest(images.x, images.y)], "versions": fingerprint()}
     ledger = Ledger(out / "criterion" if out else None, guard, resume=True, cache=None)
     x, labels = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
-    known, cuts = dict[str, float](), list[CutNumbers]()
+    known, cuts = dict[str, Any](), list[CutNumbers]()
     with task("criterion", len(subject.configurations)) as show:
         for group in groups(subject, 2 * n, memory_budget()):
             names = {c.label: named(c.label, of_configuration(c)) for c in group}
@@ -84,6 +86,18 @@ def criterion(
         seconds=round(time.perf_counter() - begun, 3), n=n, cuts=cuts, correlations=correlations(cuts),
         versions=fingerprint(), notes=[f"errors are of the audit {card.suite}: {card.threat_model}"] if card else [],
     )  # fmt: skip
+
+
+def check_images(data: Dataset) -> None:
+    """Refuse, before anything runs, a data set that is too small to estimate on.
+
+    Raises:
+        InputError: fewer than 200 test images.
+    """
+    if len(data.test) < LEAST:
+        raise InputError(
+            f"expected at least {LEAST} test images for the criterion, got {len(data.test)}; give a larger data set."
+        )
 
 
 def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:

@@ -19,11 +19,12 @@ from splitveil.metrics.dependence import distance_correlation_unbiased, hsic_unb
 from splitveil.metrics.geometry import class_radius, cluster_radius, effective_rank
 from splitveil.metrics.information import ESTIMATORS
 from splitveil.metrics.information.base import Estimate
-from splitveil.metrics.information.calibration import one_hot
+from splitveil.metrics.information.calibration import calibrated
 from splitveil.metrics.information.entropy import coded_bits, effective_volume, quantised_entropy
 from splitveil.metrics.jacobian import rank
 from splitveil.metrics.zone import EntropyBounds, h_bounds, quantisation_constant
 from splitveil.records import Number
+from splitveil.seeds import digest
 
 PAIRS = 1024
 """Samples of the dependence measures and of the effective rank, whose cost grows with their square and cube."""
@@ -38,26 +39,17 @@ BITS = 8
 
 def information(m: Material) -> list[Number]:
     """I(x;z) by every estimator, between leading principal components of both."""
-    broken = m.shuffled()
+    labels = m.labels if bool((m.labels >= 0).all()) else None
+    components = f"{m.narrow_x.shape[1]} and {m.narrow_z.shape[1]} principal components of x and z"
     found = []
     for name in ESTIMATORS.names():
-        own, nothing = _estimate(name, m, m.narrow_z), _estimate(name, m, m.narrow_z[broken])
-        calibration = {
-            "I(x;x)": m.once(f"{name} x", lambda name=name: _estimate(name, m, m.narrow_x).nats),  # type: ignore[misc]
-            "shuffled": nothing.nats,
-        }
-        if bool((m.labels >= 0).all()):
-            labels = one_hot(m.labels, len(m.x))
-            calibration["I(x;label)"] = m.once(
-                f"{name} label",
-                lambda name=name, labels=labels: _estimate(name, m, labels).nats,  # type: ignore[misc]
-            )
-        components = f"{m.narrow_x.shape[1]} and {m.narrow_z.shape[1]} principal components of x and z"
-        note = f"{components}; {own.note}{'; at its cap' if own.saturated else ''}"
+        rows = calibrated(partial(_estimate, m, name), m.narrow_x, m.narrow_z, labels=labels, seed=m.seed)
+        own, known = rows[0].estimate, {f"I({row.pair})": row.estimate.nats for row in rows[1:]}
         found.append(
             Number(
                 name=f"I(x;z), {name}", family="information", value=own.nats, unit="nats", leaks="more",
-                interval=own.interval, cap=own.cap, samples=own.samples, calibration=calibration, note=note,
+                interval=own.interval, cap=own.cap, samples=own.samples, calibration=known,
+                note=f"{components}; {own.note}{'; at its cap' if own.saturated else ''}",
             )
         )  # fmt: skip
     return found
@@ -197,8 +189,10 @@ FAMILIES: Mapping[str, Callable[[Material], list[Number]]] = {
 }
 
 
-def _estimate(name: str, m: Material, other: Tensor) -> Estimate:
-    return ESTIMATORS.build(name, x=m.narrow_x, z=other, seed=m.seed)
+def _estimate(m: Material, name: str, x: Tensor, z: Tensor, *, seed: int = 0) -> Estimate:
+    """What is about the images alone is the same at every cut, and estimated once."""
+    key = f"{name} {digest(x.numpy(), z.numpy())}"
+    return m.once(key, lambda: ESTIMATORS.build(name, x=x, z=z, seed=seed))
 
 
 def _finite(interval: tuple[float, float]) -> tuple[float, float] | None:
@@ -218,9 +212,9 @@ def _conditional(m: Material, h: EntropyBounds, labels: float) -> float:
 
     The quantiser has 256 steps over each channel's range; z is in units of each channel's spread.
     """
-    channels = m.z.transpose(0, 1).flatten(1)
+    channels = m.z.movedim(-1 if m.z.ndim == 3 else 1, 0).flatten(1)
     spread = channels.std(1)
     live = spread > 0
     steps = (channels.amax(1) - channels.amin(1))[live] / (2**BITS - 1) / spread[live]
-    kappa = sum(quantisation_constant(float(step), m.z[0, 0].numel()) for step in steps)
+    kappa = sum(quantisation_constant(float(step), m.z[0].numel() // len(channels)) for step in steps)
     return m.once("H(x)", lambda: _entropy_of_images(m)) - min(h.feature, h.decision + labels) - kappa
