@@ -196,7 +196,9 @@ def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
     page = (splitveil.folder / "a" / "report.html").read_text()
     assert "Further metrics" in page
     assert "Privacy accuracy" in page
-    small = splitveil("audit", "small", *DIGITS, "--at", "relu3", *QUICK, "--criterion", "--out", "b")
+    x, y = np.random.default_rng(0).integers(0, 256, (350, 8, 8), "uint8"), np.arange(350) % 10
+    np.savez(splitveil.folder / "few.npz", x_train=x[150:], y_train=y[150:], x_test=x[:150], y_test=y[:150])
+    small = splitveil("audit", "small", "--data", "npz:few.npz", "--at", "relu3", *QUICK, "--criterion", "--out", "b")
     assert small.code == 2
     assert "at least 200 test images for the criterion" in small.err
     wrong = splitveil(*args[:-3], "--metric", "msssim", "--out", "b")
