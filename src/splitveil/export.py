@@ -32,7 +32,7 @@ TIES = 1e-3
 
 
 class EdgeGraph(nn.Module):
-    """What runs on the device. x: (N, C, H, W) in [0, 1], noise: (N, *cut) -> codes (N, *cut) of the wire's type."""
+    """What runs on the device: x (N, C, H, W) in [0, 1], noise (N, *drawn) -> codes (N, *cut) of the wire's type."""
 
     def __init__(self, edge: nn.Module, defense: Defense, codec: Codec) -> None:
         super().__init__()
@@ -56,10 +56,11 @@ class CloudGraph(nn.Module):
 
 
 class Halves(NamedTuple):
-    """Graphs, weights and golden features by file name; shape of one sample's features (*cut); number of classes K."""
+    """Graphs, weights and golden features by file name; one sample's features and noise, if any; number of classes."""
 
     files: Mapping[str, bytes]
     features: tuple[int, ...]
+    noise: tuple[int, ...] | None
     classes: int
 
 
@@ -92,7 +93,8 @@ def export_halves(protected: Protected, image_shape: tuple[int, int, int]) -> Ha
         EDGE_WEIGHTS: to_safetensors(_state(ours.split.edge) | _state(ours.defense, "defense.")),
         CLOUD_WEIGHTS: to_safetensors(_state(ours.split.cloud)),
     }
-    return Halves(files, tuple(codes.shape[1:]), logits.shape[1])
+    noise = tuple(inputs[1].shape[1:]) if len(inputs) > 1 else None
+    return Halves(files, tuple(codes.shape[1:]), noise, logits.shape[1])
 
 
 def save(
@@ -125,7 +127,6 @@ def save(
     if len(classes) != halves.classes:
         raise BundleError(f"expected {halves.classes} class names, got {len(classes)}; give one name a logit.")
     wire = protected.codec.wire_dtype
-    features = (-1, *halves.features)
     manifest = Manifest(
         name=name,
         model=model_spec,
@@ -135,9 +136,9 @@ def save(
         defense=repr(protected.defense),
         codec=repr(protected.codec),
         codec_state=protected.codec.state(),
-        noise=TensorSpec(name="noise", datatype="FP32", shape=features) if protected.defense.stochastic else None,
+        noise=None if halves.noise is None else TensorSpec(name="noise", datatype="FP32", shape=(-1, *halves.noise)),
         input=TensorSpec(name="x", datatype="FP32", shape=(-1, *image_shape)),
-        features=TensorSpec(name="z", datatype=wire, shape=features),
+        features=TensorSpec(name="z", datatype=wire, shape=(-1, *halves.features)),
         output=TensorSpec(name="logits", datatype="FP32", shape=(-1, halves.classes)),
         contract="",
         task_accuracy=task_accuracy,
@@ -153,7 +154,8 @@ def _draw(edge: EdgeGraph, image_shape: tuple[int, int, int], batch: int) -> tup
     x = torch.rand((batch, *image_shape), generator=source)
     if not edge.defense.stochastic:
         return (x,)
-    return x, torch.randn(edge.edge(x).shape, generator=source)
+    drawn = edge.defense.noise_shape(tuple(edge.edge(x).shape[1:]))
+    return x, torch.randn((batch, *drawn), generator=source)
 
 
 def _state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:

@@ -11,14 +11,12 @@ from splitveil.codecs import CODECS, Codec
 from splitveil.cut import Split
 from splitveil.data import Dataset
 from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Defense, Protected
+from splitveil.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.seeds import derive
 from splitveil.training import History, IndexBatches, fit, infer
 
 CALIBRATION = 1024
 """Training images that scales are fixed on."""
-REFIT_RATE = 0.1
-"""Learning rate of the second stage over that of the first."""
 BATCH = range(32, 129)
 """A 32nd of the training images, within this range."""
 
@@ -61,9 +59,10 @@ def protect(
     order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(len(x)))
     held = order[: max(1, len(x) // 10)]
     train = order[len(held) :]
-    sample = x[train[:CALIBRATION]].float() / 255
-    _calibrate(split, defense, sample)
-    protected = Protected(split, defense, codec.calibrate(infer(split.edge.eval(), sample.split(250))))
+    sample = Sample(x[train[:CALIBRATION]].float() / 255, y[train[:CALIBRATION]], derive(seed, "study"))
+    defense.study(split.eval(), sample)
+    protected = Protected(split, defense, codec)
+    _settle(protected, codec, sample, seed)
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
@@ -72,44 +71,47 @@ def protect(
     def accuracy() -> float:
         return _accuracy(protected, x[held], y[held])
 
-    def train_for(epochs: int, rate: float, name: str) -> History:
-        return fit(
+    def train_for(stage: Stage, epochs: int) -> History:
+        named = stage.name != stages[0].name
+        protected.stage = stage
+        for name, part in protected.parts().items():
+            part.requires_grad_(name in stage.trains)
+        if not stage.task_only:
+            torch.manual_seed(derive(seed, "adversary"))
+            protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
+        found = fit(
             protected,
             IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
             epochs=epochs,
-            lr=rate,
+            lr=lr * stage.rate,
             weight_decay=1e-2,
-            seed=derive(seed, name) if name else seed,
-            checkpoint=checkpoint.with_suffix(f".{name}{checkpoint.suffix}") if checkpoint and name else checkpoint,
+            seed=derive(seed, stage.name) if named else seed,
+            checkpoint=checkpoint.with_suffix(f".{stage.name}{checkpoint.suffix}")
+            if checkpoint and named
+            else checkpoint,
             resume=resume,
             validate=accuracy,
-            what=name or "training",
+            what=stage.name,
         )
+        protected.rival = protected.stage = None
+        return found
 
-    history = History()
-    last = round(epochs * defense.refit)
-    if epochs - last:
-        for half, module in (("edge", split.edge), ("cloud", split.cloud)):
-            module.requires_grad_(half in defense.trains)
-        torch.manual_seed(derive(seed, "adversary"))
-        protected.rival = defense.adversary(split.cut.shape, data.shape)
-        history = train_for(epochs - last, lr, "")
-        protected.rival = None
-        _calibrate(split, defense, sample)
-    if last:
-        protected.requires_grad_(False)
-        split.cloud.requires_grad_(True)
-        protected.refitting = True
-        more = train_for(last, lr * REFIT_RATE, "refit")
-        protected.refitting = False
-        history = History(history.losses + more.losses, history.scores + more.scores, more.precision)
-    protected.split = defense.finish(split)
-    protected.eval()
-    with torch.no_grad():
-        features = infer(protected.split.edge, sample.split(250))
-        torch.manual_seed(derive(seed, "codec"))
-        protected.codec = codec.calibrate(protected.defense(features))
+    history, stages = History(), defense.stages()
+    for stage, some in zip(stages, shared([s.share for s in stages], epochs), strict=True):
+        protected.split = defense.enter(protected.split, stage)
+        if some:
+            _settle(protected, codec, sample, seed)
+            more = train_for(stage, some)
+            history = History(history.losses + more.losses, history.scores + more.scores, more.precision)
+    protected.split = defense.finish(protected.split)
+    _settle(protected, codec, sample, seed)
     return protected, history
+
+
+def shared(shares: list[float], epochs: int) -> list[int]:
+    """Whole epochs of each stage, in proportion; the sum is `epochs`."""
+    ends = np.cumsum([0.0, *shares]) / max(1e-12, sum(shares)) * epochs
+    return [int(n) for n in np.diff(np.rint(ends))]
 
 
 def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
@@ -131,8 +133,14 @@ def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
     return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _calibrate(split: Split, defense: Defense, sample: Tensor) -> None:
-    defense.calibrate(infer(split.edge.eval(), sample.split(250)))
+def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
+    """Fix the scales of the defence, and those of the codec on defended features."""
+    protected.eval().requires_grad_(True)
+    features = infer(protected.split.edge, sample.x.split(250))
+    protected.defense.calibrate(features)
+    torch.manual_seed(derive(seed, "codec"))
+    with torch.no_grad():
+        protected.codec = codec.calibrate(protected.defense(features))
 
 
 def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:

@@ -25,10 +25,12 @@ def restore(bundle: Bundle) -> Protected:
     manifest = bundle.manifest
     loaded = load_model(manifest.model, shape=manifest.image_shape, classes=len(manifest.classes), weights=None)
     defense = DEFENSES.build(manifest.defense)
-    halves = defense.install(split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape)))
+    plain = split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape))
     edge, cloud = load(bundle.read(EDGE_WEIGHTS)), load(bundle.read(CLOUD_WEIGHTS))
     own = {k.removeprefix(DEFENSE): v for k, v in edge.items() if k.startswith(DEFENSE)}
-    _load(halves.edge, {k: v for k, v in edge.items() if not k.startswith(DEFENSE)}, bundle)
+    edge = {k: v for k, v in edge.items() if not k.startswith(DEFENSE)}
+    halves = defense.restored(plain, edge)
+    _load(halves.edge, edge, bundle)
     _load(halves.cloud, cloud, bundle)
     _load(defense, own, bundle)
     return Protected(halves, defense, codec(manifest)).eval()

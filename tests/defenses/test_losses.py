@@ -13,7 +13,7 @@ from splitveil.codecs import CODECS
 from splitveil.cut import Split, trace
 from splitveil.data import Dataset, load_data
 from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Batch, Protected
+from splitveil.defenses.base import Batch, Guess, Protected
 from splitveil.defenses.label_smoothing import smoothed_cross_entropy
 from splitveil.defenses.rival import Rival
 from splitveil.errors import InputError
@@ -34,7 +34,8 @@ def split_of(channels: int = 4) -> Split:
 
 def batch(z: Tensor, guess: Tensor | None = None) -> Batch:
     x = draws(len(z), 3, 8, 8, seed=3).sigmoid()
-    return Batch(x, torch.zeros(len(z), dtype=torch.long), z, z, draws(len(z), 5), guess)
+    told = None if guess is None else lambda _: Guess(guess)
+    return Batch(x, torch.zeros(len(z), dtype=torch.long), z, z, draws(len(z), 5), nn.Identity(), told)
 
 
 def test_smoothed_labels_by_hand() -> None:
@@ -114,14 +115,14 @@ def test_the_rival_learns_and_the_edge_never_moves_it() -> None:
     split = split_of()
     defense = DEFENSES.build("adversarial:weight=3.0,term=mse,aim=1.0")
     protected = Protected(split, defense, CODECS.build("raw"))
-    protected.rival = defense.adversary(split.cut.shape, (3, 8, 8))
+    protected.rival = defense.adversary(split.cut.shape, (3, 8, 8), 10)
     x, y = draws(6, 3, 8, 8, seed=3).sigmoid(), torch.zeros(6, dtype=torch.long)
     protected(x, y).backward()
     assert protected.rival is not None
     own = [p.grad.clone() for p in protected.rival.parameters() if p.grad is not None]
     z = split.edge(x).detach()
     protected.rival.zero_grad()
-    F.mse_loss(protected.rival(z), x).backward()
+    F.mse_loss(protected.rival(z).image, x).backward()
     # The rival's gradient is that of its own loss alone: what rewards the edge does not reach it.
     for before, parameter in zip(own, protected.rival.parameters(), strict=True):
         assert parameter.grad is not None
@@ -132,15 +133,15 @@ def test_the_rival_learns_and_the_edge_never_moves_it() -> None:
 def test_the_reward_for_fooling_ends_at_its_aim() -> None:
     defense = DEFENSES.build("adversarial:weight=2.0,term=ssim,aim=0.3")
     own = batch(draws(4, 4, 4, 4))
-    same = own._replace(guess=own.x)
+    same = batch(own.z, guess=own.x)
     assert defense.penalty(same).item() == pytest.approx(2 * (ssim(own.x, own.x).mean().item() - 0.3), rel=1e-4)
-    assert defense.penalty(own._replace(guess=1 - own.x)).item() == 0
+    assert defense.penalty(batch(own.z, guess=1 - own.x)).item() == 0
     assert defense.penalty(own).item() == 0
 
 
 @pytest.mark.parametrize("cut", [(4, 4, 4), (3, 5, 5), (17,), (9, 6), (2, 16, 16)])
 def test_a_rival_fits_any_cut(cut: tuple[int, ...]) -> None:
-    assert Rival(cut, (3, 12, 12))(draws(2, *cut)).shape == (2, 3, 12, 12)
+    assert Rival(cut, (3, 12, 12))(draws(2, *cut)).image.shape == (2, 3, 12, 12)
 
 
 def test_top_k_keeps_the_largest() -> None:

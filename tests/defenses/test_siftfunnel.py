@@ -79,7 +79,7 @@ def test_dead_channels_are_rewarded_only_with_the_diagonal() -> None:
 def test_the_whole_loss_by_hand() -> None:
     defense, z = DEFENSES.build("siftfunnel"), draws(8, 4, 4, 4).relu()
     x, y, logits = draws(8, 3, 8, 8).sigmoid(), torch.arange(8) % 5, draws(8, 5)
-    penalty = defense.penalty(Batch(x, y, z, z, logits))
+    penalty = defense.penalty(Batch(x, y, z, z, logits, nn.Identity()))
     wanted = 0.03 * z.abs().mean() + 2 * distance_correlation(x, z) + 2 * channel_correlation(z)
     assert penalty.item() == pytest.approx(wanted.item(), rel=1e-5)
     target = torch.full((8, 5), 0.25 / 4)
@@ -107,7 +107,7 @@ def test_the_second_stage_moves_the_cloud_alone(monkeypatch: pytest.MonkeyPatch)
     assert len(history.losses) == 2
     per_epoch = -(-(256 - 25) // 32)
     assert seen == [True] * per_epoch, "the first epoch has penalties, the second none"
-    assert not protected.refitting
+    assert protected.stage is None
 
 
 def test_a_flat_cut_is_refused() -> None:

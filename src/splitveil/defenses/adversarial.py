@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from splitveil.defenses.base import Batch, Defense
+from splitveil.defenses.base import Adversary, Batch, Defense
 from splitveil.defenses.rival import Rival
 from splitveil.errors import InputError
 from splitveil.registry import Value
@@ -40,13 +40,13 @@ class AdversarialLearning(Defense):
         self.weight, self.term = float(weight), term
         self.aim = float(aim) if aim is not None else 0.3 if term == "ssim" else 0.05
 
-    def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int]) -> nn.Module | None:
+    def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int], classes: int) -> Adversary | None:
         return Rival(cut, image)
 
     def penalty(self, batch: Batch) -> Tensor:
         if batch.guess is None:
             return super().penalty(batch)
-        guess = batch.guess.float()
+        guess = batch.guess(batch.z).image.float()
         if self.term == "ssim":
             return self.weight * F.relu(ssim(batch.x, guess.clamp(0, 1)).mean() - self.aim)
         return self.weight * F.relu(self.aim - torch.mean((batch.x - guess) ** 2))

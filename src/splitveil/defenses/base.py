@@ -1,5 +1,6 @@
 """What every defence may do, and the split that it protects."""
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -11,6 +12,50 @@ from splitveil.cut import Split
 from splitveil.registry import Spec, Value
 
 
+class Sample(NamedTuple):
+    """Training images that a defence may study before it is trained, none of them held out.
+
+    Attributes:
+        x: (M, C, H, W) in [0, 1].
+        y: (M,).
+        seed: for whatever the defence draws.
+    """
+
+    x: Tensor
+    y: Tensor
+    seed: int
+
+
+class Stage(NamedTuple):
+    """A part of training.
+
+    Attributes:
+        name: for progress and checkpoints; one word.
+        share: of the epochs; the shares of all stages are brought to a sum of 1.
+        trains: what moves: ``edge``, ``cloud``, ``defense``; all else stays as it is, in eval mode.
+        rate: learning rate, relative to the first one.
+        task_only: no penalty and no co-trained adversary.
+    """
+
+    name: str = "training"
+    share: float = 1.0
+    trains: frozenset[str] = frozenset({"edge", "cloud", "defense"})
+    rate: float = 1.0
+    task_only: bool = False
+
+
+class Guess(NamedTuple):
+    """What a co-trained adversary makes of z.
+
+    Attributes:
+        image: (N, C, H, W), not clipped.
+        label: (N, K) logits, where it also guesses labels.
+    """
+
+    image: Tensor
+    label: Tensor | None = None
+
+
 class Batch(NamedTuple):
     """One training step as a penalty sees it.
 
@@ -20,8 +65,9 @@ class Batch(NamedTuple):
         h: (N, *cut), the edge half's features before the defence.
         z: (N, *cut), what leaves the device.
         logits: (N, K).
-        guess: (N, C, H, W), what the co-trained adversary makes of z, where the defence has one; its gradient reaches
-            z and never the adversary.
+        edge: the edge half itself, for penalties on its slope.
+        guess: what the co-trained adversary makes of any z, where the defence has one; gradients reach that z and never
+            the adversary.
     """
 
     x: Tensor
@@ -29,7 +75,8 @@ class Batch(NamedTuple):
     h: Tensor
     z: Tensor
     logits: Tensor
-    guess: Tensor | None = None
+    edge: nn.Module
+    guess: Callable[[Tensor], Guess] | None = None
 
 
 class Defense(nn.Module):
@@ -45,23 +92,45 @@ class Defense(nn.Module):
     trains: ClassVar[frozenset[str]] = frozenset({"edge", "cloud"})
     """Halves whose weights training moves; the others stay as they are, in eval mode. The defence's own always move."""
 
-    refit: float = 0.0
-    """Share of the epochs after which the cloud half alone trains on the task alone, all else frozen."""
-
     def install(self, split: Split) -> Split:
         """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""
         return split
+
+    def study(self, split: Split, sample: Sample) -> None:
+        """Learn what needs images and labels before training (channels to keep, noise for a floor). Default: nothing.
+
+        split: as installed, in eval mode; weights and buffers may change, shapes may not.
+        """
+
+    def restored(self, split: Split, weights: dict[str, Tensor]) -> Split:
+        """The architecture that `finish` left behind, for the weights of a bundle's edge half. Default: as installed.
+
+        split: of the model as it was before the defence; weights: by name in the edge half.
+        """
+        return self.install(split)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of training, in order. Default: one, which moves what `trains` names."""
+        return (Stage(trains=self.trains | {"defense"}),)
+
+    def enter(self, split: Split, stage: Stage) -> Split:
+        """Called before each stage trains. Default: unchanged."""
+        return split
+
+    def noise_shape(self, h: tuple[int, ...]) -> tuple[int, ...]:
+        """Standard normal numbers that one request draws. h: shape of one sample's edge features. Default: the same."""
+        return h
 
     def calibrate(self, z: Tensor) -> None:
         """Fix scales from features of training images, before training. z: (M, *cut). Default: nothing."""
 
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
-        """What leaves the device. z: (N, *cut); noise: standard normal, as z; None for a deterministic defence."""
+        """What leaves the device. z: (N, *cut); noise: standard normal (N, *noise_shape); None if deterministic."""
         return z
 
     def mean(self, z: Tensor) -> Tensor:
         """What leaves the device without its noise, clipping included: (N, *cut) -> (N, *cut)."""
-        return self.apply_noise(z, torch.zeros_like(z) if self.stochastic else None)
+        return self.apply_noise(z, z.new_zeros(self._drawn(z)) if self.stochastic else None)
 
     def spread(self, z: Tensor) -> Tensor | None:
         """Standard deviation of every feature's noise, one size for all inputs. z: (N, *cut), for its shape -> (*cut).
@@ -74,7 +143,7 @@ class Defense(nn.Module):
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
         if self.stochastic and noise is None:
-            noise = torch.randn_like(z)
+            noise = torch.randn(self._drawn(z), dtype=z.dtype, device=z.device)
         return self.apply_noise(z, noise)
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -85,11 +154,11 @@ class Defense(nn.Module):
         """Scalar, joined to the task loss. Default: 0."""
         return batch.z.new_zeros(())
 
-    def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int]) -> nn.Module | None:
-        """A net from z (N, *cut) to images (N, *image) that trains beside the defence, where the paper has one.
+    def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int], classes: int) -> "Adversary | None":
+        """What trains beside the defence, where the paper has one. cut: (C, h, w) and the like; image: (C, H, W).
 
-        It learns to reconstruct, from z without its gradient; `penalty` sees its guess. It never leaves training: a
-        defence is judged by adversaries that it was not trained with.
+        It learns from z without its gradient; `penalty` may ask for its guess. It never leaves training: a defence is
+        judged by adversaries that it was not trained with.
         """
         return None
 
@@ -105,6 +174,25 @@ class Defense(nn.Module):
     def __repr__(self) -> str:
         return str(Spec(self.name, self.options()))
 
+    def _drawn(self, z: Tensor) -> tuple[int, ...]:
+        return (len(z), *self.noise_shape(tuple(z.shape[1:])))
+
+
+class Adversary(nn.Module):
+    """A net that trains beside a defence: ``forward(z)`` gives a `Guess`. z: (N, *cut)."""
+
+    def loss(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """What it minimises: the mean squared error of its images, and cross-entropy where it guesses labels."""
+        guess: Guess = self(z)
+        error = F.mse_loss(guess.image, x)
+        return error if guess.label is None else error + F.cross_entropy(guess.label, y)
+
+    def unmoved(self, z: Tensor) -> Guess:
+        """Its guess, with a gradient that reaches z and not its weights."""
+        fixed = {name: value.detach() for name, value in self.state_dict(keep_vars=True).items()}
+        guess: Guess = torch.func.functional_call(self, fixed, (z,))
+        return guess
+
 
 class Protected(nn.Module):
     """A split with its defence and codec: what is trained, audited and bundled.
@@ -112,30 +200,29 @@ class Protected(nn.Module):
     ``forward`` is what the deployed system answers; calling it with labels as well gives the training loss.
     """
 
-    rival: nn.Module | None
+    rival: Adversary | None
     """The co-trained adversary, there while training only."""
-    refitting: bool
-    """Only the cloud half trains, on the task alone."""
+    stage: Stage | None
+    """The part of training under way."""
 
     def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
         super().__init__()
-        self.split, self.defense, self.codec, self.rival = split, defense, codec, None
-        self.refitting = False
+        self.split, self.defense, self.codec, self.rival, self.stage = split, defense, codec, None, None
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What a stage may train, by name."""
+        return {"edge": self.split.edge, "cloud": self.split.cloud, "defense": self.defense}
 
     def train(self, mode: bool = True) -> "Protected":
-        """Halves that the defence does not train stay in eval mode."""
+        """What the stage does not train stays in eval mode."""
         super().train(mode)
-        if self.refitting:
-            self.split.edge.eval()
-            self.defense.eval()
-            return self
-        for name, half in (("edge", self.split.edge), ("cloud", self.split.cloud)):
-            if name not in self.defense.trains:
-                half.eval()
+        for name, part in self.parts().items():
+            if self.stage is not None and name not in self.stage.trains:
+                part.eval()
         return self
 
     def observe(self, z: Tensor) -> Tensor:
-        """What an adversary reads when the edge half computed z: (N, *cut) -> (N, *cut). Fresh noise each call."""
+        """What an adversary reads when the edge half computed z: (N, *h) -> (N, *cut). Fresh noise each call."""
         seen: Tensor = self.codec.decode(self.codec.encode(self.defense(z)))
         return seen
 
@@ -144,16 +231,13 @@ class Protected(nn.Module):
         if y is None:
             logits: Tensor = self.split.cloud(self.observe(self.split.edge(x)))
             return logits
-        if self.refitting:
-            with torch.no_grad():
-                z = self.defense(self.split.edge(x))
-            return self.defense.task_loss(self.split.cloud(z), y)
         h = self.split.edge(x)
         z = self.defense(h)
         logits = self.split.cloud(z)
-        loss, guess = self.defense.task_loss(logits, y), None
+        loss = self.defense.task_loss(logits, y)
+        if self.stage is not None and self.stage.task_only:
+            return loss
         if self.rival is not None:
-            loss = loss + F.mse_loss(self.rival(z.detach()), x)
-            fixed = {name: value.detach() for name, value in self.rival.state_dict(keep_vars=True).items()}
-            guess = torch.func.functional_call(self.rival, fixed, (z,))
-        return loss + self.defense.penalty(Batch(x, y, h, z, logits, guess))
+            loss = loss + self.rival.loss(z.detach(), x, y)
+        guess = None if self.rival is None else self.rival.unmoved
+        return loss + self.defense.penalty(Batch(x, y, h, z, logits, self.split.edge, guess))

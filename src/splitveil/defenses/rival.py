@@ -4,18 +4,21 @@ import math
 
 from torch import Tensor, nn
 
+from splitveil.defenses.base import Adversary, Guess
+
 WIDTH = 64
 
 
-class Rival(nn.Module):
+class Rival(Adversary):
     """Features to images, small and without BatchNorm: convolutions at the features' resolution, then pixel shuffle.
 
     Args:
         cut: shape of z for one sample; a map (C, h, w), tokens (L, D) or flat (D,).
         image: (C, H, W).
+        classes: K, to guess the label as well; 0 does not.
     """
 
-    def __init__(self, cut: tuple[int, ...], image: tuple[int, int, int]) -> None:
+    def __init__(self, cut: tuple[int, ...], image: tuple[int, int, int], classes: int = 0) -> None:
         super().__init__()
         channels, height, width = image
         self.flat = len(cut) != 3
@@ -31,8 +34,12 @@ class Rival(nn.Module):
             nn.Conv2d(WIDTH, channels * factor**2, 3, 1, 1), nn.PixelShuffle(factor),
             nn.AdaptiveAvgPool2d((height, width)),
         )  # fmt: skip
+        self.label = (
+            nn.Sequential(nn.Flatten(), nn.Linear(math.prod(cut), 2 * WIDTH), nn.ReLU(), nn.Linear(2 * WIDTH, classes))
+            if classes
+            else None
+        )
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z: (N, *cut) -> (N, C, H, W), not clipped."""
-        guess: Tensor = self.body(self.enter(z))
-        return guess
+    def forward(self, z: Tensor) -> Guess:
+        """z: (N, *cut)."""
+        return Guess(self.body(self.enter(z)), None if self.label is None else self.label(z))

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from splitveil.cut import Split
 from splitveil.cut.grafted import graft
 from splitveil.defenses.attention import BlockAttention, SqueezeExcitation, TripletAttention
-from splitveil.defenses.base import Batch, Defense
+from splitveil.defenses.base import Batch, Defense, Stage
 from splitveil.defenses.label_smoothing import smoothed_cross_entropy
 from splitveil.errors import InputError
 from splitveil.metrics.dependence import distance_correlation
 from splitveil.registry import Value
 
+REFIT = Stage("refit", trains=frozenset({"cloud"}), rate=0.1, task_only=True)
+"""The second stage."""
 LEAST = 4
 """Channels that a derived funnel sends at least."""
 SENT = 3 / 64
@@ -134,6 +136,10 @@ class SiftFunnel(Defense):
             raise InputError(f"expected a feature map (C, h, w) for a funnel, got {shape}; cut at a convolution.")
         sent = self.channels or max(LEAST, round(SENT * shape[0]))
         return graft(split, Funnel(shape[0], sent, self.pool), Expansion(sent, shape[0], self.pool))
+
+    def stages(self) -> tuple[Stage, ...]:
+        first = Stage(share=1 - self.refit)
+        return (first, REFIT._replace(share=self.refit)) if self.refit else (first,)
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.ce * smoothed_cross_entropy(logits, y, self.smoothing)
