@@ -17,12 +17,15 @@ COMMANDS = re.findall(r"^\$ (.*)$", DOC, re.MULTILINE)
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Where ``pip install .`` would have put the package: its modules, and the metadata that its project file gives."""
-    project = tomllib.loads(FILES["pyproject.toml"])
-    folder = tmp_path / "site"
+    return install(FILES, tmp_path / "site")
+
+
+def install(files: dict[str, str], folder: Path) -> Path:
+    """What ``pip install .`` would leave in `folder`: the modules, and the metadata that the project file gives."""
+    project = tomllib.loads(files["pyproject.toml"])
     for module in project["tool"]["setuptools"]["py-modules"]:
         (folder / f"{module}.py").parent.mkdir(exist_ok=True)
-        (folder / f"{module}.py").write_text(FILES[f"{module}.py"])
+        (folder / f"{module}.py").write_text(files[f"{module}.py"])
     name, version = project["project"]["name"], project["project"]["version"]
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()

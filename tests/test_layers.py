@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("defenses", "attacks", "bundle"),
     ("export", "protection", "restoring"),
     ("auditing", "serving"),
+    ("sweeps",),
     ("report",),
     ("cli",),
     ("__main__",),

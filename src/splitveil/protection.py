@@ -54,11 +54,10 @@ def protect(
     """
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
+    torch.manual_seed(derive(seed, "install"))
     split = defense.install(split)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
-    order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(len(x)))
-    held = order[: max(1, len(x) // 10)]
-    train = order[len(held) :]
+    held, train = _parted(len(x), seed)
     sample = Sample(x[train[:CALIBRATION]].float() / 255, y[train[:CALIBRATION]], derive(seed, "study"))
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
@@ -90,7 +89,7 @@ def protect(
             if checkpoint and named
             else checkpoint,
             resume=resume,
-            validate=accuracy,
+            validate=None if stage.last else accuracy,
             what=stage.name,
         )
         protected.rival = protected.stage = None
@@ -120,6 +119,13 @@ def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
     return _accuracy(protected, torch.from_numpy(data.test.x), torch.from_numpy(data.test.y))
 
 
+def validation_accuracy(protected: Protected, data: Dataset, seed: int = 0) -> float:
+    """The same for the training images that `protect` set aside with this seed: what tuning may look at."""
+    held, _ = _parted(len(data.train), seed)
+    torch.manual_seed(derive(seed, "validation"))
+    return _accuracy(protected, torch.from_numpy(data.train.x)[held], torch.from_numpy(data.train.y)[held])
+
+
 def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
     """Random shifts by up to an eighth, and mirror images for colour pictures, one draw an image. x: (N, C, H, W)."""
     n, channels, height, width = x.shape
@@ -131,6 +137,13 @@ def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
         mirror = torch.rand(n, 1, generator=draws) < 0.5
         columns = torch.where(mirror, columns.flip(1), columns)
     return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Training images by index: the tenth that is set aside, and the others."""
+    order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(count))
+    held = max(1, count // 10)
+    return order[:held], order[held:]
 
 
 def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:

@@ -57,6 +57,8 @@ def test_raw_changes_nothing() -> None:
     codec = CODECS.build("raw")
     assert torch.equal(codec.decode(codec.encode(z)), z)
     assert (codec.payload_bytes(10), CODECS.build("uniform").payload_bytes(10)) == (40, 10)
+    assert [CODECS.build(f"uniform:bits={b}").packed_bytes(10) for b in (8, 4, 3, 2)] == [10, 5, 4, 3]
+    assert codec.packed_bytes(10) == 40
 
 
 def test_dead_channels_stay_what_they_are() -> None:

@@ -54,4 +54,5 @@ def test_unknown_names_give_the_nearest() -> None:
 
 def test_every_source_says_what_it_is() -> None:
     assert [name for name, words in DATA.describe() if len(words) < 20] == []
-    assert DATA.names() == ["digits", "npz", "folder", "mnist", "fashion-mnist", "cifar10", "cifar100"]
+    known = ["digits", "npz", "folder", "mnist", "fashion-mnist", "cifar10", "cifar100", "vehicles", "reid"]
+    assert DATA.names() == known

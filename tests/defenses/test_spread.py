@@ -15,8 +15,9 @@ Z = torch.randn(64, 8, 4, 4, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("name", DEFENSES.names())
 def test_mean_and_spread_make_what_leaves_the_device(name: str) -> None:
     defense = DEFENSES.build(Spec.parse(name))
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5))
-    defense.install(trace(net, torch.zeros(2, 3, 8, 8)).split("1"))
+    edge = [nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()]
+    net = nn.Sequential(*edge, nn.Flatten(), nn.Linear(128, 5))
+    defense.install(trace(net, torch.zeros(2, 3, 8, 8)).split("3"))
     defense.calibrate(Z)
     spread = defense.spread(Z)
     noise = torch.randn_like(Z)

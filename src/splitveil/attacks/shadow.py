@@ -19,6 +19,7 @@ from splitveil.attacks.features import ChannelScale
 from splitveil.attacks.inverse_network import InverseNetwork
 from splitveil.attacks.mle import MaximumLikelihood
 from splitveil.attacks.stand_in import Likeness, OwnEdge, StandIn, revivable
+from splitveil.attacks.trust import Trust
 from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.registry import Value
@@ -31,6 +32,8 @@ TRIAL = 0.15
 BATCH = 64
 DOUBT = 1.0
 """Noise on a stand-in's features, in units of their spread, where no query tells how far they can be trusted."""
+JUDGED = 64
+"""Images set aside on which the guess is compared with the truth."""
 CACHED = 2**27
 """Features of the stand-in that are kept; of more, each is computed again when it is read."""
 
@@ -40,7 +43,11 @@ class Shadow(Attack):
 
     Training rate and epoch are chosen by `Likeness` on images that the adversary set aside. The stand-in learns the
     edge and its defence as one, and the mean of what a random defence gives. Without queries labels matter: where none
-    are known only means and spreads speak, and the guess may fall below the mean image.
+    are known only means and spreads speak.
+
+    What the inner attack invents is faded (`Trust`) by what it makes of images whose truth is known: by their true
+    features where there are queries, else by those of a second stand-in, trained like the first from other weights.
+    Without queries this was within 0.1 dB of what the private images themselves would have told (He et al.'s nets).
 
     Args:
         learn: ``cloud``, from the cloud half, labels and the private features alone, or ``queries``, from features of
@@ -72,10 +79,11 @@ class Shadow(Attack):
 
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
-        key = f"stand-in:learn={self.learn},arch={self.arch},steps={self.steps}"
-        stand_in = view.once(key, lambda seed, workdir: self._trained(view, seed, workdir))
+        stand_in = self._stand_in(view, "stand-in")
         with_queries = self.learn == "queries"
         aux, kept = view.aux, Tensor()
+        judged = aux.held_out[:JUDGED]
+        told = view.observe(judged) if with_queries else infer(self._stand_in(view, "second"), [aux.images(judged)])
         units = ChannelScale(infer(stand_in, [aux.images(slice(0, 256))])).scale
         spread = torch.where(units > 0, 1 / units, 0.0)
         if len(aux) * view.z[0].numel() <= CACHED:
@@ -88,6 +96,7 @@ class Shadow(Attack):
         world = view.within(
             self.name,
             Knows.AUX | Knows.QUERIES | Knows.WEIGHTS | Knows.DEFENSE,
+            z=torch.cat([view.z, told]),
             # The true features, where there are any, let the attack tune itself to the stand-in's faults.
             observe=view.observe if with_queries else imitate,
             query=stand_in,
@@ -95,7 +104,14 @@ class Shadow(Attack):
             defense=nn.Identity(),
             stochastic=False,
         )
-        return (MaximumLikelihood() if self.via == "mle" else InverseNetwork()).run(world)
+        guess = (MaximumLikelihood() if self.via == "mle" else InverseNetwork()).run(world)
+        own, known = guess.split([len(view.z), len(judged)])
+        mean = torch.stack([aux.images(part).sum(0) for part in torch.arange(len(aux)).split(256)]).sum(0) / len(aux)
+        return Trust.learned(known, aux.images(judged), mean)(own)
+
+    def _stand_in(self, view: View, which: str) -> nn.Module:
+        key = f"{which}:learn={self.learn},arch={self.arch},steps={self.steps}"
+        return view.once(key, lambda seed, workdir: self._trained(view, seed, workdir))
 
     def _trained(self, view: View, seed: int, workdir: Path | None) -> nn.Module:
         if self.arch == "same" and not list((known := view.blank_edge()).parameters()):

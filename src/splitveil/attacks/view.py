@@ -121,6 +121,7 @@ class View:
         workdir: where an attack may keep checkpoints; None for nowhere.
         label: for progress messages.
         shared: see `once`; None for a store of its own.
+        plan: whose architecture `blank_edge` has; the edge where None.
 
     Attributes:
         evidence: what an attack tells of itself for the self-checks, by `record`.
@@ -145,6 +146,7 @@ class View:
         workdir: Path | None = None,
         label: str = "",
         shared: Shared | None = None,
+        plan: nn.Module | None = None,
     ) -> None:
         self.z, self.image_shape, self.knows = z, image_shape, knows
         self.stochastic, self.seed, self.workdir, self.label = stochastic, seed, workdir, label
@@ -156,7 +158,7 @@ class View:
         self._observe = observe if Knows.AUX | Knows.QUERIES in knows else None
         self._query = query if Knows.QUERIES in knows else None
         self._edge = edge if Knows.WEIGHTS in knows else None
-        self._plan = edge if knows & (Knows.WEIGHTS | Knows.CLOUD) else None
+        self._plan = (plan or edge) if knows & (Knows.WEIGHTS | Knows.CLOUD) else None
         self._defense = defense if Knows.DEFENSE in knows else None
         self._cloud = cloud if Knows.CLOUD in knows else None
 

@@ -76,7 +76,7 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
         extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test))
     return Collected(
         {name: z[:private] for name, z in test.items()},
-        {name: torch.cat([z[private:], extra[name]]) for name, z in test.items()},
+        {name: torch.cat([z[private:], extra[name]]) if extra else z[private:] for name, z in test.items()},
         {label: n / len(data.test) for label, n in right.items()},
     )
 
@@ -99,13 +99,15 @@ def _features(
     done: int,
 ) -> dict[str, Tensor]:
     """Features of the images at `keep`, in that order, at the cuts named `at`; `each` sees every batch."""
-    out = {c.name: torch.empty(len(keep), *c.shape) for c in subject.cuts if c.name in at}
+    out = dict[str, Tensor]()
     place = np.full(len(images), -1)
     place[keep] = np.arange(len(keep))
     for first in range(0, len(images), BATCH):
         x = torch.from_numpy(images[first : first + BATCH]).float() / 255
         logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))
-        zs = {c.name: z for c, z in zip(subject.cuts, features, strict=True) if c.name in out}
+        zs = {c.name: z for c, z in zip(subject.cuts, features, strict=True) if c.name in at}
+        if not out:
+            out = {name: torch.empty(len(keep), *z.shape[1:]) for name, z in zs.items()}
         if each is not None:
             each(first, logits, zs)
         target = torch.from_numpy(place[first : first + BATCH])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from splitveil.attacks.base import frozen
 from splitveil.codecs import CODECS
 from splitveil.cut import Cut, Split, Traced
-from splitveil.defenses.base import Protected
+from splitveil.defenses.base import Defense, Protected
 from splitveil.defenses.none import Undefended
 
 
@@ -77,28 +77,29 @@ class Subject:
     @classmethod
     def of_split(cls, protected: Protected, *, model: str, weights: str, bundle: str = "") -> "Subject":
         """A protected split, and the same halves without defence and codec."""
-        bare, cut = Configuration(protected.split.cut, undefended(protected.split)), protected.split.cut
+        cut = protected.split.cut
+        bare = Configuration(cut, undefended(protected.split, protected.defense))
         own = Configuration(cut, protected.eval())
         frozen(protected)
         both = (bare,) if own.plain else (bare, own)
-        return cls(model, weights, Halfway(protected.split), (cut,), both, bundle)
+        return cls(model, weights, Halfway(protected.split, protected.defense.rest()), (cut,), both, bundle)
 
 
 class Halfway(nn.Module):
     """A split that shows its features: image -> (logits, (features,))."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, rest: nn.Module | None = None) -> None:
         super().__init__()
-        self.split = split
+        self.split, self.rest = split, rest or nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x: (N, C, H, W) -> (logits (N, K), (z (N, *cut),))."""
         z = self.split.edge(x)
-        return self.split.cloud(z), (z,)
+        return self.split.cloud(self.rest(z)), (z,)
 
 
-def undefended(split: Split) -> Protected:
-    """The split with nothing between its halves."""
-    protected = Protected(split, Undefended(), CODECS.build("raw"))
+def undefended(split: Split, defense: Defense | None = None) -> Protected:
+    """The split with nothing between its halves but what the defence took over of the edge half."""
+    protected = Protected(split, Undefended.beside(defense) if defense else Undefended(), CODECS.build("raw"))
     frozen(protected)
     return protected

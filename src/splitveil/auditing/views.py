@@ -38,8 +38,8 @@ class Wire:
         workdir: Path | None,
     ) -> None:
         self.c, self.private, self.aux, self.knows, self.seed = configuration, private, aux, knows, seed
-        self.stochastic = configuration.protected.defense.stochastic
-        if not (self.stochastic or configuration.plain):
+        self.stochastic, self.rest = configuration.protected.defense.stochastic, configuration.protected.defense.rest()
+        if not self.stochastic and (not configuration.plain or self.rest is not None):
             with torch.no_grad():
                 known = torch.cat([configuration.protected.observe(part) for part in known.split(1024)])
         self.known = known
@@ -71,6 +71,7 @@ class Wire:
             workdir=workdir,
             label=self.c.label,
             shared=self.shared,
+            plan=None if self.rest is None else nn.Sequential(self.c.split.edge, self.rest),
         )
 
     def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
@@ -92,6 +93,7 @@ class Wire:
             seed=seed,
             label=f"{self.c.label} times {factor:g}",
             shared=Shared(self.shared.seed),
+            plan=None if self.rest is None else nn.Sequential(self.c.split.edge, self.rest),
         )
 
     def _shape(self) -> tuple[int, int, int]:

@@ -56,7 +56,7 @@ def run(
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
-    folders = {k: out / f"seed-{k}" for k in _seeds(seeds)} if seeds is not None else {seed: out}
+    folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
     images = load_data(data)
     others = load_data(aux) if aux else None
     if seeds is not None and not resume and out.exists() and any(out.iterdir()):
@@ -65,7 +65,7 @@ def run(
         from splitveil.auditing.criterion import check_images
 
         check_images(images)
-    referee = _judge(judge, judge_weights, images)
+    referee = read_judge(judge, judge_weights, images)
     cards, told = [], []
     with showing_progress():
         for k, folder in folders.items():
@@ -113,7 +113,8 @@ def _criterion(subject: "Subject", images: "Dataset", card: "Card", folder: Path
     return found
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """``0,1,2`` as numbers."""
     from splitveil.errors import InputError
 
     words = [w.strip() for w in text.split(",")]
@@ -122,7 +123,8 @@ def _seeds(text: str) -> list[int]:
     return [int(w) for w in words]
 
 
-def _judge(spec: str | None, weights: Path | None, images: "Dataset") -> "Judge | None":
+def read_judge(spec: str | None, weights: Path | None, images: "Dataset") -> "Judge | None":
+    """The judge that ``--judge`` and ``--judge-weights`` name."""
     from splitveil.errors import InputError
     from splitveil.metrics.judge import Judge
     from splitveil.models.loader import load_model

@@ -12,7 +12,9 @@ def run(
     at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
     out: Annotated[Path, typer.Option(help="folder of the bundle")],
     weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
-    defense: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list defenses")] = "none",
+    defense: Annotated[
+        list[str] | None, typer.Option(help="NAME[:k=v,...]; see splitveil list defenses; several work in turn")
+    ] = None,
     codec: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list codecs")] = "uniform:bits=8",
     epochs: Annotated[
         int | None, typer.Option(min=0, help="0 keeps the weights; default 10 without --weights, else 0")
@@ -41,7 +43,9 @@ def run(
     from splitveil.records import dumps
 
     refuse_foreign(out)
-    chosen, wire = DEFENSES.build(defense), CODECS.build(codec)
+    specs = defense or ["none"]
+    chosen = DEFENSES.build(specs[0] if len(specs) == 1 else f"chain:of=[{' + '.join(specs)}]")
+    wire = CODECS.build(codec)
     images = load_data(data)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     halves = split(loaded.model, at, torch.zeros(2, *images.shape))

@@ -34,6 +34,10 @@ class Codec(ABC):
     def payload_bytes(self, elements: int) -> int:
         """Bytes on the wire for one sample of that many elements, without protocol headers."""
 
+    def packed_bytes(self, elements: int) -> int:
+        """Bytes that the codes of one sample need if packed bit by bit, which the wire does not do."""
+        return self.payload_bytes(elements)
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What calibration found, as plain JSON values."""

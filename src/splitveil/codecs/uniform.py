@@ -47,6 +47,9 @@ class Uniform(Codec):
     def payload_bytes(self, elements: int) -> int:
         return elements
 
+    def packed_bytes(self, elements: int) -> int:
+        return -(-elements * self.bits // 8)
+
     def state(self) -> dict[str, Any]:
         if self.low is None or self.step is None:
             return {}

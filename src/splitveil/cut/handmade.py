@@ -61,7 +61,7 @@ def halves(edge: nn.Module, cloud: nn.Module, example: Tensor) -> Split:
         edge_share=mine / (mine + theirs),
         edge_peak_bytes=_peak(edge, x),
     )
-    return Split(edge, cloud, cut)
+    return Split(edge, cloud, cut, tuple(x.shape[1:]))
 
 
 def _peak(edge: nn.Module, x: Tensor) -> int:

@@ -32,11 +32,15 @@ class Half(fx.GraphModule):
 
 
 class Split(nn.Module):
-    """Two halves and the cut between them: ``split(x) == cloud(edge(x))``. x: (N, C, H, W), z: (N, *cut)."""
+    """Two halves and the cut between them: ``split(x) == cloud(edge(x))``. x: (N, C, H, W), z: (N, *cut).
 
-    def __init__(self, edge: nn.Module, cloud: nn.Module, cut: Cut) -> None:
+    Attributes:
+        image: shape of one input, (C, H, W); empty where nobody said.
+    """
+
+    def __init__(self, edge: nn.Module, cloud: nn.Module, cut: Cut, image: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.edge, self.cloud, self.cut = edge, cloud, cut
+        self.edge, self.cloud, self.cut, self.image = edge, cloud, cut, image
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.cloud(self.edge(x))

@@ -60,7 +60,7 @@ class Traced:
         node = self._flow.legal[index][0].node
         edge = self._piece(self._flow.input, node, "Edge")
         cloud = self._piece(node, self._flow.result, "Cloud")
-        halves = Split(edge, cloud, self._cuts[index]).eval()
+        halves = Split(edge, cloud, self._cuts[index], tuple(self._expected[1][0].shape[1:])).eval()
         self._check(halves, f"the halves at {at!r}")
         return halves
 

@@ -21,12 +21,16 @@ DATA: "Registry[Dataset]" = Registry(
         "fashion-mnist": "splitveil.data.torchsets:fashion_mnist",
         "cifar10": "splitveil.data.torchsets:cifar10",
         "cifar100": "splitveil.data.torchsets:cifar100",
+        "vehicles": "splitveil.data.vehicles.scene:vehicle_pictures",
+        "reid": "splitveil.data.reid:crops",
     },
     group="splitveil.data",
 )
 """Functions that take a `DataSpec`; ``n``, ``size`` and ``channels`` are applied afterwards to what they return."""
 
 SUBSET_SEED = 0
+DRAWN = frozenset({"vehicles"})
+"""Sets that are rendered, and so have a seed and a number of identities."""
 
 
 def load_data(spec: str, *, download: bool = False) -> Dataset:
@@ -34,6 +38,7 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
 
     Keys: ``size=32`` makes every image a square of that many pixels (shorter side, centre crop, antialiased),
     ``n=1000`` keeps that many training images with every class in its share, ``channels=1`` or ``3`` converts,
+    ``identities=100`` and ``seed=0`` are for the rendered ``vehicles``,
     ``download=true`` and ``root=DIR`` (``~/.cache/splitveil``) are for torchvision's sets.
 
     Raises:
@@ -47,6 +52,8 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
     except UnknownNameError as error:
         hint = f" For a file write npz:{asked.name}." if asked.name.endswith(".npz") else ""
         raise UnknownNameError(f"{error}{hint}") from None
+    if asked.name not in DRAWN:
+        asked.refuse_drawing()
     data = source(asked)
     train = data.train
     if asked.n is not None:

@@ -25,6 +25,10 @@ class DataSpec:
     download: bool = False
     root: Path = CACHE
     """Where downloaded sets are kept."""
+    identities: int | None = None
+    """Of sets that are drawn: how many different ones."""
+    seed: int | None = None
+    """Of sets that are drawn."""
 
     @classmethod
     def parse(cls, text: str) -> "DataSpec":
@@ -51,8 +55,18 @@ class DataSpec:
     def __str__(self) -> str:
         """The name with what changes the images; of the path only its last part."""
         asked = {"size": self.size, "n": self.n, "channels": self.channels}
+        asked |= {"identities": self.identities, "seed": self.seed}
         query = "&".join(f"{key}={value}" for key, value in asked.items() if value is not None)
         return self.name + (f":{self.path.name or self.path}" if self.path else "") + (f"?{query}" if query else "")
+
+    def refuse_drawing(self) -> None:
+        """For sets that are not drawn.
+
+        Raises:
+            DataError: a number of identities or a seed was given.
+        """
+        if given := [f"{key}=" for key in ("identities", "seed") if getattr(self, key) is not None]:
+            raise DataError(f"data set {self.name!r} is not drawn and takes no {' and no '.join(given)}; leave it out.")
 
     def need_path(self) -> Path:
         """The path.
@@ -80,6 +94,12 @@ def _positive(key: str, value: str) -> int:
     return int(value)
 
 
+def _seed(key: str, value: str) -> int:
+    if not value.isdecimal():
+        raise DataError(f"expected a whole number of at least 0 for {key}, got {value!r}; write for example {key}=1.")
+    return int(value)
+
+
 def _channels(key: str, value: str) -> int:
     if value not in ("1", "3"):
         raise DataError(f"expected 1 or 3 for {key}, got {value!r}; write {key}=1 for grey, {key}=3 for colour.")
@@ -98,4 +118,6 @@ KEYS: Mapping[str, Callable[[str, str], object]] = {
     "channels": _channels,
     "download": _switch,
     "root": lambda _, value: Path(value),
+    "identities": _positive,
+    "seed": _seed,
 }

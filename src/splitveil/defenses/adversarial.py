@@ -46,10 +46,22 @@ class AdversarialLearning(Defense):
     def penalty(self, batch: Batch) -> Tensor:
         if batch.guess is None:
             return super().penalty(batch)
-        guess = batch.guess(batch.z).image.float()
-        if self.term == "ssim":
-            return self.weight * F.relu(ssim(batch.x, guess.clamp(0, 1)).mean() - self.aim)
-        return self.weight * F.relu(self.aim - torch.mean((batch.x - guess) ** 2))
+        return self.weight * fooled(batch.x, batch.guess(batch.z).image, self.term, self.aim)
 
     def options(self) -> dict[str, Value]:
         return {"weight": self.weight, "term": self.term, "aim": self.aim}
+
+
+def fooled(x: Tensor, guess: Tensor, term: str, aim: float) -> Tensor:
+    """What is left of the adversary's success: ``max(SSIM - aim, 0)`` for ``ssim``, ``max(aim - MSE, 0)`` for ``mse``.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        guess: (N, C, H, W), not clipped.
+        term: ``ssim`` or ``mse``.
+        aim: where it ends.
+    """
+    guess = guess.float()
+    if term == "ssim":
+        return F.relu(ssim(x, guess.clamp(0, 1)).mean() - aim)
+    return F.relu(aim - torch.mean((x - guess) ** 2))

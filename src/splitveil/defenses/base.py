@@ -35,6 +35,8 @@ class Stage(NamedTuple):
         trains: what moves: ``edge``, ``cloud``, ``defense``; all else stays as it is, in eval mode.
         rate: learning rate, relative to the first one.
         task_only: no penalty and no co-trained adversary.
+        last: the last epoch's weights are kept, not the most accurate epoch's: for noise that is to grow louder, where
+            the most accurate epoch is the quietest.
     """
 
     name: str = "training"
@@ -42,6 +44,7 @@ class Stage(NamedTuple):
     trains: frozenset[str] = frozenset({"edge", "cloud", "defense"})
     rate: float = 1.0
     task_only: bool = False
+    last: bool = False
 
 
 class Guess(NamedTuple):
@@ -116,6 +119,10 @@ class Defense(nn.Module):
     def enter(self, split: Split, stage: Stage) -> Split:
         """Called before each stage trains. Default: unchanged."""
         return split
+
+    def rest(self) -> nn.Module | None:
+        """The part of the edge half that the defence took over, between its first layer and the cut. Default: none."""
+        return None
 
     def noise_shape(self, h: tuple[int, ...]) -> tuple[int, ...]:
         """Standard normal numbers that one request draws. h: shape of one sample's edge features. Default: the same."""

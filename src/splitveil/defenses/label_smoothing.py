@@ -2,12 +2,19 @@
 
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splitveil.defenses.base import Defense
+from splitveil.defenses.base import Batch, Defense
 from splitveil.errors import InputError
+from splitveil.metrics.geometry import class_radius
 from splitveil.registry import Value
+
+EVERY = 8
+"""Training steps from one look at the class radius to the next: what looking costs is an eighth of a look."""
+KEPT = 0.9
+"""Of the running class radius, at each look."""
 
 
 class LabelSmoothing(Defense):
@@ -17,23 +24,51 @@ class LabelSmoothing(Defense):
     the decision level; negative alpha, the paper's control, does the opposite. Nothing changes at inference: whatever
     this protects, it protects by what the nets became. It needs training to have an effect.
 
+    While it trains it watches what it is for, the class radius of z: ``protected.defense.radius`` is the running mean
+    of R_c^2 / D over batches and ``protected.defense.radii`` its course, one number for every `EVERY` training steps.
+    Channels are in units of their spread in the batch, so that scaling z moves nothing. Both stay in the lab: no bundle
+    holds them. A batch tells of the net in training mode; for a result take ``metrics.geometry.class_radius``.
+    The effect is no matter of course: ``small`` on 1,000 digits, 12 epochs at a learning rate of 0.01, one seed, ended
+    with R_c^2 / D at ``pool2`` of 0.39, 0.32 and 0.30 for alpha of 0.3, 0 and -0.05, the other way round.
+
     Args:
         alpha: the paper compares 0.3, 0 and -0.05.
+
+    Attributes:
+        radius: NaN before the first look.
+        radii: empty before the first look.
     """
 
     name: ClassVar[str] = "label_smoothing"
+    radius: Tensor
 
     def __init__(self, *, alpha: float = 0.3) -> None:
         super().__init__()
         if not -1 < alpha < 1:
             raise InputError(f"expected alpha between -1 and 1, got {alpha}; use label_smoothing:alpha=0.3.")
         self.alpha = float(alpha)
+        self.register_buffer("radius", torch.tensor(torch.nan), persistent=False)
+        self.radii: list[float] = []
+        self._steps = 0
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, y, self.alpha)
 
+    def penalty(self, batch: Batch) -> Tensor:
+        if self._steps % EVERY == 0:
+            self._look(batch.z.detach().float(), batch.y, batch.logits.shape[1])
+        self._steps += 1
+        return super().penalty(batch)
+
     def options(self) -> dict[str, Value]:
         return {"alpha": self.alpha}
+
+    def _look(self, z: Tensor, y: Tensor, classes: int) -> None:
+        if y.bincount(minlength=classes).amax() < 2:
+            return
+        seen = class_radius(z, y, classes, resamples=0).per_dimension
+        self.radius.fill_(seen if self.radius.isnan() else KEPT * float(self.radius) + (1 - KEPT) * seen)
+        self.radii.append(float(self.radius))
 
 
 def smoothed_cross_entropy(logits: Tensor, y: Tensor, alpha: float) -> Tensor:

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from splitveil.defenses.base import Adversary, Guess
 
 WIDTH = 64
+FINEST = 2
+"""Pixels of the image to one position, at least: a finer map is read with a stride, or the adversary would cost more
+than the net that it trains beside."""
 
 
 class Rival(Adversary):
@@ -23,10 +26,12 @@ class Rival(Adversary):
         channels, height, width = image
         self.flat = len(cut) != 3
         h, w = (math.ceil(height / 4), math.ceil(width / 4)) if self.flat else cut[1:]
+        stride = 1 if self.flat else max(1, math.ceil(FINEST * min(h / height, w / width)))
+        h, w = math.ceil(h / stride), math.ceil(w / stride)
         self.enter: nn.Module = (
             nn.Sequential(nn.Flatten(), nn.Linear(math.prod(cut), WIDTH * h * w), nn.Unflatten(1, (WIDTH, h, w)))
             if self.flat
-            else nn.Conv2d(cut[0], WIDTH, 3, 1, 1)
+            else nn.Conv2d(cut[0], WIDTH, 2 * stride + 1, stride, stride)
         )
         factor = max(1, math.ceil(height / h), math.ceil(width / w))
         self.body = nn.Sequential(

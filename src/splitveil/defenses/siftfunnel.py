@@ -3,12 +3,12 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from splitveil.cut import Split
 from splitveil.cut.grafted import graft
-from splitveil.defenses.attention import BlockAttention, SqueezeExcitation, TripletAttention
 from splitveil.defenses.base import Batch, Defense, Stage
+from splitveil.defenses.funnel import Expansion, Funnel, without_last_stages
 from splitveil.defenses.label_smoothing import smoothed_cross_entropy
 from splitveil.errors import InputError
 from splitveil.metrics.dependence import distance_correlation
@@ -20,59 +20,10 @@ LEAST = 4
 """Channels that a derived funnel sends at least."""
 SENT = 3 / 64
 """Of the cut's channels: 6 of 128, as the published ResNet."""
+DEEPEST = 4
+"""Halvings that a funnel may stand in for."""
 DEAD = 1e-6
 """Spatial variance, relative to the mean over channels, below which a channel counts as dead."""
-
-
-class Funnel(nn.Module):
-    """The published ResNet's edge end for any cut: attention, 1x1 down, small convolutions, attention.
-
-    Squeeze-excitation and triplet attention; 1x1 to a quarter with BatchNorm and ReLU; 1x1 to `sent`, 3x3, SiLU, 1x1,
-    3x3, 5x5, ReLU; squeeze-excitation and CBAM. (N, C, h, w) -> (N, sent, h / pool, w / pool).
-
-    Args:
-        channels: C.
-        sent: channels that cross.
-        pool: 2 for the published CNN, whose funnel halves the resolution; else 1.
-    """
-
-    def __init__(self, channels: int, sent: int, pool: int) -> None:
-        super().__init__()
-        quarter = max(sent, channels // 4)
-        self.first = nn.Sequential(SqueezeExcitation(channels, 16), TripletAttention())
-        self.down = nn.Sequential(
-            nn.Conv2d(channels, quarter, 1), nn.BatchNorm2d(quarter), nn.ReLU(),
-            nn.MaxPool2d(pool) if pool > 1 else nn.Identity(),
-            nn.Conv2d(quarter, sent, 1), nn.Conv2d(sent, sent, 3, 1, 1), nn.SiLU(),
-            nn.Conv2d(sent, sent, 1), nn.Conv2d(sent, sent, 3, 1, 1), nn.Conv2d(sent, sent, 5, 1, 2), nn.ReLU(),
-        )  # fmt: skip
-        self.last = nn.Sequential(SqueezeExcitation(sent, max(1, sent // 2)), BlockAttention(sent, max(1, sent // 2)))
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.last(self.down(self.first(z)))
-        return out
-
-
-class Expansion(nn.Module):
-    """The cloud's up-sampling module, which expands channels: two 3x3 convolutions, BatchNorm, ReLU, triplet attention.
-
-    Args:
-        sent: channels that crossed.
-        channels: C, which the cloud half takes.
-        pool: the funnel's; resolution is brought back by repetition.
-    """
-
-    def __init__(self, sent: int, channels: int, pool: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Upsample(scale_factor=pool) if pool > 1 else nn.Identity(),
-            nn.Conv2d(sent, channels, 3, 1, 1, bias=False), nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels), nn.ReLU(), TripletAttention(),
-        )  # fmt: skip
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.net(z)
-        return out
 
 
 class SiftFunnel(Defense):
@@ -85,10 +36,22 @@ class SiftFunnel(Defense):
 
     Its second stage, the cloud alone on the task alone with the edge frozen, is the `refit` share of the epochs.
 
+    What it keeps of the published nets at 64x64, cut behind 128 channels (our derivation, by rule and not by name):
+
+    * CNN (blocks of convolution, BatchNorm, pooling, ReLU), ``channels=12``: the published edge half to the weight,
+      12x16x16 from 10,354 parameters instead of 76,032.
+    * ResNet-18 at layer2, ``channels=6``: stem, then funnel, 6x32x32. The published one has two convolutions of its own
+      between them (231,832 parameters that compute something); here there are none, 5,340 in all.
+    * VGG behind its second stage, ``channels=4,replace=0``: two stages, then funnel, 4x16x16. The published funnel
+      begins with a 3x3 (300,574 parameters); here it is the 1x1 of the others, 267,410 in all.
+
     Args:
         channels: sent; 0 derives 3 in 64 of the cut's, at least 4. The published nets send 12, 6 and 4 (CNN, ResNet,
-            VGG), where they replace the last edge stage by the funnel; here it stands behind the edge half.
-        pool: 2 halves the resolution, as the published CNN does.
+            VGG).
+        pool: 2 sends half the resolution of the cut.
+        replace: halvings of the resolution that the funnel stands in for: the edge half ends where its maps were
+            ``2 ** replace`` times as high and wide as the cut, and the funnel pools the rest. 0 puts it behind the
+            whole edge half; -1 is 1 where the edge half has such a place, else 0.
         ce: weight of the cross-entropy.
         nonlinear: weight of the distance correlation.
         linear: weight of the correlation between channels.
@@ -99,7 +62,7 @@ class SiftFunnel(Defense):
         refit: share of the epochs for the second stage.
 
     Raises:
-        InputError: a cut that is no feature map, when installed; an option out of range.
+        InputError: a cut that is no feature map or nothing to replace, when installed; an option out of range.
     """
 
     name: ClassVar[str] = "siftfunnel"
@@ -109,6 +72,7 @@ class SiftFunnel(Defense):
         *,
         channels: int = 0,
         pool: int = 1,
+        replace: int = -1,
         ce: float = 5.0,
         nonlinear: float = 2.0,
         linear: float = 2.0,
@@ -123,9 +87,12 @@ class SiftFunnel(Defense):
                 f"expected channels >= 0, pool of 1 or 2, smoothing and refit in [0, 1), got {channels}, {pool}, "
                 f"{smoothing}, {refit}; use siftfunnel:channels=8."
             )
+        if not -1 <= replace <= DEEPEST:
+            raise InputError(f"expected replace from -1 to {DEEPEST}, got {replace}; use siftfunnel:replace=0.")
         if min(ce, nonlinear, linear, sparsity) < 0:
             raise InputError("expected weights of at least 0; use siftfunnel:nonlinear=2.")
-        self.channels, self.pool, self.smoothing, self.refit = channels, pool, float(smoothing), float(refit)
+        self.channels, self.pool, self.replace = channels, pool, replace
+        self.smoothing, self.refit = float(smoothing), float(refit)
         self.ce, self.sparsity = float(ce), float(sparsity)
         self.nonlinear, self.linear = float(nonlinear), float(linear)
         self.exclude_diagonal = exclude_diagonal
@@ -135,7 +102,15 @@ class SiftFunnel(Defense):
         if len(shape) != 3 or min(shape[1:]) < self.pool:
             raise InputError(f"expected a feature map (C, h, w) for a funnel, got {shape}; cut at a convolution.")
         sent = self.channels or max(LEAST, round(SENT * shape[0]))
-        return graft(split, Funnel(shape[0], sent, self.pool), Expansion(sent, shape[0], self.pool))
+        shorter = without_last_stages(split, abs(self.replace)) if self.replace else None
+        if shorter is None and self.replace > 0:
+            raise InputError(
+                f"expected an edge half with maps {2**self.replace} times the size of the cut {split.cut.name!r}, "
+                f"{shape[1]}x{shape[2]}, found none; use siftfunnel:replace=0."
+            )
+        taken = shape[0] if shorter is None else shorter.cut.shape[0]
+        pool = self.pool if shorter is None else self.pool * 2 ** abs(self.replace)
+        return graft(split, Funnel(taken, sent, pool), Expansion(sent, shape[0], self.pool), shorter)
 
     def stages(self) -> tuple[Stage, ...]:
         first = Stage(share=1 - self.refit)
@@ -155,8 +130,8 @@ class SiftFunnel(Defense):
 
     def options(self) -> dict[str, Value]:
         return {
-            "channels": self.channels, "pool": self.pool, "ce": self.ce, "nonlinear": self.nonlinear,
-            "linear": self.linear, "sparsity": self.sparsity, "smoothing": self.smoothing,
+            "channels": self.channels, "pool": self.pool, "replace": self.replace, "ce": self.ce,
+            "nonlinear": self.nonlinear, "linear": self.linear, "sparsity": self.sparsity, "smoothing": self.smoothing,
             "exclude_diagonal": self.exclude_diagonal, "refit": self.refit,
         }  # fmt: skip
 

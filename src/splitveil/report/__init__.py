@@ -1,7 +1,8 @@
 """What an audit found, for people: one self-contained HTML page, and one picture. Nothing here imports torch."""
 
+from splitveil.report.comparison import render_comparison
 from splitveil.report.criterion import render_criterion
 from splitveil.report.page import render
 from splitveil.report.strip import samples_picture
 
-__all__ = ["render", "render_criterion", "samples_picture"]
+__all__ = ["render", "render_comparison", "render_criterion", "samples_picture"]

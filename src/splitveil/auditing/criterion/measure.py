@@ -77,7 +77,7 @@ def criterion(
                 else:
                     clean = features[c.cut.name]
                     z = _observed(c, clean, seed)
-                    answers = (_answers(c, z), _answers(c, clean))
+                    answers = (_answers(c, z), _answers(c, _whole(c, clean)))
                     numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
                     ledger.keep(names[c.label], numbers.to_json(), {})
                 cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
@@ -105,6 +105,11 @@ def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:
     torch.manual_seed(derive(seed, c.label, "criterion"))
     with torch.no_grad():
         return torch.cat([c.protected.observe(part) for part in z.split(512)])
+
+
+def _whole(c: Configuration, z: Tensor) -> Tensor:
+    rest = c.protected.defense.rest()
+    return z if rest is None else infer(rest, z.split(512))
 
 
 def _answers(c: Configuration, z: Tensor) -> Tensor:

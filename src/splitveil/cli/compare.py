@@ -1,0 +1,129 @@
+"""``splitveil compare``: defences at the same accuracy, and what each leaks there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from splitveil.records import Comparison, Contender
+
+UNTRUSTED = 3
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
+    data: Annotated[str, typer.Option(help="digits, npz:PATH, folder:PATH, mnist, fashion-mnist, cifar10, cifar100")],
+    at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
+    defense: Annotated[
+        list[str], typer.Option(help="NAME[:k=v,...], repeatable; a codec's name is quantisation alone")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the comparison, the page and everything behind them")],
+    weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
+    drop: Annotated[
+        list[float] | None, typer.Option(help="budget in points of accuracy, repeatable; default 1 and 3")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list codecs")] = "raw",
+    suite: Annotated[str, typer.Option(help="smoke, standard or strong")] = "standard",
+    attack: Annotated[list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; instead of a suite")] = None,
+    knows: Annotated[
+        str, typer.Option(help="white-box, black-box, query-free or grants such as aux,queries")
+    ] = "white-box",
+    n: Annotated[int, typer.Option("-n", min=1, help="private images to attack")] = 500,
+    aux: Annotated[str | None, typer.Option(help="the adversary's images; default the rest of the test part")] = None,
+    aux_n: Annotated[int | None, typer.Option(min=1, help="most images of the adversary; default the suite's")] = None,
+    seeds: Annotated[str, typer.Option(help="each trains and audits anew; the first one tunes")] = "0,1,2",
+    trials: Annotated[int, typer.Option(min=1, help="trainings that tune one defence to one budget")] = 6,
+    epochs: Annotated[int, typer.Option(min=0, help="of every training, the undefended split's too")] = 4,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
+    judge_weights: Annotated[Path | None, typer.Option(help=".safetensors of the judge")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Tune each defence to each accuracy budget, train it with every seed, audit it. Exit code 3: do not trust it."""
+    import torch
+
+    from splitveil.attacks.view import Knows
+    from splitveil.auditing.suites import custom_suite, find_suite
+    from splitveil.cli.audit import parse_seeds, read_judge
+    from splitveil.cli.console import err, showing_progress
+    from splitveil.cut import Split, trace
+    from splitveil.data import load_data
+    from splitveil.models.loader import load_model
+    from splitveil.report import render_comparison
+    from splitveil.sweeps import compare
+
+    chosen = custom_suite(attack) if attack else find_suite(suite)
+    images, others = load_data(data), load_data(aux) if aux else None
+    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights)
+    if weights is None:
+        err.print("warning: no --weights: every training starts from random ones", style="yellow")
+
+    def fresh(seed: int) -> Split:
+        again = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+        return trace(again.model, torch.zeros(2, *images.shape)).split(at)
+
+    with showing_progress():
+        found = compare(
+            fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
+            codec=codec, suite=chosen, knows=Knows.parse(knows), n=n, aux=others, aux_n=aux_n,
+            seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or (5e-4 if weights else 2e-3),
+            metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
+        )  # fmt: skip
+        page = render_comparison(found, out / "comparison.html")
+    if as_json:
+        print(found.to_json())
+    else:
+        _show(found)
+        print(f"report: {page}")
+    reasons = [f"{c.label}: {why}" for c in found.contenders if c.measured for why in c.measured.unreliable]
+    for reason in dict.fromkeys(reasons):
+        err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    if reasons:
+        raise typer.Exit(UNTRUSTED)
+
+
+def _show(found: "Comparison") -> None:
+    from splitveil.cli.console import out, show_table
+
+    out.print(
+        f"{found.model} on {found.data}, cut at {found.cut}: {found.suite}, {found.private_n} private images, "
+        f"seeds {', '.join(map(str, found.seeds))}",
+        highlight=False,
+    )
+    out.print(found.threat_model, highlight=False)
+    floors = [[f.attack, f"{f.psnr.mean:.2f}", f"{f.ssim.mean:.3f}"] for f in found.floors]
+    show_table("what an adversary guesses without the features", ["floor", "PSNR dB", "SSIM"], floors)
+    headers = [
+        "defense", "setting", "accuracy", "lost", "PSNR dB", "95 %", "SSIM", "95 %", "strongest", "edge MMAC", "edge k",
+        "bytes", "epoch x", "",
+    ]  # fmt: skip
+    show_table("undefended", headers, [_cells(found.undefended)], left=2)
+    for drop in found.drops:
+        show_table(f"within {drop:g} points", headers, [_cells(c) for c in found.ranked(drop)], left=2)
+    for text in found.findings:
+        out.print(text, highlight=False)
+    for note in found.notes:
+        out.print(f"note: {note}", highlight=False)
+
+
+def _cells(c: "Contender") -> list[str]:
+    from splitveil.cli.cards import span
+
+    setting = f"{c.knob}={c.value:g}" if c.value is not None else ""
+    m = c.measured
+    if m is None:
+        return [c.label, setting, f"{c.validation:.2%}", *[""] * 10, f"misses it by {c.missing:.2f}"]
+    return [
+        c.label, setting, f"{m.accuracy.mean:.2%}", f"{m.lost.mean:.2f}", f"{m.psnr.mean:.2f}",
+        span(m.psnr.interval, 2), f"{m.ssim.mean:.3f}", span(m.ssim.interval, 3), m.strongest.get("psnr", ""),
+        f"{m.edge_macs / 1e6:.2f}", f"{m.edge_params / 1e3:.1f}", f"{m.payload_bytes:,}",
+        f"{m.epoch_ratio:.2f}" if m.epoch_ratio is not None else "",
+        ", ".join(
+            ["do not trust"] * bool(m.unreliable) + ["not a defence"] * (not c.defends and c.drop is not None)
+        ),
+    ]  # fmt: skip

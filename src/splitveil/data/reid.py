@@ -1,0 +1,104 @@
+"""Re-identification sets as their authors give them out: VeRi-776 and Market-1501."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from splitveil.data.base import Array, Dataset, Images
+from splitveil.data.sampling import stratified
+from splitveil.data.spec import DataSpec
+from splitveil.errors import DataError
+
+LAYOUTS = (
+    ("image_train", "image_query", "image_test"),
+    ("bounding_box_train", "query", "bounding_box_test"),
+)
+"""Folders for training, queries and gallery: VeRi-776's (Liu et al. 2016) and Market-1501's (Zheng et al. 2015)."""
+NAMED = re.compile(r"(-?\d+)_c(\d+)")
+"""Identity and camera, as in 0001_c001_00016450_0.jpg and 0002_c1s1_000451_03.jpg."""
+JUNK, DISTRACTOR = -1, 0
+SIZE = 64
+OBTAIN = (
+    "both sets are given out for research only: VeRi-776 on request from its authors "
+    "(github.com/JDAI-CV/VeRidataset), Market-1501 from its project page; unpack one and write reid:PATH"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A picture of one identity (-1 for a distractor) by one camera, both as numbers of the set."""
+
+    path: Path
+    identity: int
+    camera: int
+    query: bool
+
+
+def crops(spec: DataSpec) -> Dataset:
+    """VeRi-776 or Market-1501 under PATH, which their authors give out: ``reid:PATH?size=64``.
+
+    The training part is theirs, the test part is their queries and gallery, of other identities. Classes are the
+    identities of both parts, then ``distractor``; those of the test part are never trained, so that a classifier's
+    accuracy on it says nothing: see `splitveil.auditing.gallery`. Whole pictures are squeezed to a square.
+
+    Attributes: ``camera``, ``query`` (1 for queries) and ``identity``, the class, -1 for distractors (0000 in
+    Market-1501). Its junk (-1) is left out, and so are gallery pictures with the name of a query, which VeRi-776 has
+    twice.
+
+    Raises:
+        DataError: no such folder or layout, names without identity and camera, unreadable pictures.
+    """
+    root = spec.need_path()
+    layout = next((names for names in LAYOUTS if all((root / name).is_dir() for name in names)), None)
+    if layout is None:
+        wanted = " or ".join(", ".join(names) for names in LAYOUTS)
+        raise DataError(f"expected the folders {wanted} in {root}; {OBTAIN}.")
+    train, asked, gallery = (_listed(root / name, query=name == layout[1]) for name in layout)
+    named = {crop.path.name for crop in asked}
+    test = asked + [crop for crop in gallery if crop.path.name not in named]
+    train = [crop for crop in train if crop.identity >= 0]
+    if not train or not asked:
+        raise DataError(f"{root} holds {len(train)} training pictures and {len(asked)} queries; {OBTAIN}.")
+    identities = sorted({crop.identity for crop in train}) + sorted({crop.identity for crop in test} - {-1})
+    known = {identity: k for k, identity in enumerate(dict.fromkeys(identities))}
+    if spec.n is not None and spec.n < len(train):
+        train = [train[i] for i in stratified(np.array([known[crop.identity] for crop in train]), spec.n, 0)]
+    classes = (*(f"{identity:04d}" for identity in known), "distractor")
+    return Dataset(str(spec), _images(train, known, spec), _images(test, known, spec), classes)
+
+
+def _listed(folder: Path, *, query: bool) -> list[Crop]:
+    found = []
+    for path in sorted(folder.glob("[!.]*.jpg")) + sorted(folder.glob("[!.]*.png")):
+        match = NAMED.match(path.name)
+        if match is None:
+            raise DataError(
+                f"expected a name such as 0001_c001_00016450_0.jpg in {folder}, got {path.name}; remove it."
+            )
+        identity, camera = int(match[1]), int(match[2])
+        if identity != JUNK:
+            found.append(Crop(path, -1 if identity == DISTRACTOR else identity, camera, query))
+    return found
+
+
+def _images(found: list[Crop], known: dict[int, int], spec: DataSpec) -> Images:
+    x = np.stack([_squeezed(crop.path, spec.size or SIZE) for crop in found])
+    identity = np.array([known.get(crop.identity, -1) for crop in found], dtype=np.int64)
+    attributes = {
+        "identity": identity,
+        "camera": np.array([crop.camera for crop in found], dtype=np.int64),
+        "query": np.array([crop.query for crop in found], dtype=np.int64),
+    }
+    return Images(x, np.where(identity < 0, len(known), identity), attributes)
+
+
+def _squeezed(path: Path, size: int) -> Array:
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the picture {path} ({error}); mend or remove it.") from None
+    return np.asarray(small).transpose(2, 0, 1)

@@ -1,0 +1,64 @@
+"""The one option of each defence that trades accuracy for protection."""
+
+import math
+from dataclasses import dataclass
+
+from splitveil.registry import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """An option and the range in which it is tuned.
+
+    Attributes:
+        option: its name.
+        weak: where it protects least and costs the least accuracy.
+        strong: where it protects most.
+        log: equal steps are equal ratios.
+        whole: a whole number.
+        channels: it counts channels, so it ends at those of the cut.
+    """
+
+    option: str
+    weak: float
+    strong: float
+    log: bool = True
+    whole: bool = False
+    channels: bool = False
+
+    def at(self, strength: float, channels: int) -> Value:
+        """The option's value. strength: 0 weakest to 1 strongest; channels: of the cut."""
+        weak, strong = (min(end, channels) if self.channels else end for end in (self.weak, self.strong))
+        if self.log:
+            value = math.exp((1 - strength) * math.log(weak) + strength * math.log(strong))
+        else:
+            value = (1 - strength) * weak + strength * strong
+        return round(value) if self.whole else float(f"{value:.4g}")
+
+
+KNOBS = {
+    "noise": Knob("sigma", 0.01, 10),
+    "laplace": Knob("sigma", 0.01, 10),
+    "dropout": Knob("rate", 0.02, 0.98, log=False),
+    "siftfunnel": Knob("channels", 64, 1, whole=True, channels=True),
+    "label_smoothing": Knob("alpha", 0, 0.9, log=False),
+    "nopeek": Knob("weight", 0.01, 100),
+    "adversarial": Knob("weight", 0.01, 100),
+    "vib": Knob("beta", 1e-4, 1),
+    "cloak": Knob("weight", 1e-3, 10),
+    "top_k": Knob("keep", 0.9, 0.005),
+    "pripro": Knob("weight", 0.01, 100),
+    "shredder": Knob("weight", 0.01, 100),
+    "patrol": Knob("adversarial", 0.01, 100),
+    "privynet": Knob("keep", 64, 1, whole=True, channels=True),
+    "cem": Knob("weight", 0.01, 100),
+    "disco": Knob("ratio", 0.05, 0.95, log=False),
+    "infoscissors": Knob("x", 0.01, 100),
+    "ensembler": Knob("sigma", 0.01, 10),
+    "noise_for_floor": Knob("mse", 1e-4, 0.1),
+    "uniform": Knob("bits", 8, 2, log=False, whole=True),
+}
+"""By name of the defence, or of the codec where quantisation is the baseline. Others are taken as they are given."""
+
+NOT_DEFENSES = ("top_k", "uniform")
+"""Compared, but never called the best defence."""

@@ -1,0 +1,170 @@
+"""`compare`: tune every defence to the same accuracy, train it with every seed, and audit what it leaks."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from splitveil.attacks.view import PRESETS, Knows
+from splitveil.auditing.suites import Suite, find_suite
+from splitveil.cut import Split
+from splitveil.data import Dataset
+from splitveil.errors import InputError
+from splitveil.metrics.judge import Judge
+from splitveil.progress import task
+from splitveil.records import Comparison, Contender, Trial
+from splitveil.seeds import fingerprint, hardware
+from splitveil.sweeps.candidate import PLAIN, Candidate, Setting, parse_all
+from splitveil.sweeps.measuring import Auditor, Plain, floors
+from splitveil.sweeps.trials import Trials
+from splitveil.sweeps.tuning import strongest
+from splitveil.sweeps.verdict import findings
+
+DROPS = (1.0, 3.0)
+
+
+def compare(
+    fresh: Callable[[int], Split],
+    data: Dataset,
+    *,
+    model: str,
+    weights: str,
+    defenses: Sequence[str],
+    out: Path,
+    drops: Sequence[float] = DROPS,
+    codec: str = "raw",
+    suite: str | Suite = "standard",
+    knows: Knows = PRESETS["white-box"],
+    n: int = 500,
+    aux: Dataset | None = None,
+    aux_n: int | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    trials: int = 6,
+    epochs: int = 4,
+    lr: float = 5e-4,
+    metrics: Sequence[str] = (),
+    judge: Judge | None = None,
+    resume: bool = False,
+) -> Comparison:
+    """Defences at the same accuracy and the same cut.
+
+    Each defence's knob is turned, with the first seed, to the strongest setting whose validation accuracy lies within
+    the budget below that of the undefended split, which is trained just as long. No test image has a part in that.
+
+    Args:
+        fresh: seed -> halves with the weights that training starts from; the same ones every time.
+        data: trained on its training part, attacked on its test part.
+        model: name for the record.
+        weights: description for the record.
+        defenses: specs; a codec's spec is quantisation alone. Options given stay fixed.
+        out: folder for trainings, audits and ``comparison.json``.
+        drops: budgets in points of accuracy.
+        codec: what crosses, for all.
+        suite: of attacks.
+        knows: the adversary's grants.
+        n: private images.
+        aux: the adversary's images; None for the rest of the test part.
+        aux_n: most of them.
+        seeds: each trains and audits anew; the first one tunes.
+        trials: trainings that tuning may spend on a defence and a budget.
+        epochs: of every training.
+        lr: peak learning rate.
+        metrics: further metrics of the audits.
+        judge: see `splitveil.auditing.audit`.
+        resume: go on with what is in `out`.
+
+    Raises:
+        UnknownNameError: no such defence or suite.
+        InputError: `out` is not empty, a budget is not above 0, a defence is there twice.
+    """
+    begun = time.perf_counter()
+    suite = find_suite(suite) if isinstance(suite, str) else suite
+    _check(drops, seeds, trials, out, resume=resume)
+    candidates = parse_all(list(defenses), codec)
+    shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr)
+    auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
+    cut = fresh(seeds[0]).cut
+    with task("compare", 1 + 2 * len(candidates) * len(drops)) as show:
+        setting = Setting(PLAIN, codec)
+        reference = [shop.trial(setting, seed) for seed in seeds]
+        measured, cards = auditor.measured(setting, seeds, None)
+        plain = Plain.of(measured, reference)
+        contenders = [
+            Contender(
+                label=PLAIN, drop=None, defense=PLAIN, codec=codec, defends=False, validation=reference[0].validation,
+                measured=measured, tried=reference[:1],
+            )
+        ]  # fmt: skip
+        done = 1
+        show(done)
+        for candidate in candidates:
+            tuned = _Tuned(candidate, shop, seeds[0], cut.shape[0])
+            for drop in drops:
+                show(done, f"tuning {candidate.label}")
+                found = tuned.within(drop, reference[0].validation, trials)
+                done += 1
+                show(done, f"auditing {candidate.label}")
+                if found.reached:
+                    own = auditor.measured(Setting(found.defense, found.codec), seeds, plain)[0]
+                    found = found.model_copy(update={"measured": own})
+                contenders.append(found)
+                done += 1
+                show(done)
+            tuned.drop_weights(contenders)
+    card = cards[0]
+    comparison = Comparison(
+        model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
+        threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
+        drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
+        notes=list(card.notes), hardware=hardware(), seconds=round(time.perf_counter() - begun, 3),
+        versions=fingerprint(),
+    )  # fmt: skip
+    comparison.save(out / "comparison.json")
+    return comparison
+
+
+class _Tuned:
+    """The settings of one candidate that were tried, by strength."""
+
+    def __init__(self, candidate: Candidate, shop: Trials, seed: int, channels: int) -> None:
+        self.candidate, self.shop, self.seed, self.channels = candidate, shop, seed, channels
+        self.tried: dict[float, Trial] = {}
+
+    def within(self, drop: float, reference: float, trials: int) -> Contender:
+        """The strongest setting within a budget, without what it leaks. reference: the undefended split's accuracy."""
+        knob, target = self.candidate.knob, reference - drop / 100
+        if knob is None:
+            self._accuracy(0.0)
+            best = 0.0
+        else:
+            known = {s: t.validation for s, t in self.tried.items()}
+            best, _ = strongest(self._accuracy, target, trials, known)
+        trial = self.tried[best]
+        value = knob.at(best, self.channels) if knob else None
+        return Contender(
+            label=self.candidate.label, drop=drop, defense=trial.defense, codec=trial.codec,
+            knob=knob.option if knob else "", value=float(value) if value is not None else None,
+            defends=self.candidate.defends, validation=trial.validation,
+            missing=max(0.0, round(100 * (target - trial.validation), 6)),
+            tried=[t.model_copy(update={"strength": s}) for s, t in sorted(self.tried.items())],
+        )  # fmt: skip
+
+    def drop_weights(self, chosen: Sequence[Contender]) -> None:
+        """Forget the weights of all settings but the chosen ones."""
+        kept = {(c.defense, c.codec) for c in chosen if c.reached}
+        for trial in self.tried.values():
+            if (trial.defense, trial.codec) not in kept:
+                self.shop.drop(Setting(trial.defense, trial.codec), self.seed)
+
+    def _accuracy(self, strength: float) -> tuple[str, float]:
+        setting = self.candidate.at(strength, self.channels)
+        self.tried[strength] = self.shop.trial(setting, self.seed)
+        return f"{setting.defense} {setting.codec}", self.tried[strength].validation
+
+
+def _check(drops: Sequence[float], seeds: Sequence[int], trials: int, out: Path, *, resume: bool) -> None:
+    if not drops or min(drops) <= 0 or max(drops) >= 100 or len(set(drops)) < len(drops):
+        raise InputError(f"expected different budgets between 0 and 100 points, got {list(drops)}; use --drop 1.")
+    if not seeds or trials < 1:
+        raise InputError(f"expected at least one seed and one trial, got {list(seeds)} and {trials}; use --trials 6.")
+    if not resume and out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; go on with --resume or give another --out.")

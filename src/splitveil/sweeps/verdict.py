@@ -1,0 +1,53 @@
+"""What a comparison comes to, in sentences made of its records."""
+
+from collections.abc import Sequence
+
+from splitveil.auditing.suites import FLOORS
+from splitveil.records import Contender, Estimate, Measured
+
+Reached = tuple[Contender, Measured]
+
+
+def findings(contenders: Sequence[Contender], drops: Sequence[float]) -> list[str]:
+    """For each budget: which defence leaks least and by how much, what binds there, and who missed the budget."""
+    plain = next(c.measured for c in contenders if c.drop is None)
+    found = [" ".join(_at(drop, [c for c in contenders if c.drop == drop], plain)) for drop in drops]
+    doubtful = [c.label for c in contenders if c.measured and c.measured.unreliable]
+    if doubtful:
+        found.append(f"Do not trust: {', '.join(dict.fromkeys(doubtful))}; the reasons stand in the cards.")
+    return found
+
+
+def _at(drop: float, at: Sequence[Contender], plain: Measured | None) -> list[str]:
+    pairs = [(c, c.measured) for c in at if c.measured and c.defends]
+    inside = sorted(pairs, key=lambda pair: pair[1].psnr.mean)
+    where = f"Within {drop:g} point{'' if drop == 1 else 's'}"
+    found = [_best(where, inside)] if inside else [f"{where}, no defence was accurate enough."]
+    if inside and (attack := inside[0][1].strongest.get("psnr")):
+        binds = f"What binds it is {attack}: no other single attack gets more."
+        found.append(f"No attack gets more than the floor {attack}." if attack in FLOORS else binds)
+    idle = [c.label for c, m in inside if plain and overlap(m.psnr, plain.psnr)]
+    if idle:
+        found.append(f"Not told apart from the undefended split by PSNR: {', '.join(idle)}.")
+    missed = [f"{c.label} by {c.missing:.2f}" for c in at if not c.reached]
+    if missed:
+        found.append(f"Missed, in points of validation accuracy at the closest setting: {', '.join(missed)}.")
+    return found
+
+
+def overlap(one: Estimate, two: Estimate) -> bool | None:
+    """Whether the intervals over seeds have a value in common; None where there is only one seed."""
+    if one.interval is None or two.interval is None:
+        return None
+    return one.interval[0] <= two.interval[1] and two.interval[0] <= one.interval[1]
+
+
+def _best(where: str, inside: Sequence[Reached]) -> str:
+    best, measured = inside[0]
+    text = f"{where}, {best.label} leaks least: worst case {measured.psnr.mean:.2f} dB, SSIM {measured.ssim.mean:.3f}"
+    if len(inside) == 1:
+        return f"{text}."
+    second, other = inside[1]
+    gap = other.psnr.mean - measured.psnr.mean
+    sure = {None: "one seed, so no interval", True: "intervals overlap", False: "intervals apart"}
+    return f"{text}; {gap:.2f} dB below {second.label} ({sure[overlap(measured.psnr, other.psnr)]})."

@@ -1,0 +1,50 @@
+import inspect
+
+import pytest
+
+from splitveil.codecs import CODECS
+from splitveil.defenses import DEFENSES
+from splitveil.errors import InputError, UnknownNameError
+from splitveil.sweeps.candidate import Candidate, Setting, parse_all
+from splitveil.sweeps.knobs import KNOBS, Knob
+
+HERE = [name for name in KNOBS if name in (*DEFENSES.names(), *CODECS.names())]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_every_knob_is_an_option_and_both_ends_build(name: str) -> None:
+    registry = DEFENSES if name in DEFENSES.names() else CODECS
+    assert KNOBS[name].option in inspect.signature(registry.get(name)).parameters
+    found = Candidate.parse(name, "raw")
+    assert found.at(0.0, 32) != found.at(1.0, 32)
+
+
+def test_steps_are_ratios_or_differences_and_end_at_the_cuts_channels() -> None:
+    assert Knob("a", 0.01, 100).at(0.5, 1) == 1.0
+    assert Knob("a", 0.2, 0.6, log=False).at(0.25, 1) == 0.3
+    channels = Knob("a", 64, 1, whole=True, channels=True)
+    assert [channels.at(s, 16) for s in (0.0, 0.5, 1.0)] == [16, 4, 1]
+
+
+def test_options_given_stay_fixed_and_a_knob_given_is_not_turned() -> None:
+    tuned, fixed = Candidate.parse("noise:clip=2.0", "raw"), Candidate.parse("noise:sigma=0.7", "raw")
+    assert tuned.at(1.0, 8) == Setting("noise:sigma=10.0,clip=2.0", "raw")
+    assert fixed.knob is None
+    assert fixed.at(1.0, 8) == fixed.at(0.0, 8) == Setting("noise:sigma=0.7,clip=1.0", "raw")
+
+
+def test_a_codec_is_a_baseline_without_a_defence() -> None:
+    found = Candidate.parse("uniform", "raw")
+    assert found.at(1.0, 8) == Setting("none", "uniform:bits=2")
+    assert not found.defends
+
+
+def test_mistakes_name_their_remedy() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'noise'"):
+        Candidate.parse("noize", "raw")
+    with pytest.raises(InputError, match=r"no option 'sigmas'.*Did you mean 'sigma'"):
+        Candidate.parse("noise:sigmas=1", "raw")
+    with pytest.raises(InputError, match="twice"):
+        parse_all(["noise", "noise"], "raw")
+    with pytest.raises(InputError, match="begins with"):
+        parse_all(["none"], "raw")

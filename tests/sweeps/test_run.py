@@ -1,0 +1,112 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from splitveil.cut import Split
+from splitveil.data import Dataset
+from splitveil.errors import InputError
+from splitveil.protection import protect, validation_accuracy
+from splitveil.records import Comparison, Estimate, Measured
+from splitveil.seeds import derive
+from splitveil.sweeps.candidate import Setting
+from splitveil.sweeps.trials import Trials
+from splitveil.sweeps.verdict import findings, overlap
+
+from .conftest import ASKED, Compare
+
+
+def test_a_comparison_holds_floors_reference_and_every_budget(compared: tuple[Comparison, Path]) -> None:
+    found, out = compared
+    assert Comparison.load(out / "comparison.json") == found
+    assert [f.attack for f in found.floors] == ["mean", "class_mean", "nearest"]
+    assert found.contenders[0] is found.undefended
+    assert [c.label for c in found.contenders] == ["none", *ASKED]
+    for c in found.contenders:
+        assert c.reached == (c.measured is not None)
+        assert c.reached == (c.validation >= found.undefended.validation - 0.15 - 1e-9)
+        assert all((out / card).exists() for card in (c.measured.cards if c.measured else ()))
+    noise, _, quantised = found.contenders[1:]
+    assert noise.defense == f"noise:sigma={noise.value},clip=1.0"
+    assert [t.strength for t in noise.tried] == sorted(t.strength or 0.0 for t in noise.tried)
+    passed = [t.defense for t in noise.tried if t.validation >= found.undefended.validation - 0.15]
+    assert noise.defense == passed[-1], "the strongest that passes"
+    assert (quantised.defense, quantised.knob, len(quantised.tried)) == ("none", "", 1)
+    assert quantised.measured
+    assert quantised.measured.packed_bytes == -(-quantised.measured.payload_bytes * 3 // 8)
+    assert "noise leaks least" in found.findings[0], "quantisation is no defence"
+
+
+def test_who_misses_the_budget_is_reported_with_how_close_it_came(compared: tuple[Comparison, Path]) -> None:
+    found, _ = compared
+    missed = found.ranked(15.0)[-1]
+    assert missed.label == "noise:sigma=200.0"
+    assert missed.missing == pytest.approx(100 * (found.undefended.validation - missed.validation) - 15, abs=1e-5)
+    assert f"noise:sigma=200.0 by {missed.missing:.2f}" in found.findings[0]
+
+
+def test_resuming_trains_nothing_again_and_a_longer_one_only_what_is_new(
+    quick: Compare, compared: tuple[Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, made = compared
+    out, trained = tmp_path / "c", list[str]()
+    shutil.copytree(made, out)
+
+    def counted(split: Split, defense: str, codec: str, *rest: object, **more: object) -> object:
+        trained.append(defense)
+        return protect(split, defense, codec, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("splitveil.sweeps.trials.protect", counted)
+    again = quick(out, *ASKED, "top_k:keep=0.9", resume=True)
+    assert trained == ["top_k:keep=0.9"]
+    assert again.contenders[:-1] == first.contenders
+    with pytest.raises(InputError, match="--resume"):
+        quick(out, *ASKED)
+
+
+@pytest.mark.parametrize("codec", ["raw", "uniform:bits=2", "uniform:bits=4"])
+def test_what_was_kept_answers_as_what_was_trained(
+    codec: str, data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    shop = Trials(tmp_path, fresh, data, epochs=1, lr=1e-3)
+    setting = Setting("siftfunnel:channels=3", codec)
+    trial = shop.trial(setting, 0)
+    torch.manual_seed(derive(0, "training"))
+    protected = protect(fresh(0), setting.defense, codec, data, epochs=1, lr=1e-3)[0]
+    kept = shop.protected(setting, 0)
+    x = torch.from_numpy(data.test.x[:8]).float() / 255
+    with torch.no_grad():
+        assert torch.equal(kept(x), protected(x))
+    assert trial.validation == validation_accuracy(protected, data)
+    if codec != "raw":
+        sent = kept.codec.encode(kept.split.edge(x))
+        assert len(sent.unique()) <= 2 ** int(codec[-1])
+    shop.drop(setting, 0)
+    assert shop.trial(setting, 0) == trial
+
+
+def test_tuning_sees_the_images_that_training_set_aside(data: Dataset, fresh: Callable[[int], Split]) -> None:
+    protected, history = protect(fresh(0), "none", "raw", data, epochs=2, lr=4e-3, seed=3)
+    assert validation_accuracy(protected, data, 3) == pytest.approx(max(history.scores), abs=0.04)
+
+
+def test_intervals() -> None:
+    one, two = (Estimate(mean=m, interval=(m - 1, m + 1), values=[m]) for m in (10.0, 11.5))
+    far = Estimate(mean=20.0, interval=(19.0, 21.0), values=[20.0])
+    alone = Estimate(mean=10.0, interval=None, values=[10.0])
+    assert (overlap(one, two), overlap(one, far), overlap(one, alone)) == (True, False, None)
+
+
+def test_findings_name_the_least_leakage_and_whether_it_is_sure(compared: tuple[Comparison, Path]) -> None:
+    plain, noise, *_ = compared[0].contenders
+    assert isinstance(noise.measured, Measured)
+    changed = [plain]
+    for label, mean, half in (("a", 10.0, 0.5), ("b", 12.0, 1.0)):
+        estimate = Estimate(mean=mean, interval=(mean - half, mean + half), values=[mean])
+        measured = noise.measured.model_copy(update={"psnr": estimate, "unreliable": []})
+        changed.append(noise.model_copy(update={"label": label, "drop": 15.0, "measured": measured}))
+    (text, *_) = findings(changed, [15.0])
+    assert "a leaks least" in text
+    assert "2.00 dB below b (intervals apart)" in text
