@@ -33,7 +33,7 @@ from splitveil.data import load_data
 from splitveil.models.loader import load_model
 from splitveil.seeds import generator, hardware
 from splitveil.tensors import total_variation
-from splitveil.training import infer, precision_for
+from splitveil.training import infer, native_precision
 
 MLE_STEPS, MLE_IMAGES, TURNS = 150, 64, 3
 OURS = (1, 2, 3, 4, 6)
@@ -187,7 +187,7 @@ def main() -> None:
     edge = frozen(split(model, args.at, torch.zeros(2, *data.shape)).edge)
     order = np.random.default_rng(0).permutation(len(data.train))[: args.images]
     x, held = torch.from_numpy(data.train.x[order]), torch.from_numpy(data.test.x[:500])
-    head = f"{args.model} at {args.at} on {data.name}, {len(x):,} images, {hardware()}, {precision_for(nn.Identity())}"
+    head = f"{args.model} at {args.at} on {data.name}, {len(x):,} images, {hardware()}, {native_precision()}"
     lines = [head, "", *likelihoods(edge, x, held), "", *decoders(edge, x, held, args.epochs)]
     print("\n".join(lines))
     if args.save:

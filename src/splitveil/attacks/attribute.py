@@ -21,7 +21,7 @@ from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.registry import Value
 from splitveil.seeds import generator
-from splitveil.training import IndexBatches, fit, infer, precision_for
+from splitveil.training import IndexBatches, fit, infer, native_precision
 
 HEADS = ("auto", "linear", "mlp")
 WIDEST = 2048
@@ -219,7 +219,7 @@ class AttributeInference(LabelAttack):
     def _mlp(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> Candidate:
         scale = ChannelScale(view.observe(train[:2048]))
         head = Head(tuple(view.z.shape[1:]), classes)
-        precision = precision_for(head)
+        precision = native_precision()
 
         def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
             return scale(view.observe(train[index])), labels[train[index]]

@@ -22,7 +22,7 @@ from splitveil.errors import InputError
 from splitveil.progress import task
 from splitveil.registry import Value
 from splitveil.seeds import generator
-from splitveil.training import IndexBatches, fit, precision_for
+from splitveil.training import IndexBatches, fit, native_precision
 
 LR = 2e-3
 
@@ -86,7 +86,7 @@ class FlowMatching(Attack):
         seed_view(view, self.name)
         net = Velocity(tuple(view.z.shape[1:]), view.image_shape, self.width, 2)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        precision = precision_for(net)
+        precision = native_precision()
         flow = self._trained(view, inverse, net, precision)
         return self._drawn(view, flow)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from splitveil.attacks.blocks import ScaledBlock
 from splitveil.attacks.view import Aux
-from splitveil.training import IndexBatches, fit, infer, precision_for
+from splitveil.training import IndexBatches, fit, infer, native_precision
 
 LATENT = 16
 """Channels of the latent map, whose sides are a quarter of those of a 32 x 32 image."""
@@ -216,7 +216,7 @@ def train_generator(
     generator = Generator(image, aux.images().mean(0), width, blocks)
     both = AutoEncoder(generator)
     both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = precision_for(both)
+    precision = native_precision()
 
     def validate() -> float:
         parts = (aux.images(i) for i in aside.split(256))

@@ -22,7 +22,7 @@ from splitveil.errors import InputError
 from splitveil.registry import Value
 from splitveil.seeds import derive
 from splitveil.tensors import psnr
-from splitveil.training import History, IndexBatches, fit, infer, precision_for
+from splitveil.training import History, IndexBatches, fit, infer, native_precision
 
 SIZES = {"tiny": (24, 2), "small": (64, 4), "medium": (96, 6), "large": (128, 10)}
 """Width and residual blocks per resolution."""
@@ -155,7 +155,7 @@ class InverseNetwork(Attack):
 
         epochs = max(self.epochs, math.ceil(self.steps / math.ceil(train / self.batch)))
         size, lr = self.size, self.lr
-        precision = precision_for(build("tiny"))
+        precision = native_precision()
         alone = mean_psnr(linear(valid_z), valid_x) if linear is not None else -math.inf
         if alone > EXACT_DB:
             return Inverse(scale, without_body(build("tiny")), "32-true", {"gain": 0.0, "gap": 0.0})

@@ -32,7 +32,7 @@ TRIAL = 0.15
 BATCH = 64
 DOUBT = 1.0
 """Noise on a stand-in's features, in units of their spread, where no query tells how far they can be trusted."""
-JUDGED = 64
+JUDGED = 32
 """Images set aside on which the guess is compared with the truth."""
 CACHED = 2**27
 """Features of the stand-in that are kept; of more, each is computed again when it is read."""

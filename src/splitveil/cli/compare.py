@@ -36,6 +36,10 @@ def run(
     trials: Annotated[int, typer.Option(min=1, help="trainings that tune one defence to one budget")] = 6,
     epochs: Annotated[int, typer.Option(min=0, help="of every training, the undefended split's too")] = 4,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
+    tune_n: Annotated[
+        int | None,
+        typer.Option(help="test images set aside to tune by; default half with --weights, else 0: training images"),
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
     ] = None,
@@ -55,7 +59,7 @@ def run(
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
     from splitveil.report import render_comparison
-    from splitveil.sweeps import compare
+    from splitveil.sweeps import compare, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     images, others = load_data(data), load_data(aux) if aux else None
@@ -67,12 +71,14 @@ def run(
         again = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
         return trace(again.model, torch.zeros(2, *images.shape)).split(at)
 
+    kept = len(images.test) // 2 * bool(weights) if tune_n is None else tune_n
+    images, tuning = without_tuning(images, kept)
     with showing_progress():
         found = compare(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
             codec=codec, suite=chosen, knows=Knows.parse(knows), n=n, aux=others, aux_n=aux_n,
             seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or (5e-4 if weights else 2e-3),
-            metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
+            tuning=tuning, metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
         )  # fmt: skip
         page = render_comparison(found, out / "comparison.html")
     if as_json:

@@ -59,11 +59,10 @@ class Auditor:
             return Card.load(path), path
         protected = self.trials.protected(setting, seed)
         frozen(protected)
-        cut = protected.split.cut
+        cut, whole = protected.split.cut, Halfway(protected.split, protected.defense.rest())
         subject = Subject(
-            self.model, f"{self.weights}, {setting.defense}", Halfway(protected.split, protected.defense.rest()), (cut,),
-            (Configuration(cut, protected),),
-        )  # fmt: skip
+            self.model, f"{self.weights}, {setting.defense}", whole, (cut,), (Configuration(cut, protected),)
+        )
         found = audit(
             subject, self.trials.data, suite=self.suite, knows=self.knows, n=self.n, aux=self.aux, aux_n=self.aux_n,
             seed=seed, samples=0, out=folder, resume=True, metrics=self.metrics, judge=self.judge,

@@ -7,7 +7,7 @@ from pathlib import Path
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing.suites import Suite, find_suite
 from splitveil.cut import Split
-from splitveil.data import Dataset
+from splitveil.data import Dataset, Images
 from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
 from splitveil.progress import task
@@ -41,6 +41,7 @@ def compare(
     trials: int = 6,
     epochs: int = 4,
     lr: float = 5e-4,
+    tuning: Images | None = None,
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
     resume: bool = False,
@@ -48,7 +49,8 @@ def compare(
     """Defences at the same accuracy and the same cut.
 
     Each defence's knob is turned, with the first seed, to the strongest setting whose validation accuracy lies within
-    the budget below that of the undefended split, which is trained just as long. No test image has a part in that.
+    the budget below that of the undefended split, which is trained just as long. No image of ``data.test`` has a part
+    in that.
 
     Args:
         fresh: seed -> halves with the weights that training starts from; the same ones every time.
@@ -68,6 +70,8 @@ def compare(
         trials: trainings that tuning may spend on a defence and a budget.
         epochs: of every training.
         lr: peak learning rate.
+        tuning: images to tune by, needed where the weights that training starts from have seen the training part; None
+            for a tenth of the training part that is set aside.
         metrics: further metrics of the audits.
         judge: see `splitveil.auditing.audit`.
         resume: go on with what is in `out`.
@@ -80,7 +84,7 @@ def compare(
     suite = find_suite(suite) if isinstance(suite, str) else suite
     _check(drops, seeds, trials, out, resume=resume)
     candidates = parse_all(list(defenses), codec)
-    shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr)
+    shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
     auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
     cut = fresh(seeds[0]).cut
     with task("compare", 1 + 2 * len(candidates) * len(drops)) as show:
@@ -115,7 +119,7 @@ def compare(
         model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
         threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
         drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
-        notes=list(card.notes), hardware=hardware(), seconds=round(time.perf_counter() - begun, 3),
+        notes=[*card.notes, _tuned_on(tuning)], hardware=hardware(), seconds=round(time.perf_counter() - begun, 3),
         versions=fingerprint(),
     )  # fmt: skip
     comparison.save(out / "comparison.json")
@@ -159,6 +163,11 @@ class _Tuned:
         setting = self.candidate.at(strength, self.channels)
         self.tried[strength] = self.shop.trial(setting, self.seed)
         return f"{setting.defense} {setting.codec}", self.tried[strength].validation
+
+
+def _tuned_on(tuning: Images | None) -> str:
+    what = "a tenth of the training part" if tuning is None else f"{len(tuning):,} further test images"
+    return f"knobs are tuned by the accuracy on {what}, which is neither attacked nor reported on"
 
 
 def _check(drops: Sequence[float], seeds: Sequence[int], trials: int, out: Path, *, resume: bool) -> None:

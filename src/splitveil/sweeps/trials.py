@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -11,11 +13,11 @@ from torch import Tensor
 
 from splitveil.codecs import CODECS
 from splitveil.cut import Split
-from splitveil.data import Dataset
+from splitveil.data import Dataset, Images
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
 from splitveil.errors import InputError
-from splitveil.protection import protect, validation_accuracy
+from splitveil.protection import accuracy_of, protect, validation_accuracy
 from splitveil.records import Trial, write_atomically
 from splitveil.seeds import derive, digest, fingerprint, named
 from splitveil.sweeps.candidate import Setting
@@ -32,14 +34,25 @@ class Trials:
         data: training part only.
         epochs: of every training.
         lr: peak learning rate.
+        tuning: images that no training saw, to tune by; None for those of the training part that `protect` sets aside.
 
     Raises:
         InputError: a file is damaged.
     """
 
-    def __init__(self, folder: Path, fresh: Callable[[int], Split], data: Dataset, *, epochs: int, lr: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fresh: Callable[[int], Split],
+        data: Dataset,
+        *,
+        epochs: int,
+        lr: float,
+        tuning: Images | None = None,
+    ) -> None:
         self.folder, self.fresh, self.data, self.epochs, self.lr = folder, fresh, data, epochs, lr
-        self._digest = digest(data.train.x, data.train.y)
+        self.tuning = None if tuning is None else replace(data, test=tuning)
+        self._digest = digest(data.train.x, data.train.y, *(() if tuning is None else (tuning.x, tuning.y)))
         self._starts: dict[int, str] = {}
 
     def name(self, setting: Setting, seed: int) -> str:
@@ -89,7 +102,11 @@ class Trials:
             self.fresh(seed), setting.defense, setting.codec, self.data, epochs=self.epochs, lr=self.lr, seed=seed,
             checkpoint=checkpoint, resume=True,
         )  # fmt: skip
-        accuracy = validation_accuracy(protected, self.data, seed)
+        accuracy = (
+            validation_accuracy(protected, self.data, seed)
+            if self.tuning is None
+            else accuracy_of(protected, self.tuning, seed)
+        )
         trial = Trial(
             defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs,
             seconds=round(time.perf_counter() - begun, 3), validation=accuracy,
@@ -103,6 +120,20 @@ class Trials:
         for left in self.folder.glob(f"{path.stem}.checkpoint*"):
             left.unlink()
         return trial, protected
+
+
+def without_tuning(data: Dataset, n: int) -> tuple[Dataset, Images | None]:
+    """Set `n` test images aside to tune by, the same ones every time; 0 sets none aside.
+
+    Raises:
+        InputError: not fewer than there are.
+    """
+    if not 0 <= n < len(data.test):
+        raise InputError(f"expected 0 to {len(data.test) - 1} test images to tune by, got {n}; use --tune-n 0.")
+    if not n:
+        return data, None
+    order = np.random.default_rng(derive(0, "tuning")).permutation(len(data.test))
+    return replace(data, test=data.test.take(np.sort(order[n:]))), data.test.take(np.sort(order[:n]))
 
 
 def _own(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
