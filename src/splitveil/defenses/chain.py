@@ -63,7 +63,7 @@ class Chain(Defense):
 
     def stages(self) -> tuple[Stage, ...]:
         if not (staged := _staged(self._each())):
-            return super().stages()
+            return (super().stages()[0]._replace(last=any(p.stages()[0].last for p in self._each())),)
         kept = frozenset.intersection(*(p.trains for p in self._each() if p is not staged[0])) | {"defense"}
         return tuple(s._replace(trains=s.trains & kept) for s in staged[0].stages())
 

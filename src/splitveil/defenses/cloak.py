@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.cut import Split
-from splitveil.defenses.base import Batch, Defense
+from splitveil.defenses.base import Batch, Defense, Stage
 from splitveil.errors import InputError
 from splitveil.registry import Value
 
@@ -51,6 +51,10 @@ class Cloak(Defense):
         self.rho = nn.Parameter(torch.full(split.cut.shape, math.atanh(2 * START - 1)))
         self.register_buffer("kept", torch.ones(split.cut.shape))
         return split
+
+    def stages(self) -> tuple[Stage, ...]:
+        # The most accurate epoch would be the quietest one.
+        return (Stage(trains=frozenset({"defense"}), last=True),)
 
     def calibrate(self, z: Tensor) -> None:
         self.scale.copy_(z.square().mean().sqrt())

@@ -1,0 +1,150 @@
+"""Cost of protection: one training step of every defence over one of the plain split, in turn, in one run.
+
+    python -m benchmarks.protection_cost [--model resnet20] [--at layer2] [--batch 128] [--steps 12]
+        [--defenses noise siftfunnel ...] [--save docs/results/protection-cost.md]
+
+What `splitveil.protection.protect` does in a step: forward through both halves, the defence's losses, its co-trained
+adversary where it has one, backward, AdamW, in the precision that training uses. A defence that trains in stages is
+timed in each, and counts as the mean by their shares of the epochs. Pixels are random, which changes no step's time.
+The plain step and the defended one take turns; the first turns are dropped; the ratio is the median over turns.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from splitveil.codecs import CODECS
+from splitveil.cut import Split, trace
+from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Protected, Sample, Stage
+from splitveil.models.loader import load_model
+from splitveil.protection import shared
+from splitveil.seeds import fingerprint, generator, hardware
+from splitveil.training import native_precision
+
+SHAPE, CLASSES, STUDIED, WARM = (3, 32, 32), 10, 256, 2
+ALONE, WITH_ADVERSARY = 1.5, 2.5
+"""What a step may cost without and with a co-trained adversary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one defence.
+
+    Attributes:
+        ratio: of a step's time to the plain step's, mean over stages by their shares of the epochs.
+        stages: the same by stage, with the half of the spread between the quartiles.
+        adversary: one trains beside it.
+    """
+
+    ratio: float
+    stages: dict[str, tuple[float, float]]
+    adversary: bool
+
+    @property
+    def within(self) -> bool:
+        """Whether it keeps the limit."""
+        return self.ratio <= (WITH_ADVERSARY if self.adversary else ALONE)
+
+
+def halves(args: argparse.Namespace) -> Split:
+    """Fresh halves with random weights."""
+    loaded = load_model(args.model, shape=SHAPE, classes=CLASSES, weights=None, seed=0)
+    return trace(loaded.model, torch.zeros(2, *SHAPE)).split(args.at)
+
+
+def stepper(protected: Protected, stage: Stage, x: Tensor, y: Tensor) -> Callable[[], float]:
+    """A function that takes one training step and says how many seconds it took."""
+    protected.stage = stage
+    for name, part in protected.parts().items():
+        part.requires_grad_(name in stage.trains)
+    if not stage.task_only:
+        protected.rival = protected.defense.adversary(protected.split.cut.shape, SHAPE, CLASSES)
+    protected.train()
+    optimizer = torch.optim.AdamW([p for p in protected.parameters() if p.requires_grad], lr=1e-5)
+
+    def step() -> float:
+        begun = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_precision().startswith("bf16")):
+            loss = protected(x, y)
+        loss.backward()
+        optimizer.step()
+        return time.perf_counter() - begun
+
+    return step
+
+
+def measured(spec: str, plain: Callable[[], float], args: argparse.Namespace, x: Tensor, y: Tensor) -> Cost:
+    """The cost of one defence."""
+    torch.manual_seed(0)
+    defense = DEFENSES.build(spec)
+    split = defense.install(halves(args)).eval()
+    defense.study(split, Sample(x.repeat(STUDIED // len(x) + 1, 1, 1, 1)[:STUDIED], y.repeat(4)[:STUDIED], 0))
+    found, times, adversary = dict[str, tuple[float, float]](), list[float](), False
+    stages = defense.stages()
+    for stage in stages:
+        split = defense.enter(split, stage)
+        with torch.no_grad():
+            defense.calibrate(split.eval().edge(x))
+        protected = Protected(split, defense, CODECS.build("raw"))
+        step = stepper(protected, stage, x, y)
+        adversary = adversary or protected.rival is not None
+        ratios = [step() / plain() for _ in range(WARM + args.steps)][WARM:]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        found[stage.name], protected.stage = (middle, (high - low) / 2), None
+        times.append(middle)
+    shares = shared([s.share for s in stages], 1000)
+    return Cost(sum(t * s for t, s in zip(times, shares, strict=True)) / sum(shares), found, adversary)
+
+
+def main() -> None:
+    """Time every defence and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--at", default="layer2")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--defenses", nargs="+", default=[n for n in DEFENSES.names() if n != "none"])
+    parser.add_argument("--save", type=Path)
+    args = parser.parse_args()
+    draws = generator(0, "pixels")
+    x = torch.rand(args.batch, *SHAPE, generator=draws).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(args.batch) % CLASSES
+    plain = stepper(Protected(halves(args), DEFENSES.build("none"), CODECS.build("raw")), Stage(), x, y)
+    seconds = statistics.median([plain() for _ in range(WARM + args.steps)][WARM:])
+    lines = [
+        "# Cost of protection",
+        "",
+        f"Made by `python -m benchmarks.protection_cost`. {args.model} cut at {args.at}, batch {args.batch}, "
+        f"{native_precision()}: a plain step takes {1000 * seconds:.0f} ms. Ratio: a training step with the defence "
+        f"over a plain one, taken in turn, median of {args.steps}; ± half the distance of the quartiles. Limits: "
+        f"{ALONE} without and {WITH_ADVERSARY} with a co-trained adversary.",
+        f"Hardware: {hardware()}, {torch.get_num_threads()} threads. Code {fingerprint()['code']}, torch "
+        f"{torch.__version__}.",
+        "",
+        "| defence | co-trained adversary | ratio | by stage | within the limit |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in args.defenses:
+        cost = measured(spec, plain, args, x, y)
+        stages = "; ".join(f"{name} {middle:.2f} ± {spread:.2f}" for name, (middle, spread) in cost.stages.items())
+        lines.append(
+            f"| {spec} | {'yes' if cost.adversary else 'no'} | {cost.ratio:.2f} | {stages} | "
+            f"{'yes' if cost.within else '**no**'} |"
+        )
+        print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    if args.save:
+        args.save.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
