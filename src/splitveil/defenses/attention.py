@@ -26,7 +26,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class _ZPoolGate(nn.Module):
-    """A gate from the largest and the mean value along axis 1. (N, A, B, C) -> the same."""
+    """A gate from the largest and the mean value along one axis."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -34,23 +34,28 @@ class _ZPoolGate(nn.Module):
             nn.Conv2d(2, 1, kernel, 1, kernel // 2, bias=False), nn.BatchNorm2d(1), nn.Sigmoid()
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
-        gated: Tensor = x * self.gate(torch.stack([x.amax(1), x.mean(1)], 1))
-        return gated
+    def forward(self, x: Tensor, axis: int) -> Tensor:
+        """(N, C, H, W) -> (N, 1, A, B), A and B being the axes that are left, in order."""
+        gate: Tensor = self.gate(torch.stack([x.amax(axis), x.mean(axis)], 1))
+        return gate
 
 
 class TripletAttention(nn.Module):
-    """Mean of three gates, each across one pair of axes (Misra et al. 2021). (N, C, H, W) -> the same."""
+    """Mean of three gates, each across one pair of axes (Misra et al. 2021). (N, C, H, W) -> the same.
+
+    The published module turns x so that the pooled axis comes second, and turns the result back; here the gates are
+    added before x is multiplied once, which is the same. Pooled over rows its gate lies on (C, W); over columns the
+    published one lies on (H, C).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.plane, self.rows, self.columns = _ZPoolGate(7), _ZPoolGate(7), _ZPoolGate(7)
 
     def forward(self, x: Tensor) -> Tensor:
-        by_rows = self.rows(x.transpose(1, 2)).transpose(1, 2)
-        by_columns = self.columns(x.transpose(1, 3)).transpose(1, 3)
-        out: Tensor = (self.plane(x) + by_rows + by_columns) / 3
-        return out
+        by_rows = self.rows(x, 2).transpose(1, 2)
+        by_columns = self.columns(x.transpose(1, 2), 3).permute(0, 3, 2, 1)
+        return x * ((self.plane(x, 1) + by_rows + by_columns) / 3)
 
 
 class BlockAttention(nn.Module):
