@@ -91,6 +91,25 @@ def test_the_terms_by_hand() -> None:
     assert Patrol(adversarial=0.0).adversary((4, 2, 2), (1, 8, 8), 10) is None
 
 
+def test_the_triplet_loss_by_hand() -> None:
+    logits = torch.tensor([[3.0, 1.0, -1.0], [-1.0, 3.0, -2.0], [-1.0, 5.0, 2.0], [0.0, 1.0, 2.0]])
+    y = torch.tensor([0, 0, 1, 1])
+    unit = [(row - row.mean()) / (row - row.mean()).norm() for row in logits]
+    apart = [[(a - b).norm().item() for b in unit] for a in unit]
+    wanted = sum(
+        max(0.0, 0.3 + apart[a][p] - min(apart[a][n] for n in others))
+        for a, p, others in ((0, 1, (2, 3)), (1, 0, (2, 3)), (2, 3, (0, 1)), (3, 2, (0, 1)))
+    )  # fmt: skip
+    assert wanted > 0.1
+    plain = nn.functional.cross_entropy(logits, y).item()
+    assert Patrol().task_loss(logits, y).item() == plain
+    assert Patrol(triplet=2.0).task_loss(logits, y).item() == pytest.approx(plain + 2 * wanted / 4, rel=1e-5)
+    scaled = Patrol(triplet=2.0).task_loss(9 * logits + 5, y) - Patrol().task_loss(9 * logits + 5, y)
+    assert scaled.item() == pytest.approx(2 * wanted / 4, rel=1e-4), "scale and shift of the logits buy nothing"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Patrol(triplet=2.0).task_loss(logits, y).item() == pytest.approx(plain + 2 * wanted / 4, rel=1e-5)
+
+
 def test_the_lipschitz_term_ignores_the_scale_of_the_features() -> None:
     found = []
     for scale in (1.0, 10.0):
@@ -185,14 +204,16 @@ def test_what_cannot_be_pruned_is_refused_before_training() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["budget=0", "parameters=1.5", "tune=1", "least=0", "sparsity=-1", "probe=1", "mode=worst", "term=lpips"]
-)
+    "option",
+    ["budget=0", "parameters=1.5", "tune=1", "least=0", "sparsity=-1", "triplet=-1", "probe=1", "mode=worst",
+     "term=lpips"],
+)  # fmt: skip
 def test_bad_options_are_refused(option: str) -> None:
     with pytest.raises(InputError, match=r"expected .*; use patrol:"):
         DEFENSES.build(f"patrol:{option}")
 
 
 def test_its_spec_rebuilds_it() -> None:
-    defense = Patrol(budget=0.3, mode="power", term="mse")
+    defense = Patrol(budget=0.3, mode="power", term="mse", triplet=0.5)
     assert repr(DEFENSES.build(repr(defense))) == repr(defense)
     assert list(defense.options()) == list(inspect.signature(Patrol).parameters)

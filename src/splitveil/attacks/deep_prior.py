@@ -156,7 +156,7 @@ class DeepPrior(Attack):
                     view.seed, likelihood, z, start, weights, choice.stop, show, done + k * self.steps
                 )
                 found.append(best)
-        view.record(draws=float(likelihood.draws), gradient=blind / len(view.z))
+        view.record(draws=likelihood.averaged, gradient=blind / len(view.z))
         return torch.cat(found)
 
     def _guess(self, view: View, z: Tensor) -> Tensor:

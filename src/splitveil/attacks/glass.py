@@ -84,7 +84,7 @@ class Glass(Attack):
                 start = self._nearest(search, part, priors[0])
                 weights = torch.tensor([priors]).expand(len(part.z), 2)
                 guesses.append(self._refined(search, part, start, weights))
-        view.record(draws=float(likelihood.draws), gradient=blind / len(view.z))
+        view.record(draws=likelihood.averaged, gradient=blind / len(view.z))
         return torch.cat(guesses)
 
     def _generator(self, view: View) -> AutoEncoder:

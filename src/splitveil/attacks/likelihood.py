@@ -12,6 +12,9 @@ from splitveil.attacks.view import View
 
 SOLVED = 1e-5
 """Relative squared feature distance below which a gradient of zero is no fault."""
+EXACT = 1e6
+SLIGHT = 1e-2
+"""Noise, relative to the mean variance, below which features count alike."""
 OUTSIDE = 10.0
 """Weight of the squared distance to [0, 1] beside the features' distance."""
 
@@ -19,26 +22,47 @@ OUTSIDE = 10.0
 class Likelihood:
     """``||E(x) - z||^2 / ||z - mean(z)||^2`` for each image, through the edge and the defence that the view grants.
 
-    Relative, so that scaling z changes nothing.
+    Relative, so that scaling z changes nothing. Where the defence adds noise of a known size after all else, its mean
+    stands for draws of it, and each feature counts by how little noise it has: for Gaussian noise that is the
+    likelihood itself.
 
     Args:
         view: for the edge, which is folded, and the defence.
-        draws: of a random defence, averaged whenever features are made; one is enough for any other.
+        draws: of any other random defence, averaged whenever features are made; one is enough for one that draws none.
     """
 
     def __init__(self, view: View, draws: int) -> None:
-        self.edge, self.defense, self.draws = folded(view.edge), view.defense, draws if view.stochastic else 1
+        self.edge, self.defense = folded(view.edge), view.defense
+        self.exact = view.stochastic and expected(self.defense, self.edge(_blank(view))) is not None
+        self.draws = draws if view.stochastic and not self.exact else 1
+
+    @property
+    def averaged(self) -> float:
+        """Draws that a step averages, for the self-checks; the exact mean counts as `EXACT`."""
+        return EXACT if self.exact else float(self.draws)
 
     def features(self, x: Tensor) -> Tensor:
-        """x: (n, C, H, W) -> (n, *cut), the mean over the draws."""
+        """x: (n, C, H, W) -> (n, *cut), the mean over the noise."""
         z = self.edge(x.contiguous(memory_format=torch.channels_last))
+        if self.exact and (told := expected(self.defense, z)) is not None:
+            return told[0]
         return torch.stack([self.defense(z) for _ in range(self.draws)]).mean(0) if self.draws > 1 else self.defense(z)
 
     def to(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """The distance of images (n, C, H, W) from features z: (n, *cut), as a function; (n,)."""
-        power = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square().sum(1)
+        weight = self._weight(z)
+        power = ((z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square() * weight).sum(1)
         power = torch.where(power > 0, power, 1.0)
-        return lambda x: (self.features(x).float() - z).flatten(1).square().sum(1) / power
+        return lambda x: ((self.features(x).float() - z).flatten(1).square() * weight).sum(1) / power
+
+    def _weight(self, z: Tensor) -> Tensor:
+        """(elements,), by the noise of each feature; ones where it is not known or the same for all."""
+        told = expected(self.defense, z[:1]) if self.exact else None
+        if told is None or told[1].numel() != z[0].numel():
+            return torch.ones(1, device=z.device)
+        variance = told[1].detach().float().flatten().square()
+        middle = variance.mean()
+        return torch.where(middle > 0, middle / (variance + SLIGHT * middle).clamp_min(1e-30), 1.0)
 
     def blind(self, x: Tensor, z: Tensor) -> int:
         """Images from which a search could not begin: the gradient of the distance is zero or not finite."""
@@ -46,6 +70,17 @@ class Likelihood:
         distance = self.to(z)(x)
         slope = torch.autograd.grad(distance.sum(), x)[0].flatten(1).abs().sum(1)
         return int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
+
+
+def expected(defense: nn.Module, z: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of what a defence makes of z, if it can tell: (N, *cut) and (*cut)."""
+    tell = getattr(defense, "expected", None)
+    told: tuple[Tensor, Tensor] | None = tell(z) if callable(tell) else None
+    return told
+
+
+def _blank(view: View) -> Tensor:
+    return torch.zeros(1, *view.image_shape, device=view.z.device)
 
 
 def folded(edge: nn.Module) -> nn.Module:

@@ -38,6 +38,19 @@ class Retrieval:
     n_gallery: int
 
 
+class Noiseless(Protected):
+    """A protected split that sends its features as they are before the noise: never what is deployed."""
+
+    @classmethod
+    def of(cls, protected: Protected) -> "Noiseless":
+        """With the halves, defence and codec of `protected`, in eval mode as it is."""
+        return cls(protected.split, protected.defense, protected.codec).eval()
+
+    def observe(self, z: Tensor) -> Tensor:
+        seen: Tensor = self.codec.decode(self.codec.encode(self.defense.mean(z)))
+        return seen
+
+
 def embeddings(protected: Protected, x: Tensor, classes: Tensor | None = None) -> Tensor:
     """The logits that the cloud answers through defence and codec, less their mean, at unit length (our reading).
 

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from splitveil.metrics.pripro import (
 from splitveil.records import Extra
 from splitveil.registry import Spec
 from splitveil.seeds import generator
+
+if TYPE_CHECKING:
+    from splitveil.auditing.reading import Reading
 
 AT_ONCE = 256
 
@@ -72,17 +76,19 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Further metrics and a judge, ready for the private images of one audit; falsy where nothing is asked for.
+    """Further metrics, a judge and a plate reader, ready for the private images of one audit; falsy without any.
 
     Attributes:
         metrics: beyond those that stand in every row.
         panel: what a judge adds, or None.
         identity: hash of what decides the values, empty where nothing is asked for.
+        reading: what a plate reader adds, or None.
     """
 
     metrics: tuple[Metric, ...] = ()
     panel: "Panel | None" = None
     identity: str = ""
+    reading: "Reading | None" = None
 
     @classmethod
     def of(cls, metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> "Asked":
@@ -112,6 +118,10 @@ class Asked:
             parts.append(identity.of_judge(judge))
         return cls(built, panel, " ".join(parts))
 
+    def joined(self, reading: "Reading") -> "Asked":
+        """The same with a plate reader."""
+        return replace(self, reading=reading, identity=f"{self.identity} {reading.identity}".strip())
+
     def __bool__(self) -> bool:
         return bool(self.identity)
 
@@ -119,18 +129,24 @@ class Asked:
     def measures(self) -> tuple[Measure, ...]:
         """What a row gets, in order."""
         own = tuple(Measure(m.name, m.unit, m.higher_leaks, m.name) for m in self.metrics)
-        return own + (self.panel.measures if self.panel else ())
+        return own + tuple(measure for part in self._parts for measure in part.measures)
 
     @property
     def notes(self) -> list[str]:
         """For the card."""
-        return [self.panel.note] if self.panel else []
+        return [part.note for part in self._parts]
 
     def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
         """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
         pairs = list(zip(x.split(AT_ONCE), guess.split(AT_ONCE), strict=True))
         found = {m.name: torch.cat([m(a.float() / 255, b) for a, b in pairs]) for m in self.metrics}
-        return found | (self.panel.scores(guess) if self.panel else {})
+        for part in self._parts:
+            found |= part.scores(guess)
+        return found
+
+    @property
+    def _parts(self) -> "tuple[Panel | Reading, ...]":
+        return tuple(part for part in (self.panel, self.reading) if part is not None)
 
 
 class Panel:

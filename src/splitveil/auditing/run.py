@@ -16,6 +16,7 @@ from splitveil.auditing.judging import Asked
 from splitveil.auditing.ledger import Ledger
 from splitveil.auditing.outcome import Audit
 from splitveil.auditing.plan import Plan
+from splitveil.auditing.reading import Lesson, Reading
 from splitveil.auditing.scoring import secrets
 from splitveil.auditing.subject import Subject
 from splitveil.auditing.suites import Suite, find_suite
@@ -46,6 +47,7 @@ def audit(
     cache: Path | None = None,
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
+    plates: Dataset | None = None,
 ) -> Audit:
     """What the features at each cut leak to an adversary.
 
@@ -64,12 +66,15 @@ def audit(
         cache: folder of finished attacks that several audits share; None for one in `out`.
         metrics: beyond MSE, PSNR and SSIM, as the registry reads them: ``registered_psnr:shift=2``; see `Row.extra`.
         judge: an independent classifier of the same classes, for PA, PI, agreement and deep distance; see `Row.extra`.
+        plates: images with number plates, whose training part teaches a reader to read them in guesses: ``plates`` and
+            ``plate_characters`` in `Row.extra`, of the private plates that it reads on the image itself; `data` itself
+            or more cars of the kind.
 
     Raises:
         OverlapError: an image would be private and the adversary's.
         UnknownNameError: no such metric.
         InputError: `out` holds another audit, or a damaged file; a metric asked for twice; a judge that is the audited
-            model, or that cannot read its images.
+            model, or that cannot read its images; no plate, or none that a reader reads.
         ThreatModelError: no attack of the suite is within what the adversary knows.
     """
     begun = time.perf_counter()
@@ -81,6 +86,7 @@ def audit(
     most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
     further = Asked.of(metrics, judge, parts.private, subject)
+    lesson = Lesson.of(plates, parts.private) if plates is not None else None
     # Labels of other classes would only mislead: without them the class mean falls back on the mean.
     task = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
     guard = {
@@ -90,6 +96,10 @@ def audit(
         "n": n,
         "seed": seed,
     }
+    ledger = Ledger(out, guard, resume=resume, cache=cache)
+    if lesson is not None:
+        name, reader = lesson.taught(ledger, seed)
+        further = further.joined(Reading(reader, lesson, name))
     work = Work(
         subject,
         data,
@@ -103,7 +113,7 @@ def audit(
         tuple(secrets(parts, task, len(data.classes))),
         seed,
         min(samples, n),
-        Ledger(out, guard, resume=resume, cache=cache),
+        ledger,
         further,
     )
     near = near_duplicates(parts.private.x, parts.aux.x)

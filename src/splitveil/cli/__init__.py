@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from splitveil.cli import audit, bundle, compare, cuts, demo, fit, listing, query, report, serve
+from splitveil.cli import audit, bundle, compare, cuts, demo, fit, listing, query, report, retrieve, serve
 from splitveil.errors import MissingExtraError, SplitVeilError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("cuts")(cuts.run)
 app.command("fit")(fit.run)
 app.command("audit")(audit.run)
 app.command("compare")(compare.run)
+app.command("retrieve")(retrieve.run)
 app.add_typer(bundle.app, name="bundle")
 app.command("serve")(serve.run)
 app.command("query")(query.run)

@@ -39,6 +39,12 @@ def run(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
     judge_weights: Annotated[Path | None, typer.Option(help=".safetensors of the judge")] = None,
+    read_plates: Annotated[
+        bool, typer.Option("--read-plates", help="also how many number plates a reader reads in the guesses")
+    ] = False,
+    plates_from: Annotated[
+        str | None, typer.Option(help="what that reader learns from; default the training part of --data")
+    ] = None,
     criterion: Annotated[
         bool, typer.Option("--criterion", help="also which cheap number predicts the attack: OUT/criterion.html")
     ] = False,
@@ -66,6 +72,7 @@ def run(
 
         check_images(images)
     referee = read_judge(judge, judge_weights, images)
+    legible = load_data(plates_from) if plates_from else images if read_plates else None
     cards, told = [], []
     with showing_progress():
         for k, folder in folders.items():
@@ -73,6 +80,7 @@ def run(
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
                 out=folder, resume=resume, cache=cache, metrics=metric or (), judge=referee,
+                plates=legible,
             )  # fmt: skip
             cards.append(found.card)
             if samples:

@@ -31,6 +31,7 @@ DEFENSES: "Registry[Defense]" = Registry(
         "disco": "splitveil.defenses.disco:DISCO",
         "ensembler": "splitveil.defenses.ensembler:Ensembler",
         "infoscissors": "splitveil.defenses.infoscissors:InfoScissors",
+        "bottleneck": "splitveil.defenses.bottleneck:Bottleneck",
         "top_k": "splitveil.defenses.top_k:TopK",
         "chain": "splitveil.defenses.chain:Chain",
     },

@@ -55,7 +55,8 @@ class TripletAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         by_rows = self.rows(x, 2).transpose(1, 2)
         by_columns = self.columns(x.transpose(1, 2), 3).permute(0, 3, 2, 1)
-        return x * ((self.plane(x, 1) + by_rows + by_columns) / 3)
+        out: Tensor = x * ((self.plane(x, 1) + by_rows + by_columns) / 3)
+        return out
 
 
 class BlockAttention(nn.Module):

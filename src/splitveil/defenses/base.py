@@ -147,6 +147,14 @@ class Defense(nn.Module):
         """
         return None if self.stochastic else z.new_zeros(z.shape[1:])
 
+    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation of what leaves for z: (N, *cut) and (*cut); None where they are not known.
+
+        For adversaries, who know the defence: where noise is added last and of one size they need no draws.
+        """
+        spread = self.spread(z) if self.stochastic else None
+        return None if spread is None else (self.mean(z), spread)
+
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
         if self.stochastic and noise is None:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.cut import Split
@@ -12,10 +13,13 @@ from splitveil.defenses.budget import Costs, recounted
 from splitveil.defenses.lipschitz import MODES, Blocks, local_constants
 from splitveil.defenses.pruning import Group, attach, fold, prunable, remove, reshape, shrunk, weight_ranks
 from splitveil.defenses.rival import Rival
+from splitveil.defenses.triplet import batch_hard_triplet
 from splitveil.errors import InputError
 from splitveil.registry import Value
 
 MASKS, TUNE = "masks", "tune"
+MARGIN = 0.3
+"""Of the triplet loss, between embeddings of unit length."""
 
 
 class Patrol(Defense):
@@ -48,6 +52,8 @@ class Patrol(Defense):
         adversarial: weight of the adversarial term; 0 leaves it out.
         term: ``ssim`` or ``mse``, see ``adversarial``.
         aim: where its reward ends; by default 0.3 for SSIM and 0.05 for MSE.
+        triplet: weight of a triplet loss beside the cross entropy: identity + triplet loss, the task loss of re-ID;
+            see `task_loss`.
 
     Raises:
         InputError: an option out of range; when installed, an edge half that cannot be pruned to the budget.
@@ -72,6 +78,7 @@ class Patrol(Defense):
         adversarial: float = 1.0,
         term: str = "ssim",
         aim: float | None = None,
+        triplet: float = 0.0,
     ) -> None:
         super().__init__()
         if not (0 < budget <= 1 and 0 < parameters <= 1 and 0 < tune < 1 and least >= 1):
@@ -79,7 +86,7 @@ class Patrol(Defense):
                 f"expected budget and parameters in (0, 1], tune in (0, 1), least >= 1, got {budget}, {parameters}, "
                 f"{tune}, {least}; use patrol:budget=0.5."
             )
-        if min(sparsity, step, lipschitz, adversarial) < 0 or sigma <= 0 or blocks < 1 or probe < 2:
+        if min(sparsity, step, lipschitz, adversarial, triplet) < 0 or sigma <= 0 or blocks < 1 or probe < 2:
             raise InputError(
                 "expected weights of at least 0, sigma > 0, blocks >= 1 and probe >= 2; use patrol:lipschitz=0.05."
             )
@@ -93,6 +100,7 @@ class Patrol(Defense):
         self.lipschitz, self.blocks, self.mode, self.sigma = float(lipschitz), blocks, mode, float(sigma)
         self.probe, self.adversarial, self.term = probe, float(adversarial), term
         self.aim = float(aim) if aim is not None else 0.3 if term == "ssim" else 0.05
+        self.triplet = float(triplet)
         self.masks = nn.ParameterList()
         self._groups: tuple[Group, ...] = ()
         self._costs: Costs | None = None
@@ -129,6 +137,20 @@ class Patrol(Defense):
         self._pieces = None
         return self._pruned(split)
 
+    def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross entropy over identities, and `triplet` times the batch-hard triplet loss with a margin of 0.3.
+
+        Its embedding is that of `splitveil retrieve`: the logits less their mean, at unit length (our reading), so
+        that logits that grow do not meet the margin for nothing. logits: (N, K); y: (N,).
+        """
+        found = super().task_loss(logits, y)
+        if self.triplet:
+            with torch.autocast(logits.device.type, enabled=False):
+                wide = logits.float()
+                unit = F.normalize(wide - wide.mean(1, keepdim=True), dim=1)
+                found = found + self.triplet * batch_hard_triplet(unit, y, margin=MARGIN)
+        return found
+
     def penalty(self, batch: Batch) -> Tensor:
         found = super().penalty(batch)
         if self._costs is not None and len(self.masks):
@@ -152,7 +174,7 @@ class Patrol(Defense):
             "budget": self.budget, "parameters": self.parameters_left, "least": self.least, "sparsity": self.sparsity,
             "step": self.step, "tune": self.tune, "lipschitz": self.lipschitz, "blocks": self.blocks, "mode": self.mode,
             "sigma": self.sigma, "probe": self.probe, "adversarial": self.adversarial, "term": self.term,
-            "aim": self.aim,
+            "aim": self.aim, "triplet": self.triplet,
         }  # fmt: skip
 
     def _begin(self, split: Split) -> None:

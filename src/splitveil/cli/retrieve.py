@@ -1,0 +1,82 @@
+"""``splitveil retrieve``: how well a bundle finds an identity again in the images of other cameras."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from splitveil.auditing.gallery import Retrieval
+    from splitveil.data import Dataset
+    from splitveil.records import Manifest
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
+    data: Annotated[str, typer.Option(help="vehicles or reid:PATH, with the identities that the bundle trained on")],
+    seed: Annotated[int, typer.Option(help="of the queries, where the set marks none, and of the noise")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Search the test part by the answers of the protected split: mAP, rank 1 and 5. Utility: larger is better."""
+    from dataclasses import asdict
+
+    from splitveil.auditing.gallery import Noiseless, retrieval
+    from splitveil.bundle import Bundle
+    from splitveil.cli.console import err, show_table, showing_progress
+    from splitveil.cli.console import out as screen
+    from splitveil.data import load_data
+    from splitveil.progress import task
+    from splitveil.records import dumps
+    from splitveil.restoring import restore
+
+    found = Bundle.load(bundle)
+    m = found.manifest
+    images = load_data(data)
+    _check(m, images)
+    if tuple(m.classes) != images.classes:
+        err.print(f"warning: {data} has other identities than {bundle} was trained on", style="yellow")
+    protected = restore(found)
+    noisy = protected.defense.stochastic
+    with showing_progress(), task(f"retrieve {m.name}", 1 + noisy) as show:
+        deployed = retrieval(protected, images, seed=seed)
+        show(1)
+        bare = retrieval(Noiseless.of(protected), images, seed=seed) if noisy else None
+    if as_json:
+        record = {
+            "bundle": str(bundle), "contract": m.contract, "data": data, "seed": seed, "cut": m.cut.name,
+            "defense": m.defense, "codec": m.codec, "same_identities": tuple(m.classes) == images.classes,
+            "protected": asdict(deployed), "without_noise": asdict(bare) if bare else None,
+        }  # fmt: skip
+        print(dumps(record))
+        return
+    rows = [_cells("as deployed", deployed), *([_cells("without its noise", bare)] if bare else [])]
+    title = f"{m.name} on {data}: {m.cut.name}, {m.defense}, {m.codec}"
+    show_table(title, ["", "mAP", "rank 1", "rank 5", "chance of rank 1"], rows)
+    screen.print(
+        f"{deployed.n_queries:,} queries, {deployed.n_gallery:,} images in the gallery; larger is better",
+        highlight=False,
+    )
+
+
+def _check(manifest: "Manifest", images: "Dataset") -> None:
+    """Images and classes of the bundle."""
+    from splitveil.errors import InputError
+
+    if images.shape != manifest.image_shape:
+        raise InputError(
+            f"{manifest.name} takes {manifest.image_shape} images, got {images.shape}; add ?size= or ?channels= to "
+            "--data."
+        )
+    if "camera" not in images.test.attributes:
+        raise InputError(
+            f"expected images with the attribute camera, got {images.name}; use --data vehicles or reid:PATH."
+        )
+    if len(images.classes) != len(manifest.classes):
+        raise InputError(
+            f"expected the {len(manifest.classes):,} identities that {manifest.name} answers with, got "
+            f"{len(images.classes):,} in {images.name}; give --data the set that it was trained on."
+        )
+
+
+def _cells(name: str, found: "Retrieval") -> list[str]:
+    return [name, *(f"{value:.3f}" for value in (found.map, found.rank1, found.rank5, found.chance))]

@@ -1,0 +1,64 @@
+"""The search's objective against random defences: exact where the noise is known, averaged where it is not."""
+
+import torch
+from torch import Tensor, nn
+
+from splitveil.attacks.combine import Averaged
+from splitveil.attacks.likelihood import Likelihood, expected
+from splitveil.attacks.view import Knows, View
+
+
+class Loud(nn.Module):
+    """Adds noise whose size differs between features, and can tell."""
+
+    def __init__(self, *, tells: bool) -> None:
+        super().__init__()
+        self.sizes = torch.tensor([0.1, 1.0, 10.0])
+        self.expected = self._told if tells else None
+
+    def _told(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * z, self.sizes
+
+    def forward(self, z: Tensor) -> Tensor:
+        return 2 * z + self.sizes * torch.randn_like(z)
+
+
+class Edge(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def view_of(defense: nn.Module) -> View:
+    grants = Knows.WEIGHTS | Knows.DEFENSE
+    return View(torch.zeros(4, 3), (1, 1, 3), knows=grants, edge=Edge(), defense=defense, stochastic=True)
+
+
+def test_known_noise_needs_no_draws_and_loud_features_count_less() -> None:
+    likelihood = Likelihood(view_of(Loud(tells=True)), draws=4)
+    x = torch.tensor([[0.3, 0.5, 0.9]]).reshape(1, 1, 1, 3)
+    assert torch.equal(likelihood.features(x), 2 * x.flatten(1))
+    z = torch.tensor([[1.0, 0.0, -1.0]])
+    distance = likelihood.to(z)
+    # An error where noise is slight counts nearly a hundred times one where it is louder by ten.
+    base = distance(z.reshape(1, 1, 1, 3) / 2)
+    moved = [distance((z + 0.1 * torch.eye(3)[k]).reshape(1, 1, 1, 3) / 2) - base for k in range(3)]
+    assert base.item() == 0
+    variance, middle = torch.tensor([0.01, 1.0, 100.0]), 101.01 / 3
+    wanted = middle / (variance + 0.01 * middle)
+    assert torch.allclose(torch.stack(moved).flatten() / moved[0], wanted / wanted[0], rtol=1e-3)
+
+
+def test_unknown_noise_is_averaged_over_draws() -> None:
+    likelihood = Likelihood(view_of(Loud(tells=False)), draws=4)
+    assert likelihood.averaged == 4
+    x = torch.zeros(1, 1, 1, 3)
+    many = torch.stack([likelihood.features(x) for _ in range(400)])
+    assert torch.allclose(many.std(0)[0], torch.tensor([0.05, 0.5, 5.0]), rtol=0.2)
+
+
+def test_a_mean_of_crossings_is_less_noisy() -> None:
+    told = expected(Averaged(Loud(tells=True), 4), torch.ones(2, 3))
+    assert told is not None
+    assert torch.allclose(told[0], torch.full((2, 3), 2.0))
+    assert torch.allclose(told[1], torch.tensor([0.05, 0.5, 5.0]))
+    assert expected(Averaged(Loud(tells=False), 4), torch.ones(2, 3)) is None
