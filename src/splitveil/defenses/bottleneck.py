@@ -109,8 +109,8 @@ def moments(edge: nn.Module, cloud: nn.Module, x: Tensor, y: Tensor) -> tuple[Te
     for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
         with torch.no_grad():
             h = edge(part)
-        h.requires_grad_(True)
-        loss = F.cross_entropy(cloud(h), labels, reduction="sum")
+        with torch.enable_grad():
+            loss = F.cross_entropy(cloud(h.requires_grad_(True)), labels, reduction="sum")
         (slope,) = torch.autograd.grad(loss, h)
         seen.append(h.detach().transpose(0, 1).flatten(1))
         slopes.append(slope.transpose(0, 1).flatten(1))
