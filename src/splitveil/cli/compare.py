@@ -13,7 +13,9 @@ UNTRUSTED = 3
 
 def run(
     model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
-    data: Annotated[str, typer.Option(help="digits, npz:PATH, folder:PATH, mnist, fashion-mnist, cifar10, cifar100")],
+    data: Annotated[
+        str, typer.Option(help="digits, vehicles, npz:PATH, folder:PATH, cifar10 and others; see splitveil list data")
+    ],
     at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
     defense: Annotated[
         list[str], typer.Option(help="NAME[:k=v,...], repeatable; a codec's name is quantisation alone")

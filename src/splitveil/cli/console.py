@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -88,5 +89,5 @@ def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]
     for i, header in enumerate(headers):
         table.add_column(header, justify="left" if i < left else "right", overflow="fold", no_wrap=i == 0 or i >= left)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     out.print(table)

@@ -8,7 +8,9 @@ import typer
 
 def run(
     model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
-    data: Annotated[str, typer.Option(help="digits, npz:PATH, folder:PATH, mnist, fashion-mnist, cifar10, cifar100")],
+    data: Annotated[
+        str, typer.Option(help="digits, vehicles, npz:PATH, folder:PATH, cifar10 and others; see splitveil list data")
+    ],
     at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
     out: Annotated[Path, typer.Option(help="folder of the bundle")],
     weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
@@ -36,6 +38,7 @@ def run(
     from splitveil.cut import split
     from splitveil.data import load_data
     from splitveil.defenses import DEFENSES
+    from splitveil.defenses.noise import privacy_words
     from splitveil.errors import InputError
     from splitveil.export import save
     from splitveil.models.loader import load_model
@@ -68,11 +71,13 @@ def run(
         )  # fmt: skip
     shutil.rmtree(partial, ignore_errors=True)
     manifest = bundle.manifest
+    privacy = privacy_words(protected.defense, manifest.cut.shape) if protected.defense.stochastic else None
     if as_json:
         record = {
             "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
             "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
             "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
+            "differential_privacy": privacy,
         }  # fmt: skip
         print(dumps(record))
     else:
@@ -80,3 +85,5 @@ def run(
             f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "
             f"{accuracy:.2%} of {len(images.test):,} test images right"
         )
+        if privacy:
+            screen.print(privacy, highlight=False, soft_wrap=True)
