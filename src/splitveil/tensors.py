@@ -22,6 +22,12 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         (N,), 1 for equal images.
     """
+    # Variances are small differences of large numbers: never in bf16, whatever training asks for.
+    with torch.autocast(x.device.type, enabled=False):
+        return _ssim(x.float(), y.float())
+
+
+def _ssim(x: Tensor, y: Tensor) -> Tensor:
     channels, height, width = x.shape[1:]
     fits = min(SSIM_WINDOW, height, width)
     size = fits if fits % 2 else fits - 1

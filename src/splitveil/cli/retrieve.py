@@ -50,8 +50,8 @@ def run(
         print(dumps(record))
         return
     rows = [_cells("as deployed", deployed), *([_cells("without its noise", bare)] if bare else [])]
-    title = f"{m.name} on {data}: {m.cut.name}, {m.defense}, {m.codec}"
-    show_table(title, ["", "mAP", "rank 1", "rank 5", "chance of rank 1"], rows)
+    screen.print(f"{m.name} on {data}: {m.cut.name}, {m.defense}, {m.codec}", highlight=False)
+    show_table("", ["", "mAP", "rank 1", "rank 5", "chance of rank 1"], rows)
     screen.print(
         f"{deployed.n_queries:,} queries, {deployed.n_gallery:,} images in the gallery; larger is better",
         highlight=False,

@@ -52,6 +52,9 @@ DEFINITIONS = {
 }
 
 EXTRAS = {
+    "plates": "The share of number plates that a reader reads without a mistake, of those it reads on the input. "
+    "More leaks more.",
+    "plate_characters": "The same, digit by digit; chance is 0.1. More leaks more.",
     "ms_ssim": "Structural similarity at several scales (Wang et al. 2003), as many as fit the image. More leaks more.",
     "registered_psnr": "PSNR in decibels after the best small shift of the guess. More leaks more.",
     "gms": "Similarity of the gradients of brightness (Xue et al. 2014): edges and texture. More leaks more.",
