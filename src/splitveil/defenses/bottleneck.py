@@ -51,13 +51,15 @@ class Bottleneck(Defense):
     With S the covariance of the channels over images and positions, and G the second moment of the task loss's gradient
     to them, the passage starts as the projection onto the leading eigenvectors V of ``S^(1/2) G S^(1/2)``: what is left
     out changes the loss least, to the second order with the empirical Fisher matrix. Sent is ``V^T S^(-1/2) (h - m)``,
-    channels of unit variance that do not correlate; the cloud begins with the inverse. Both are then trained with the
-    rest. (Ours; the nearest relatives are PrivyNet's choice of whole channels and Private Split Inference's null
+    channels of unit variance that do not correlate, or louder the more the loss depends on them (`emphasis`), which is
+    what noise behind the passage should find; the cloud begins with the inverse. Both are then trained with the rest.
+    (Ours; the nearest relatives are PrivyNet's choice of whole channels and Private Split Inference's null
     space.)
 
     Args:
         channels: sent; 0 is a quarter of the cut's, at least 2.
         pool: 2 sends half the resolution.
+        emphasis: each channel's standard deviation is its eigenvalue to the power of half of this.
 
     Raises:
         InputError: a cut that is no feature map, when installed; an option out of range.
@@ -65,13 +67,15 @@ class Bottleneck(Defense):
 
     name: ClassVar[str] = "bottleneck"
 
-    def __init__(self, *, channels: int = 0, pool: int = 1) -> None:
+    def __init__(self, *, channels: int = 0, pool: int = 1, emphasis: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= emphasis <= 2:
+            raise InputError(f"expected emphasis from 0 to 2, got {emphasis}; use bottleneck:emphasis=0.5.")
         if channels < 0 or pool not in (1, 2, 4):
             raise InputError(
                 f"expected channels >= 0 and pool of 1, 2 or 4, got {channels} and {pool}; use bottleneck:channels=8."
             )
-        self.channels, self.pool = channels, pool
+        self.channels, self.pool, self.emphasis = channels, pool, float(emphasis)
 
     def install(self, split: Split) -> Split:
         shape = split.cut.shape
@@ -88,8 +92,10 @@ class Bottleneck(Defense):
         mean, spread, listened = moments(edge, cloud, sample.x, sample.y)
         root, back = powers(spread)
         values, vectors = torch.linalg.eigh(root @ listened @ root)
-        leading = vectors[:, values.argsort(descending=True)[: narrow.mix.out_channels]]
-        into, out = leading.T @ back, root @ leading
+        order = values.argsort(descending=True)[: narrow.mix.out_channels]
+        leading, size = vectors[:, order], values[order].clamp_min(1e-12)
+        size = (size / size.mean()) ** (self.emphasis / 2)
+        into, out = size[:, None] * (leading.T @ back), root @ leading / size
         with torch.no_grad():
             narrow.mix.weight.copy_(into[..., None, None])
             narrow.mix.bias.copy_(-into @ mean)  # type: ignore[union-attr]
@@ -97,7 +103,7 @@ class Bottleneck(Defense):
             widen.mix.bias.copy_(mean)  # type: ignore[union-attr]
 
     def options(self) -> dict[str, Value]:
-        return {"channels": self.channels, "pool": self.pool}
+        return {"channels": self.channels, "pool": self.pool, "emphasis": self.emphasis}
 
 
 def moments(edge: nn.Module, cloud: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
