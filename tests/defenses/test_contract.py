@@ -1,6 +1,8 @@
 """What every defence keeps: trained, exported, restored, and the parts it says are frozen untouched."""
 
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -14,80 +16,89 @@ from splitveil.cut import Split, trace
 from splitveil.data import Dataset, load_data
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
-from splitveil.export import EdgeGraph, export_halves, save
+from splitveil.export import EdgeGraph, save
 from splitveil.models.loader import load_model
 from splitveil.protection import protect
 from splitveil.restoring import restore
+from splitveil.training import History
 
 NAMES = DEFENSES.names()
 OWN_WEIGHTS = ("vib", "cloak", "pripro", "shredder", "disco")
 """They get their shape from `install`; each has a test of scale of its own."""
 
 
-@pytest.fixture(scope="module")
+class Trained(NamedTuple):
+    """A defence after two epochs, and what its halves held before."""
+
+    protected: Protected
+    history: History
+    halves: dict[str, torch.nn.Module]
+    before: dict[str, dict[str, Tensor]]
+
+
+@cache
 def digits() -> Dataset:
     data = load_data("digits")
     return Dataset("digits", data.train.take(np.arange(256)), data.test.take(np.arange(64)), data.classes)
 
 
-def fresh(digits: Dataset, at: str = "relu2") -> Split:
-    model = load_model("small", shape=digits.shape, classes=10, weights=None).model
-    return trace(model, torch.zeros(2, *digits.shape)).split(at)
+def fresh(at: str = "relu2") -> Split:
+    model = load_model("small", shape=digits().shape, classes=10, weights=None).model
+    return trace(model, torch.zeros(2, *digits().shape)).split(at)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_trains_and_moves_no_half_that_it_calls_frozen(name: str, digits: Dataset) -> None:
-    split = fresh(digits)
-    defense = DEFENSES.build(name)
+@cache
+def trained(name: str) -> Trained:
+    split = fresh()
     halves = {"edge": split.edge, "cloud": split.cloud}
     before = {name: {k: v.clone() for k, v in half.state_dict().items()} for name, half in halves.items()}
-    protected, history = protect(split, defense, "raw", digits, epochs=2)
-    assert len(history.losses) == 2
-    for half, module in halves.items():
-        moved = any(not torch.equal(v, before[half][k]) for k, v in module.state_dict().items())
-        assert moved == any(half in stage.trains for stage in defense.stages()), half
-    assert protected.rival is None
-    assert not protected.training
+    protected, history = protect(split, DEFENSES.build(name), "raw", digits(), epochs=2)
+    return Trained(protected, history, halves, before)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_exported_edge_is_torchs_and_takes_its_noise_as_an_input(name: str, digits: Dataset) -> None:
-    protected, _ = protect(fresh(digits), name, "raw", digits)
-    files = export_halves(protected, digits.shape).files
-    x = torch.rand(3, *digits.shape)
-    noise = torch.randn(3, *protected.split.cut.shape)
-    session = onnxruntime.InferenceSession(files[EDGE])
-    names = [i.name for i in session.get_inputs()]
-    assert names == (["x", "noise"] if protected.defense.stochastic else ["x"])
-    (found,) = session.run(None, dict(zip(names, (x.numpy(), noise.numpy()), strict=False)))
-    graph = EdgeGraph(protected.split.edge, protected.defense, protected.codec)
+def test_it_trains_and_moves_no_half_that_it_calls_frozen(name: str) -> None:
+    found = trained(name)
+    assert len(found.history.losses) == 2
+    assert np.isfinite(found.history.losses).all()
+    for half, module in found.halves.items():
+        moved = any(not torch.equal(v, found.before[half][k]) for k, v in module.state_dict().items())
+        assert moved == any(half in stage.trains for stage in found.protected.defense.stages()), half
+    assert found.protected.rival is None
+    assert not found.protected.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_brings_it_back_and_its_graph_is_torchs_with_noise_as_an_input(name: str, tmp_path: Path) -> None:
+    protected, shape = trained(name).protected, digits().shape
+    save(protected, tmp_path / "b", name="b", model_spec="small", image_shape=shape, classes=digits().classes)
+    bundle = Bundle.load(tmp_path / "b")
+    again = restore(bundle)
+    assert repr(again.defense) == repr(protected.defense)
+    x = torch.rand(3, *shape)
+    graph, noise = EdgeGraph(protected.split.edge, protected.defense, protected.codec), None
     with torch.no_grad():
-        wanted = graph(x, noise if protected.defense.stochastic else None)
+        if protected.defense.stochastic:
+            noise = torch.randn(3, *protected.defense.noise_shape(tuple(protected.split.edge(x).shape[1:])))
+        wanted = graph(x, noise)
+        restored = EdgeGraph(again.split.edge, again.defense, again.codec)(x, noise)
+    assert torch.allclose(restored, wanted, atol=1e-5)
+    session = onnxruntime.InferenceSession(bundle.read(EDGE))
+    names = [i.name for i in session.get_inputs()]
+    assert names == (["x"] if noise is None else ["x", "noise"])
+    inputs = [x.numpy()] if noise is None else [x.numpy(), noise.numpy()]
+    (found,) = session.run(None, dict(zip(names, inputs, strict=True)))
     assert np.allclose(found, wanted.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if DEFENSES.build(n).stochastic])
-def test_noise_is_fresh_for_every_request(name: str, digits: Dataset) -> None:
-    protected, _ = protect(fresh(digits), name, "raw", digits)
-    z = torch.rand(1, *protected.split.cut.shape) + 0.5
+def test_noise_is_fresh_for_every_request(name: str) -> None:
+    protected = trained(name).protected
     with torch.no_grad():
+        z = protected.split.edge(torch.rand(1, *digits().shape)) + 0.5
         assert not torch.equal(protected.defense(z), protected.defense(z))
         many = protected.defense(z.expand(64, *z.shape[1:]))
     assert len({tuple(m.flatten().tolist()) for m in many}) == 64
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bundle_brings_it_back(name: str, digits: Dataset, tmp_path: Path) -> None:
-    protected, _ = protect(fresh(digits), name, "raw", digits, epochs=1)
-    save(
-        protected, tmp_path / "b", name="b", model_spec="small", image_shape=digits.shape, classes=digits.classes
-    )  # fmt: skip
-    again = restore(Bundle.load(tmp_path / "b"))
-    assert repr(again.defense) == repr(protected.defense)
-    x, noise = torch.rand(2, *digits.shape), torch.randn(2, *protected.split.cut.shape)
-    with torch.no_grad():
-        one, two = (_sent(p, x, noise) for p in (protected, again))
-    assert torch.allclose(one, two, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in OWN_WEIGHTS])
@@ -101,12 +112,7 @@ def test_scaling_the_features_buys_nothing(name: str) -> None:
     assert torch.allclose(ten.apply_noise(10 * z, noise) / 10, one.apply_noise(z, noise), atol=1e-5)
 
 
-def test_codecs_are_calibrated_on_defended_features(digits: Dataset) -> None:
-    protected, _ = protect(fresh(digits), "noise:sigma=2.0", CODECS.build("uniform:bits=8"), digits)
-    z = protected.split.edge(torch.rand(8, *digits.shape))
+def test_codecs_are_calibrated_on_defended_features() -> None:
+    protected, _ = protect(fresh(), "noise:sigma=2.0", CODECS.build("uniform:bits=8"), digits())
+    z = protected.split.edge(torch.rand(8, *digits().shape))
     assert protected.observe(z).shape == z.shape
-
-
-def _sent(protected: Protected, x: Tensor, noise: Tensor) -> Tensor:
-    z = protected.split.edge(x)
-    return protected.defense.apply_noise(z, noise if protected.defense.stochastic else None)
