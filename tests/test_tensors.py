@@ -57,3 +57,13 @@ def test_total_variation_of_known_images() -> None:
     assert total_variation(flat).item() == 0
     assert total_variation(steps).item() == pytest.approx(1)
     assert total_variation(torch.rand(2, 1, 1, 5)).shape == (2,)
+
+
+def test_ssim_is_exact_within_autocast() -> None:
+    """Under bf16 its variances would be noise, and a loss made of them not finite."""
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = (x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ssim(x, y)
+    assert torch.equal(inside, ssim(x, y))
+    assert torch.autograd.grad(inside.sum(), y)[0].isfinite().all()

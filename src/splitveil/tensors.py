@@ -24,7 +24,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """
     # Variances are small differences of large numbers: never in bf16, whatever training asks for.
     with torch.autocast(x.device.type, enabled=False):
-        return _ssim(x.float(), y.float())
+        exact = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        return _ssim(x.to(exact), y.to(exact))
 
 
 def _ssim(x: Tensor, y: Tensor) -> Tensor:

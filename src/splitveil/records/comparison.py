@@ -16,7 +16,7 @@ class Trial(Record):
     seed: int
     epochs: int
     seconds: float = Field(description="wall clock, with calibration, study and validation")
-    validation: float = Field(description="accuracy on the tenth of the training images that is set aside")
+    validation: float = Field(description="accuracy on the images set aside to tune by")
     strength: float | None = Field(default=None, description="0 weakest to 1 strongest end of the knob")
 
 
