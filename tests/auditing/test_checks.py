@@ -73,6 +73,8 @@ def test_black_box_beats_white_box_on_the_best_white_row_only() -> None:
 
 def test_floors_are_held_neither_against_the_mean_image_nor_against_noise() -> None:
     assert kinds(row("nearest", 9, BLACK, evidence={"reads": 1.0}), stochastic=True) == []
+    # Few of its images, but each of these as often as it should.
+    assert kinds(row(needs=BLACK, evidence={"reads": 1.1, "draws": 2.0}), stochastic=True) == []
 
 
 def test_reasons_in_the_images_reach_every_row_that_uses_them() -> None:

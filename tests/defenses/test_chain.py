@@ -12,6 +12,7 @@ from splitveil.cut import trace
 from splitveil.cut.pieces import Split
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
+from splitveil.defenses.chain import Chain
 from splitveil.errors import InputError
 from splitveil.export import save
 from splitveil.restoring import restore
@@ -87,3 +88,16 @@ def test_what_cannot_go_together_is_refused() -> None:
         DEFENSES.build("chain:of=noise")
     with pytest.raises(InputError, match="siftfunnel and label_smoothing sets the task"):
         DEFENSES.build("chain:of=[siftfunnel + label_smoothing]")
+
+
+def test_veil_is_a_chain_with_names_of_its_own() -> None:
+    veil = DEFENSES.build("veil:channels=4,pool=2,sigma=0.7")
+    assert isinstance(veil, Chain)
+    assert repr(veil) == "veil:channels=4,pool=2,adversarial=1.0,sigma=0.7"
+    assert [p.name for p in veil.parts] == ["bottleneck", "adversarial", "noise"]
+    split = veil.install(split_of())
+    assert split.cut.shape == (4, 2, 2)
+    veil.calibrate(draws(64, 4, 2, 2))
+    spread = veil.spread(draws(2, 4, 2, 2))
+    assert spread is not None, "noise of a known size comes last, so there is a certificate"
+    assert spread.shape == (4, 2, 2)

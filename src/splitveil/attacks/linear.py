@@ -180,6 +180,8 @@ class Linear(Attack):
         mean = aux.images().mean(0)
         scale = ChannelScale(view.observe(torch.arange(min(train, 2048))))
         draws = 2 if view.stochastic else 1
+        # It need not read all images, but those that it does read as often as that.
+        view.record(draws=float(draws))
 
         def read(index: Tensor) -> tuple[Tensor, Tensor]:
             index = index.repeat(draws)

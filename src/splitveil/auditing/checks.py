@@ -1,6 +1,7 @@
 """Self-checks: reasons why a number cannot be trusted. Each says when it is raised and what it means.
 
-They read rows only. What an attack tells of itself stands in `Row.evidence`: ``draws`` of the defence averaged a step,
+They read rows only. What an attack tells of itself stands in `Row.evidence`: ``draws`` of the defence averaged a step
+(or how often an attack without the edge's weights read each image that it used),
 ``gradient`` the share of images whose first gradient is zero or not finite, ``gain`` in dB over the last tenth of the
 training, ``gap`` in dB between its training and its held-out images. The audit adds ``reads``, how often it read the
 features of each of its own images where that is less than twice, ``finite``, 0 where something was not, and ``scale``,
@@ -167,7 +168,7 @@ def _noise(row: Row | LabelRow, stochastic: bool) -> list[str]:
         said = "does not say how many draws it averages" if draws is None else f"averages {draws:g} draw a step"
         return [f"unaveraged noise: the attack {said}"] if draws is None or draws < DRAWS else []
     reads = row.evidence.get("reads")
-    if reads is not None and reads < DRAWS:
+    if reads is not None and max(reads, row.evidence.get("draws", 0.0)) < DRAWS:
         return [f"unaveraged noise: the attack read the features of its own images {reads:.1f} times each"]
     return []
 

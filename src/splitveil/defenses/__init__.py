@@ -33,6 +33,7 @@ DEFENSES: "Registry[Defense]" = Registry(
         "infoscissors": "splitveil.defenses.infoscissors:InfoScissors",
         "bottleneck": "splitveil.defenses.bottleneck:Bottleneck",
         "top_k": "splitveil.defenses.top_k:TopK",
+        "veil": "splitveil.defenses.veil:Veil",
         "chain": "splitveil.defenses.chain:Chain",
     },
 )

@@ -56,6 +56,7 @@ KNOBS = {
     "infoscissors": Knob("x", 0.01, 100),
     "ensembler": Knob("sigma", 0.01, 10),
     "noise_for_floor": Knob("mse", 1e-4, 0.1),
+    "veil": Knob("sigma", 0.01, 10),
     "bottleneck": Knob("channels", 64, 1, whole=True, channels=True),
     "uniform": Knob("bits", 8, 2, log=False, whole=True),
 }
