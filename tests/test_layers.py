@@ -11,19 +11,20 @@ SOURCE = Path(__file__).parents[1] / "src" / "splitveil"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("registry", "records", "progress", "seeds", "tensors", "vision"),
-    ("training",),
+    ("training", "profiling"),
     ("cut", "codecs", "metrics", "models", "data"),
     ("defenses", "attacks", "bundle"),
     ("export", "protection", "restoring"),
     ("auditing", "serving"),
     ("sweeps",),
+    ("planning",),
     ("report",),
     ("cli",),
     ("__main__",),
 )
 """Lowest first. A part imports from lower layers and from itself, never from a sibling."""
 
-ON_DEVICE = ("serving", "bundle", "codecs", "records", "errors", "registry", "progress")
+ON_DEVICE = ("serving", "profiling", "bundle", "codecs", "records", "errors", "registry", "progress")
 NOT_ON_DEVICE = ("torch", "torchvision", "timm", "sklearn", "lightning_fabric", "matplotlib", "jinja2")
 NOT_FOR_DEVICE = ("attacks", "metrics", "data", "training", "cut", "models", "defenses", "auditing", "export", "report")
 

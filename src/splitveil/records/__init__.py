@@ -7,33 +7,46 @@ from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, writ
 from splitveil.records.card import Card, Cut, Extra, LabelRow, Row
 from splitveil.records.comparison import Comparison, Contender, Floor, Measured, Trial
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
+from splitveil.records.device import Device, Link, Timing
 from splitveil.records.manifest import Manifest, Tensor
+from splitveil.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Plan, ProxyCheck, Zone
 from splitveil.records.summary import Estimate, Summary, SummaryRow
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Alternative",
+    "Budget",
     "Card",
+    "Choice",
     "Comparison",
     "Contender",
     "Correlation",
     "Cost",
     "Criterion",
     "Cut",
+    "CutCurve",
     "CutNumbers",
+    "Device",
     "Document",
     "Estimate",
     "Extra",
+    "Figure",
     "Floor",
     "LabelRow",
+    "Link",
     "Manifest",
     "Measured",
     "Number",
+    "Plan",
+    "ProxyCheck",
     "Record",
     "Row",
     "Summary",
     "SummaryRow",
     "Tensor",
+    "Timing",
     "Trial",
+    "Zone",
     "dumps",
     "write_atomically",
 ]

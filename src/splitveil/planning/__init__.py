@@ -1,0 +1,1 @@
+"""Where to cut, how wide and with which defence, under budgets."""
