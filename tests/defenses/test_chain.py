@@ -93,8 +93,8 @@ def test_what_cannot_go_together_is_refused() -> None:
 def test_veil_is_a_chain_with_names_of_its_own() -> None:
     veil = DEFENSES.build("veil:channels=4,pool=2,sigma=0.7")
     assert isinstance(veil, Chain)
-    assert repr(veil) == "veil:channels=4,pool=2,adversarial=1.0,sigma=0.7"
-    assert [p.name for p in veil.parts] == ["bottleneck", "adversarial", "noise"]
+    assert repr(veil) == "veil:channels=4,pool=2,distillation=1.0,adversarial=1.0,sigma=0.7"
+    assert [p.name for p in veil.parts] == ["distillation", "bottleneck", "adversarial", "noise"]
     split = veil.install(split_of())
     assert split.cut.shape == (4, 2, 2)
     veil.calibrate(draws(64, 4, 2, 2))

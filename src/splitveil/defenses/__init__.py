@@ -32,6 +32,7 @@ DEFENSES: "Registry[Defense]" = Registry(
         "ensembler": "splitveil.defenses.ensembler:Ensembler",
         "infoscissors": "splitveil.defenses.infoscissors:InfoScissors",
         "bottleneck": "splitveil.defenses.bottleneck:Bottleneck",
+        "distillation": "splitveil.defenses.distillation:Distillation",
         "top_k": "splitveil.defenses.top_k:TopK",
         "veil": "splitveil.defenses.veil:Veil",
         "chain": "splitveil.defenses.chain:Chain",

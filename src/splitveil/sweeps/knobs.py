@@ -62,5 +62,5 @@ KNOBS = {
 }
 """By name of the defence, or of the codec where quantisation is the baseline. Others are taken as they are given."""
 
-NOT_DEFENSES = ("top_k", "uniform")
+NOT_DEFENSES = ("top_k", "uniform", "distillation")
 """Compared, but never called the best defence."""
