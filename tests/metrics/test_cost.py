@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from splitveil.errors import InputError
-from splitveil.metrics.cost import LINKS, Link, latency, transmission_seconds
+from splitveil.metrics.cost import latency
 
 
 @pytest.fixture
@@ -33,18 +33,6 @@ def test_latency_of_real_work() -> None:
     assert 0 < found.median <= found.p95
 
 
-def test_transmission() -> None:
-    assert transmission_seconds(8e6, Link(4e6, 0.25)) == 2.25
-    assert transmission_seconds(0, LINKS["lte"]) == LINKS["lte"].rtt_seconds
-    assert all("typical" in link.source for link in LINKS.values())
-    times = [transmission_seconds(8 * 32768, link) for link in LINKS.values()]
-    assert times[0] > times[1] > max(times[2:])
-
-
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="bandwidth above 0"):
-        Link(0, 0.1)
     with pytest.raises(InputError, match="1 run or more"):
         latency(lambda x: x, torch.zeros(1), runs=0)
-    with pytest.raises(InputError, match="0 bits or more"):
-        transmission_seconds(-1, LINKS["3g"])

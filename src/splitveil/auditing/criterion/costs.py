@@ -2,8 +2,9 @@
 
 from splitveil.auditing.criterion.material import Material
 from splitveil.cut.costs import FP32_BYTES
-from splitveil.metrics.cost import LINKS, latency, transmission_seconds
+from splitveil.metrics.cost import latency
 from splitveil.metrics.utility import accuracy, agreement, calibration_error
+from splitveil.profiling.links import LINKS, transmission_seconds
 from splitveil.records import Cost
 
 
@@ -13,7 +14,7 @@ def costs_of(m: Material) -> list[Cost]:
     known = m.labels >= 0
     here = latency(lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
     elements = m.z[0].numel()
-    bits = 8 * protected.codec.payload_bytes(elements)
+    payload = protected.codec.payload_bytes(elements)
     found = [
         Cost(name="accuracy", value=accuracy(m.logits[known], m.labels[known]), unit="share"),
         Cost(name="agreement with the undefended model", value=agreement(m.logits, m.undefended), unit="share"),
@@ -26,9 +27,9 @@ def costs_of(m: Material) -> list[Cost]:
         Cost(name="edge peak memory", value=cut.edge_peak_bytes, unit="bytes", note="activations, fp32, one image"),
         Cost(name="edge latency", value=1e3 * here.median, unit="ms", note=f"median of {here.runs}, on this machine"),
         Cost(name="edge latency, p95", value=1e3 * here.p95, unit="ms"),
-        Cost(name="payload", value=bits, unit="bits", note="without protocol headers"),
+        Cost(name="payload", value=8 * payload, unit="bits", note="without protocol headers"),
     ]  # fmt: skip
     return found + [
-        Cost(name=f"over {name}", value=1e3 * transmission_seconds(bits, link), unit="ms", note=link.source)
+        Cost(name=f"over {name}", value=1e3 * transmission_seconds(payload, link), unit="ms", note=link.source)
         for name, link in LINKS.items()
     ]
