@@ -10,6 +10,7 @@ from splitveil.cli.report import run
 from splitveil.errors import InputError
 
 from .conftest import MakeAudit
+from .plans import make_plan
 
 
 def invoke(*arguments: str) -> tuple[int, str, BaseException | None]:
@@ -37,3 +38,14 @@ def test_an_empty_folder_is_an_error_and_no_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [(), ("--no-such-option",)])
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert invoke(*arguments)[0] == 2
+
+
+def test_a_plan_makes_its_page_alone(make_audit: MakeAudit, tmp_path: Path) -> None:
+    make_plan().save(tmp_path / "plan.json")
+    out = tmp_path / "plan.html"
+    code, stdout, _ = invoke(str(tmp_path / "plan.json"), "--out", str(out))
+    assert (code, stdout.replace("\n", "")) == (0, str(out))
+    assert "SplitVeil plan" in out.read_text()
+    code, _, error = invoke(str(tmp_path / "plan.json"), str(make_audit("a", samples=0)), "--out", str(out))
+    assert code == 1
+    assert isinstance(error, InputError)

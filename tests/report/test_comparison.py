@@ -74,6 +74,17 @@ def test_the_front_joins_what_nothing_else_beats(comparison: Comparison) -> None
     assert chart.front == f"M{plain.x},{plain.y}H{funnel.x}V{funnel.y}"
 
 
+def test_names_of_floors_stand_clear_of_lines_and_of_each_other(comparison: Comparison) -> None:
+    close = [Floor(attack=a, psnr=estimate(v), ssim=estimate(0.1)) for a, v in (("mean", 12.0), ("nearest", 12.4))]
+    far = Floor(attack="class_mean", psnr=estimate(16.0), ssim=estimate(0.1))
+    floors = pareto(comparison.model_copy(update={"floors": [*close, far]}), "psnr").floors
+    low, near, high = floors
+    assert near.y < low.y, "paper counts downwards"
+    assert max(low.text_y, near.text_y) < near.y, "above both lines of their group"
+    assert abs(low.text_y - near.text_y) >= 12
+    assert high.text_y == high.y - 4, "one that stands alone keeps its name beside it"
+
+
 def test_ranks(comparison: Comparison) -> None:
     assert [c.label for c in comparison.ranked(1.0)] == ["funnel", "noise <b>", "dropout"]
     assert Comparison.from_json(comparison.to_json()) == comparison

@@ -1,4 +1,4 @@
-"""``splitveil report``: audit folders -> one HTML page."""
+"""``splitveil report``: audit folders, or one record -> one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,23 @@ import typer
 
 
 def run(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Audit folders; several are compared.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR... | FILE.json",
+            help="Audit folders, several are compared; or a plan, comparison or criterion.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write what audits found as one self-contained HTML page."""
-    from splitveil.report import render
+    """Write what audits, a plan or a comparison found as one self-contained HTML page."""
+    from splitveil.errors import InputError
+    from splitveil.report import render, render_document
 
-    typer.echo(render(folders, out))
+    records = [path for path in sources if path.suffix == ".json"]
+    if not records:
+        typer.echo(render(sources, out))
+    elif len(sources) == 1:
+        typer.echo(render_document(records[0], out))
+    else:
+        raise InputError(f"expected audit folders or one record, got {records[0]} among others; give it alone.")

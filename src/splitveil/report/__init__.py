@@ -2,7 +2,9 @@
 
 from splitveil.report.comparison import render_comparison
 from splitveil.report.criterion import render_criterion
+from splitveil.report.document import render_document
 from splitveil.report.page import render
+from splitveil.report.plan import render_plan
 from splitveil.report.strip import samples_picture
 
-__all__ = ["render", "render_comparison", "render_criterion", "samples_picture"]
+__all__ = ["render", "render_comparison", "render_criterion", "render_document", "render_plan", "samples_picture"]

@@ -13,6 +13,8 @@ from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.templates import environment
 
 WIDTH, LEFT, RIGHT, TOP, PLOT, FOOT = 480, 44, 18, 16, 260, 44
+LETTERS = 14
+"""Height of a line of letters on a narrow page, in units of the chart."""
 Measure = Literal["psnr", "ssim"]
 
 
@@ -135,13 +137,20 @@ def _point(contender: Contender, m: Measured, measure: Measure, x: Scale, y: Sca
 
 
 def _floors(levels: Sequence[tuple[str, float]], measure: Measure, y: Scale) -> tuple[FloorLine, ...]:
-    """Lines with their names, moved apart where they would collide."""
-    lines, last = [], float("inf")
+    """Lines with their names; names that would collide are stacked above the highest line of their group."""
+    groups: list[list[tuple[str, float]]] = []
     for attack, value in sorted(levels, key=lambda pair: pair[1]):
-        number = words.decibels(value) if measure == "psnr" else words.similarity(value)
-        text_y = min(y(value) - 3, last - 12)
-        lines.append(FloorLine(y(value), round(text_y, 2), f"{words.attack_label(attack)} {number}"))
-        last = text_y
+        close = groups and y(groups[-1][-1][1]) - y(value) < LETTERS
+        if close:
+            groups[-1].append((attack, value))
+        else:
+            groups.append([(attack, value)])
+    lines: list[FloorLine] = []
+    for group in groups:
+        top = y(group[-1][1]) - 4
+        for k, (attack, value) in enumerate(group):
+            number = words.decibels(value) if measure == "psnr" else words.similarity(value)
+            lines.append(FloorLine(y(value), round(top - LETTERS * k, 2), f"{words.attack_label(attack)} {number}"))
     return tuple(lines)
 
 
