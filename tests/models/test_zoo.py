@@ -8,7 +8,16 @@ from splitveil.models.base import Normalize
 from splitveil.vision import torchvision
 
 NAMES = MODELS.names()
-LEAST = {"small": 4, "lenet5": 16, "cnn6": 8, "vgg11": 32, "vgg16": 32, "alexnet": 16, "mobilenetv2": 8}
+LEAST = {
+    "small": 4,
+    "lenet5": 16,
+    "cnn6": 8,
+    "vgg11": 32,
+    "vgg16": 32,
+    "alexnet": 16,
+    "mobilenetv2": 8,
+    "vit_tiny32": 8,
+}
 
 
 def parameters(net: nn.Module) -> int:
@@ -78,6 +87,7 @@ def test_names_to_cut_at(name: str, expected: list[str]) -> None:
         ("resnet18", (3, 32, 32), 11_173_962),
         ("vgg16", (3, 32, 32), 14_728_266),
         ("mobilenetv2", (3, 32, 32), 2_236_682),
+        ("vit_tiny32", (3, 32, 32), 48 * 96 + 96 + 64 * 96 + 6 * (12 * 96**2 + 13 * 96) + 2 * 96 + 97 * 10),
     ],
 )
 def test_sizes(name: str, shape: tuple[int, int, int], count: int) -> None:

@@ -69,6 +69,39 @@ def drops(values: Sequence[float]) -> tuple[float, ...]:
     return tuple((a - b) / a if a else (-math.inf if b else 0.0) for a, b in pairwise(values))
 
 
+def lasting_drops(
+    values: Sequence[float], intervals: Sequence[tuple[float, float] | None] | None = None
+) -> tuple[float, ...]:
+    """Relative falls that noise, a bump and a dip do not make; 0 where there is none. n -> n - 1 values.
+
+    Our reading of "abrupt drop" in arXiv 2506.15412, whose release takes any two neighbours. It falls to the highest
+    of all cuts after it: what comes back, as inside and behind a skip connection, was never lost. It falls from the cut
+    before it, but from no higher than some earlier one: a bump is no height to fall from. The deepest cut, which no
+    later one confirms, has to fall from both of the two before it. Where intervals meet, it is no fall.
+
+    Args:
+        values: at each cut, shallowest first.
+        intervals: (low, high) of each value; None where it has none.
+
+    Raises:
+        InputError: a value that is negative or not finite, or another number of intervals.
+    """
+    drops(values)  # refuses what is no curve
+    around = list(intervals) if intervals is not None else [None] * len(values)
+    if len(around) != len(values):
+        raise InputError(f"expected {len(values)} intervals, got {len(around)}; give one for each cut, or None.")
+    bands = [band if band is not None else (v, v) for band, v in zip(around, values, strict=True)]
+    found = []
+    for k in range(1, len(values)):
+        earlier = range(k - 1) if k < len(values) - 1 else range(max(0, k - 2), k - 1)
+        support = max(earlier, key=lambda i: values[i], default=k - 1)
+        before = min(k - 1, support, key=lambda i: values[i])
+        high, top = max(values[k:]), max(high for _, high in bands[k:])
+        falls = values[before] > high and bands[before][0] > top
+        found.append((values[before] - high) / values[before] if falls else 0.0)
+    return tuple(found)
+
+
 def transition(values: Sequence[float], second: float = 0.2, *, least: float = 0.2) -> tuple[int, ...] | None:
     """Cuts at which features become decision-like: the published detection (released code of arXiv 2506.15412).
 

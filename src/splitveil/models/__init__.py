@@ -22,6 +22,7 @@ MODELS: "Registry[nn.Module]" = Registry(
         "vgg16": "splitveil.models.vgg:vgg16",
         "alexnet": "splitveil.models.alexnet:alex_net",
         "mobilenetv2": "splitveil.models.mobilenet:mobilenetv2",
+        "vit_tiny32": "splitveil.models.vit:vit_tiny32",
     },
 )
 """Factories ``name(shape, classes)``; every net takes images in [0, 1] and normalises them itself."""
