@@ -19,14 +19,14 @@ def restore(bundle: Bundle) -> Protected:
     """Rebuild the nets that the manifest names and give them the bundle's weights.
 
     Raises:
-        BundleError: the model no longer has these weights.
+        BundleError: the model no longer has these weights, or they are not here (one half alone, a quantised edge).
         InputError: the model that the manifest names cannot be built here.
     """
     manifest = bundle.manifest
+    edge, cloud = load(bundle.read(EDGE_WEIGHTS)), load(bundle.read(CLOUD_WEIGHTS))
     loaded = load_model(manifest.model, shape=manifest.image_shape, classes=len(manifest.classes), weights=None)
     defense = DEFENSES.build(manifest.defense)
     plain = split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape))
-    edge, cloud = load(bundle.read(EDGE_WEIGHTS)), load(bundle.read(CLOUD_WEIGHTS))
     own = {k.removeprefix(DEFENSE): v for k, v in edge.items() if k.startswith(DEFENSE)}
     edge = {k: v for k, v in edge.items() if not k.startswith(DEFENSE)}
     halves = defense.restored(plain, edge)

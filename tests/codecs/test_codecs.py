@@ -8,7 +8,7 @@ from splitveil.codecs import CODECS
 from splitveil.errors import InputError
 
 SHAPES = [(64, 8, 4, 5), (64, 17, 6), (64, 12)]
-SPECS = ["raw", "uniform:bits=8", "uniform:bits=4", "uniform:bits=2"]
+SPECS = ["raw", "half", "uniform:bits=8", "uniform:bits=4,clip=0.99", "uniform:bits=2"]
 
 
 def features(shape: tuple[int, ...]) -> torch.Tensor:
@@ -57,8 +57,9 @@ def test_raw_changes_nothing() -> None:
     codec = CODECS.build("raw")
     assert torch.equal(codec.decode(codec.encode(z)), z)
     assert (codec.payload_bytes(10), CODECS.build("uniform").payload_bytes(10)) == (40, 10)
-    assert [CODECS.build(f"uniform:bits={b}").packed_bytes(10) for b in (8, 4, 3, 2)] == [10, 5, 4, 3]
-    assert codec.packed_bytes(10) == 40
+    assert [CODECS.build(s).payload_bytes(10) for s in ("half", *(f"uniform:bits={b}" for b in (8, 4, 3, 2)))] == [
+        20, 10, 5, 4, 3,
+    ]  # fmt: skip
 
 
 def test_dead_channels_stay_what_they_are() -> None:
@@ -79,4 +80,28 @@ def test_scaling_the_features_scales_what_is_decoded(spec: str) -> None:
     z = features(SHAPES[0])
     one, ten = CODECS.build(spec).calibrate(z), CODECS.build(spec).calibrate(10 * z)
     difference = ten.decode(ten.encode(10 * z)) / 10 - one.decode(one.encode(z))
-    assert (difference.abs() > 1e-3).float().mean() < 0.01
+    assert (difference.abs() > 1e-3 * z.abs().clamp_min(1)).float().mean() < 0.01
+
+
+def test_half_is_as_exact_as_its_eleven_bits_and_never_infinite() -> None:
+    z = features(SHAPES[0])
+    codec = CODECS.build("half")
+    error = (codec.decode(codec.encode(z)) - z).abs() / z.abs()
+    assert 2**-13 < error.max() <= 2**-11 * 1.001
+    assert codec.encode(np.array([[1e9, -1e9]], np.float32)).tolist() == [[65504, -65504]]
+
+
+def test_clip_leaves_out_the_rarest_values_at_both_ends() -> None:
+    z = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
+    z[0] = 1000
+    clipped, whole = (CODECS.build(s).calibrate(z) for s in ("uniform:bits=4,clip=0.99", "uniform:bits=4"))
+    low, step = (np.array(clipped.state()[name]) for name in ("low", "step"))
+    np.testing.assert_allclose((z < low).mean(0), 0.005, atol=0.0005)
+    np.testing.assert_allclose((z > low + 15 * step).mean(0), 0.005, atol=0.0005)
+    assert (
+        np.abs(whole.decode(whole.encode(z)) - z)[1:].mean()
+        > 5 * np.abs(clipped.decode(clipped.encode(z)) - z)[1:].mean()
+    )
+    assert repr(whole) == "uniform:bits=4", "old bundles keep their contract"
+    with pytest.raises(InputError, match=r"from 0.5 to 1, got 1.5; write uniform:bits=8,clip=0.999"):
+        CODECS.build("uniform:bits=8,clip=1.5")

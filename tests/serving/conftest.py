@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Made:
     protected: Protected
 
 
-def make(folder: Path, defense: Defense, codec: Codec) -> Made:
-    torch.manual_seed(0)
+def make(folder: Path, defense: Defense, codec: Codec, seed: int = 0) -> Made:
+    torch.manual_seed(seed)
     edge = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
     cloud = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 5))
     images = torch.rand(16, *SHAPE)
@@ -64,6 +64,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Like plain, with other weights."""
+    return make(tmp_path_factory.mktemp("bundles") / "other", Undefended(), Raw(), seed=7)
+
+
+@pytest.fixture(scope="session")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Noise, 8-bit codes."""
     return make(tmp_path_factory.mktemp("bundles") / "noisy", GaussianNoise(sigma=0.5), Uniform(8))
@@ -78,17 +84,25 @@ def images() -> NDArray[np.float32]:
 @contextmanager
 def running(bundle: Bundle, max_batch: int = 64) -> Iterator[Server]:
     """A ready server in a thread."""
+    with started(lambda: Server(bundle, port=0, max_batch=max_batch)) as server:
+        yield server
+
+
+@contextmanager
+def started(make_server: Callable[[], Server]) -> Iterator[Server]:
+    """A ready server, as it is made, in a thread."""
     up: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
         try:
             stop = asyncio.Event()
-            async with Server(bundle, port=0, max_batch=max_batch) as server:
+            async with make_server() as server:
                 up.set_result((server, asyncio.get_running_loop(), stop))
                 await stop.wait()
         except BaseException as error:
-            if not up.done():
-                up.set_exception(error)
+            if up.done():
+                raise
+            up.set_exception(error)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitveil.errors import LinkError
 from splitveil.serving.batching import Batcher
+from splitveil.serving.refusal import Reason, RefusedError
 
 Rows = NDArray[Any]
 
@@ -93,7 +93,7 @@ def test_a_failing_model_fails_its_batch_only_and_keeps_the_reason(caplog: pytes
         return given
 
     async def test(batcher: Batcher) -> None:
-        with pytest.raises(LinkError) as caught:
+        with pytest.raises(RefusedError) as caught:
             await batcher(rows(2))
         assert "secret" not in str(caught.value)
         np.testing.assert_array_equal(await batcher(rows(1)), rows(1))
@@ -101,3 +101,53 @@ def test_a_failing_model_fails_its_batch_only_and_keeps_the_reason(caplog: pytes
     with caplog.at_level(logging.ERROR):
         with_batcher(model, 8, test)
     assert "secret path" in caplog.text
+
+
+def test_a_full_queue_refuses_and_recovers() -> None:
+    gate = Gate()
+
+    async def test(batcher: Batcher) -> None:
+        busy = asyncio.create_task(batcher(rows(0)))
+        await asyncio.to_thread(gate.entered.wait, 20)
+        waiting = [asyncio.create_task(batcher(rows(i, count=2))) for i in (1, 2)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 4
+        with pytest.raises(RefusedError) as caught:
+            await batcher(rows(3))
+        assert caught.value.reason is Reason.QUEUE
+        gate.go.set()
+        for i, answer in enumerate(await asyncio.gather(busy, *waiting)):
+            assert (answer == 2 * i).all()
+        assert batcher.waiting == 0
+        assert (await batcher(rows(4, count=4)) == 8).all()
+
+    batcher = Batcher(gate, 8, 4)
+    asyncio.run(test(batcher))
+    batcher.close()
+
+
+def test_an_expired_request_leaves_the_queue_and_the_model_never_sees_it() -> None:
+    gate = Gate()
+
+    async def test(batcher: Batcher) -> None:
+        now = asyncio.get_running_loop().time
+        busy = asyncio.create_task(batcher(rows(0)))
+        await asyncio.to_thread(gate.entered.wait, 20)
+        stays = asyncio.create_task(batcher(rows(2), now() + 60))
+        with pytest.raises(RefusedError) as caught:
+            await batcher(rows(1, count=3), now() + 0.02)
+        assert caught.value.reason is Reason.DEADLINE
+        assert batcher.waiting == 1
+        gate.go.set()
+        await busy
+        assert (await stays == 4).all()
+
+    assert list(with_batcher(gate, 8, test).batches) == [1, 1]
+
+
+def test_a_model_that_loses_rows_fails_its_batch() -> None:
+    async def test(batcher: Batcher) -> None:
+        with pytest.raises(RefusedError, match="failed"):
+            await batcher(rows(0, count=2))
+
+    with_batcher(lambda given: given[:1], 8, test)

@@ -7,7 +7,8 @@ from tritonclient.grpc import service_pb2
 
 from splitveil.errors import BundleError, ContractError
 from splitveil.records import Tensor
-from splitveil.serving.contract import PARAMETER, RequestRules, wire_dtype
+from splitveil.serving import compression
+from splitveil.serving.contract import PARAMETER, BrokenRuleError, RequestRules, wire_dtype
 
 from .conftest import Made
 
@@ -104,10 +105,37 @@ def test_good_requests_are_read_exactly(plain: Made, noisy: Made) -> None:
         np.testing.assert_array_equal(z.ravel(), np.arange(2 * ROW) % 251)
 
 
+def test_a_defence_asks_for_the_contract_unless_told_otherwise(plain: Made, noisy: Made) -> None:
+    silent = request("UINT8")
+    with pytest.raises(ContractError, match=r"'contract'.*defence noise:.*--allow-missing-contract") as caught:
+        RequestRules(noisy.bundle.manifest, 64).read(silent)
+    assert isinstance(caught.value, BrokenRuleError)
+    assert caught.value.rule == "contract"
+    assert len(RequestRules(noisy.bundle.manifest, 64, contract_required=False).read(silent)) == 2
+    assert len(RequestRules(plain.bundle.manifest, 64).read(request())) == 2
+    silent.parameters[PARAMETER].string_param = "0" * 32
+    with pytest.raises(ContractError, match="expected contract"):
+        RequestRules(noisy.bundle.manifest, 64, contract_required=False).read(silent)
+
+
+def test_packed_contents_are_unpacked_within_their_size(plain: Made) -> None:
+    good = request()
+    z = np.frombuffer(good.raw_input_contents[0], "<f4")
+    good.raw_input_contents[0] = compression.pack(z.tobytes(), compression.ZSTD)
+    good.parameters[compression.PARAMETER].string_param = compression.ZSTD
+    rules = RequestRules(plain.bundle.manifest, 64)
+    np.testing.assert_array_equal(rules.read(good).ravel(), z)
+    good.raw_input_contents[0] = compression.pack(bytes(10**7), compression.ZSTD)
+    with pytest.raises(BrokenRuleError) as caught:
+        rules.read(good)
+    assert caught.value.rule == "encoding"
+
+
 def test_typed_contents_are_read_too(plain: Made, noisy: Made) -> None:
     for made, datatype, field in ((plain, "FP32", "fp32_contents"), (noisy, "UINT8", "uint_contents")):
         rules = RequestRules(made.bundle.manifest, 64)
         typed = request(datatype, rows=1)
+        typed.parameters[PARAMETER].string_param = made.bundle.manifest.contract
         del typed.raw_input_contents[:]
         getattr(typed.inputs[0].contents, field).extend([7] * ROW)
         assert (rules.read(typed) == 7).all()

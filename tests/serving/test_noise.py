@@ -1,7 +1,13 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from splitveil.serving.noise import standard_normal
+
+from .conftest import SOURCE
 
 N = 400_000
 
@@ -48,3 +54,36 @@ def test_no_seed_repeats_it() -> None:
     first = standard_normal((64,))
     np.random.seed(0)
     assert not np.array_equal(first, standard_normal((64,)))
+
+
+def test_the_distribution_is_that_of_a_standard_normal() -> None:
+    assert stats.kstest(standard_normal((N,)).astype(np.float64), "norm").pvalue > 1e-5
+
+
+def test_two_processes_share_nothing() -> None:
+    """Started alike, with the same hash seed: what a seeded generator would draw twice."""
+    program = "from splitveil.serving.noise import standard_normal; print(standard_normal((16,)).tobytes().hex())"
+    environment = {"PYTHONPATH": SOURCE, "PATH": "", "PYTHONHASHSEED": "0"}
+    drawn = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert len(drawn[0]) == 16 * 4 * 2
+    assert not {one[i : i + 8] for one in drawn[:1] for i in range(0, 128, 8)} & {
+        drawn[1][i : i + 8] for i in range(0, 128, 8)
+    }
+
+
+def test_noise_is_made_of_the_operating_systems_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of nothing else: the same bytes give the same noise, four of them each value."""
+    asked: list[int] = []
+
+    def fixed(n: int) -> bytes:
+        asked.append(n)
+        return bytes(range(256))[:n]
+
+    monkeypatch.setattr("os.urandom", fixed)
+    np.testing.assert_array_equal(standard_normal((8,)), standard_normal((8,)))
+    assert asked == [32, 32]

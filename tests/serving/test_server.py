@@ -21,9 +21,10 @@ from tritonclient.utils import InferenceServerException
 
 from splitveil.bundle import GOLDEN, Bundle, write_bundle
 from splitveil.errors import BundleError, InputError, LinkError
-from splitveil.serving.server import Server, is_loopback
+from splitveil.serving.limits import Limits
+from splitveil.serving.server import Server
 
-from .conftest import Made, ask_with_triton, running, spawned
+from .conftest import Made, ask_with_triton, running, spawned, started
 from .test_contract import BAD, change, request
 
 GATED = """
@@ -72,8 +73,9 @@ def cloud(made: Made, z: NDArray[Any]) -> NDArray[Any]:
 def test_an_unmodified_client_gets_what_torch_computes(plain: Made, noisy: Made, images: NDArray[np.float32]) -> None:
     for made in (plain, noisy):
         z = features(made, images[:3])
+        agreed = {"contract": made.bundle.manifest.contract}
         with running(made.bundle) as server:
-            np.testing.assert_allclose(ask_with_triton(server.port, z), cloud(made, z), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(ask_with_triton(server.port, z, agreed), cloud(made, z), rtol=1e-5, atol=1e-5)
 
 
 def test_metadata_follow_the_protocol(noisy: Made) -> None:
@@ -135,8 +137,10 @@ def test_sigterm_lets_requests_in_flight_finish(plain: Made, images: NDArray[np.
         assert [server.read() for _ in asked] == ["got"] * 4
         server.process.send_signal(signal.SIGTERM)
         wait_until_refused(server.port)
-        with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
-            ask_with_triton(server.port, z[:1])
+        # On a connection of its own: on one that is there already, a request may be in time to be answered.
+        with _stub(server.port) as stub, pytest.raises(grpc.RpcError) as late:
+            stub.ModelInfer(request(), timeout=20)
+        assert late.value.code() == grpc.StatusCode.UNAVAILABLE
         server.write("\n" * 4)
         logits = np.concatenate([a.result(20) for a in asked])
         assert server.read() == "drained"
@@ -168,12 +172,12 @@ def test_it_is_not_ready_before_the_self_test_has_passed(plain: Made, monkeypatc
         entered.set()
         assert go.wait(20)
 
-    monkeypatch.setattr("splitveil.serving.server.self_test", slow_test)
+    monkeypatch.setattr("splitveil.serving.deployment.self_test", slow_test)
     server = Server(plain.bundle, port=0)
 
     async def main() -> None:
         async with server:
-            assert server.service.ready
+            assert server.front.ready
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
@@ -205,15 +209,37 @@ def test_a_taken_port_is_an_error(plain: Made) -> None:
         async with Server(plain.bundle, port=port):
             pass
 
-    with running(plain.bundle) as server, pytest.raises(LinkError, match="choose another --port"):
+    with running(plain.bundle) as server, pytest.raises(LinkError, match="choose another --grpc-port"):
         asyncio.run(second(server.port))
     with pytest.raises(InputError, match="0 to 65535"):
         Server(plain.bundle, port=70_000)
 
 
-def test_loopback_is_told_from_the_world() -> None:
-    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "[::1]", "localhost", "127.8.8.8")] == [True] * 5
-    assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
+def test_an_index_lists_the_model_once_it_is_ready(plain: Made) -> None:
+    with running(plain.bundle) as server, triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        (model,) = client.get_model_repository_index().models
+        assert (model.name, model.version, model.state) == ("tiny", "1", "READY")
+
+
+def test_what_is_no_message_and_what_never_comes_are_refused(plain: Made) -> None:
+    limits = Limits(read_seconds=0.3)
+    with (
+        started(lambda: Server(plain.bundle, port=0, limits=limits)) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        path = "/inference.GRPCInferenceService/ModelInfer"
+        with pytest.raises(grpc.RpcError) as garbled:
+            channel.unary_unary(path)(b"\xff\xff\xff", timeout=20)
+        assert garbled.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.RpcError) as empty:
+            channel.stream_unary(path)(iter(()), timeout=20)
+        assert empty.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        forever = threading.Event()
+        with pytest.raises(grpc.RpcError) as stalled:
+            channel.stream_unary(path)(iter(lambda: forever.wait(20), True), timeout=20)
+        forever.set()
+        assert stalled.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "arrive in time" in str(stalled.value.details())
 
 
 class _stub:  # noqa: N801
@@ -221,7 +247,8 @@ class _stub:  # noqa: N801
 
     def __init__(self, port: int) -> None:
         limit: Callable[[str], tuple[str, int]] = lambda way: (f"grpc.max_{way}_message_length", -1)  # noqa: E731
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [limit("send"), limit("receive")])
+        alone = ("grpc.use_local_subchannel_pool", 1)
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [limit("send"), limit("receive"), alone])
 
     def __enter__(self) -> Any:
         return service_pb2_grpc.GRPCInferenceServiceStub(self.channel)

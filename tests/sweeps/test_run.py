@@ -35,7 +35,8 @@ def test_a_comparison_holds_floors_reference_and_every_budget(compared: tuple[Co
     assert noise.defense == passed[-1], "the strongest that passes"
     assert (quantised.defense, quantised.knob, len(quantised.tried)) == ("none", "", 1)
     assert quantised.measured
-    assert quantised.measured.packed_bytes == -(-quantised.measured.payload_bytes * 3 // 8)
+    assert found.undefended.measured
+    assert quantised.measured.payload_bytes == -(-found.undefended.measured.payload_bytes * 3 // 32)
     assert "noise leaks least" in found.findings[0], "quantisation is no defence"
 
 

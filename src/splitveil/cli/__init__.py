@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from splitveil.cli import audit, bundle, compare, cuts, demo, fit, listing, query, report, retrieve, serve
+from splitveil.cli import (
+    audit,
+    bundle,
+    compare,
+    cuts,
+    demo,
+    fit,
+    listing,
+    plan,
+    profile,
+    query,
+    report,
+    retrieve,
+    serve,
+)
 from splitveil.errors import MissingExtraError, SplitVeilError
 
 app = typer.Typer(
@@ -19,10 +33,12 @@ app.command("cuts")(cuts.run)
 app.command("fit")(fit.run)
 app.command("audit")(audit.run)
 app.command("compare")(compare.run)
+app.command("plan")(plan.run)
 app.command("retrieve")(retrieve.run)
 app.add_typer(bundle.app, name="bundle")
 app.command("serve")(serve.run)
 app.command("query")(query.run)
+app.command("profile")(profile.run)
 app.command("report")(report.run)
 app.command("list")(listing.run)
 

@@ -1,19 +1,52 @@
-"""``splitveil bundle``: what a bundle holds and whether it is whole."""
+"""``splitveil bundle``: show, verify, sign, halve, quantise and export a bundle."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Show and verify bundles.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from splitveil.records import Quantization
+
+app = typer.Typer(help="Show, verify, sign, halve, quantise and export bundles.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+class Side(StrEnum):
+    """What `split` writes."""
+
+    edge = "edge"
+    cloud = "cloud"
+
+
+class Target(StrEnum):
+    """What `export` writes."""
+
+    triton = "triton"
+    kserve = "kserve"
+
+
+class Backend(StrEnum):
+    """What runs the graph inside Triton."""
+
+    onnxruntime = "onnxruntime"
+    python = "python"
+
+
+class Runtime(StrEnum):
+    """What a KServe service runs."""
+
+    splitveil = "splitveil"
+    triton = "triton"
 
 
 @app.command("show")
-def show(folder: Folder, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def show(folder: Folder, json: Json = False) -> None:
     """Show what a bundle holds and what both halves agreed on."""
-    from splitveil.bundle import Bundle
+    from splitveil.bundle import SIGNATURE, Bundle
     from splitveil.cli.console import show_table
     from splitveil.records import dumps
 
@@ -24,15 +57,22 @@ def show(folder: Folder, json: Annotated[bool, typer.Option("--json", help="As J
         return
     accuracy = "not measured" if m.task_accuracy is None else f"{m.task_accuracy:.3f}"
     rows = [
+        ("halves", f"the {m.half} half alone" if m.half else "both"),
         ("model", m.model),
         ("cut", f"{m.cut.name} ({m.cut.edge_share:.1%} of the work on the device)"),
         ("defence", m.defense + (", fresh noise for every request" if m.noise else "")),
         ("codec", m.codec),
         ("input", _tensor(m.input.name, m.input.datatype, m.input.shape)),
+        *([("preprocessing", m.preprocessing)] if m.preprocessing else []),
         ("features", _tensor(m.features.name, m.features.datatype, m.features.shape)),
         ("output", f"{_tensor(m.output.name, m.output.datatype, m.output.shape)}: {_listed(m.classes)}"),
         ("task accuracy", accuracy),
+        (
+            "quantised edge",
+            f"{m.quantization.activations}, weights {m.quantization.weights}" if m.quantization else "no",
+        ),
         ("contract", m.contract),
+        ("signature", "there; check it with `bundle verify --key`" if (folder / SIGNATURE).exists() else "none"),
         ("leakage card", f"{len(card.rows)} rows, suite {card.suite}" if card else "none; run `splitveil audit`"),
         *(
             (name, f"{(folder / name).stat().st_size:,} bytes, sha256 {digest[:16]}")
@@ -43,18 +83,148 @@ def show(folder: Folder, json: Annotated[bool, typer.Option("--json", help="As J
 
 
 @app.command("verify")
-def verify(folder: Folder) -> None:
-    """Check every file against its hash, and the contract against the halves; exit 1 where something is wrong."""
-    from splitveil.bundle import Bundle
+def verify(
+    folder: Folder,
+    key: Annotated[Path | None, typer.Option(help="Public key that must have signed it.")] = None,
+    json: Json = False,
+) -> None:
+    """Check every file against its hash, the contract against the halves, and a signature; exit 1 if one is wrong."""
+    from splitveil.bundle import Bundle, verify_signature
     from splitveil.cli.console import show_table
+    from splitveil.errors import BundleError
+    from splitveil.records import dumps
 
     bundle = Bundle.peek(folder)
     problems = bundle.verify()
-    show_table(bundle.manifest.name, ("file", "state"), list(bundle.states().items()), left=2)
+    signed: bool | None = None
+    if key:
+        try:
+            signed = verify_signature(folder, key) == bundle.manifest
+        except BundleError as error:
+            signed = False
+            problems.append(str(error))
+    if json:
+        typer.echo(dumps({"files": bundle.states(), "signed": signed, "problems": problems}))
+    else:
+        show_table(bundle.manifest.name, ("file", "state"), list(bundle.states().items()), left=2)
+        if signed:
+            typer.echo(f"signed by {key}")
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
+
+
+@app.command("keygen")
+def keygen(prefix: Annotated[Path, typer.Argument(help="Of the two files: PREFIX.key and PREFIX.pub.")]) -> None:
+    """Make an Ed25519 key pair: the private key stays with whoever signs, the public one goes to all who verify."""
+    from splitveil.bundle import make_keys
+
+    private, public = make_keys(prefix)
+    typer.echo(f"private key, for its owner alone: {private}\npublic key: {public}")
+
+
+@app.command("sign")
+def sign_manifest(
+    folder: Folder,
+    key: Annotated[Path, typer.Option(help="Private key that `bundle keygen` made.")],
+) -> None:
+    """Check the bundle once more and sign its manifest, which names the hash of every file."""
+    from splitveil.bundle import SIGNATURE, Bundle, sign
+
+    made = sign(Bundle.load(folder), key)
+    typer.echo(f"{folder / SIGNATURE}: signed by key {made.key[:16]}")
+
+
+@app.command("split")
+def split(
+    folder: Folder,
+    half: Annotated[Side, typer.Option(help="Which half to write.")],
+    out: Annotated[Path, typer.Option(help="Folder of the half.")],
+) -> None:
+    """Write one half alone: the edge half for the device, the cloud half for the server. The contract stays."""
+    from splitveil.bundle import Bundle, write_half
+
+    made = write_half(Bundle.load(folder), half.value, out)
+    size = sum((out / name).stat().st_size for name in made.manifest.files)
+    typer.echo(f"{out}: the {half.value} half of {folder}, {size:,} bytes, contract {made.manifest.contract}")
+
+
+@app.command("quantize")
+def quantize(
+    folder: Folder,
+    data: Annotated[str, typer.Option(help="What it was trained with; see splitveil list data.")],
+    out: Annotated[Path, typer.Option(help="Folder of the quantised bundle.")],
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Training images that set the scales.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the choice of images and of the noise.")] = 0,
+    json: Json = False,
+) -> None:
+    """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
+    from splitveil.bundle import Bundle
+    from splitveil.cli.console import showing_progress
+    from splitveil.data import load_data
+    from splitveil.export.quantizing import write_quantized
+
+    bundle = Bundle.load(folder)
+    with showing_progress():
+        made = write_quantized(bundle, load_data(data), out, n=n, seed=seed)
+    found = made.manifest.quantization
+    assert found is not None  # noqa: S101  # just written
+    if json:
+        typer.echo(found.to_json())
+        return
+    show_quantization(found)
+    typer.echo(f"{out}: contract {made.manifest.contract}; serve and query this one together")
+    if bundle.card:
+        typer.echo("the leakage card was of the float edge and is not in it; audit that bundle, not this one")
+
+
+@app.command("export")
+def export(
+    folder: Folder,
+    target: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Model repository, or manifest to write.")],
+    to: Annotated[Target, typer.Option(help="triton: a model repository; kserve: an InferenceService.")],
+    backend: Annotated[Backend, typer.Option(help="Of Triton.")] = Backend.onnxruntime,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows of one run, in Triton.")] = 64,
+    runtime: Annotated[Runtime, typer.Option(help="What KServe runs.")] = Runtime.splitveil,
+    storage: Annotated[str, typer.Option(help="URI of the bundle's or repository's copy in the cluster.")] = "",
+    image: Annotated[str, typer.Option(help="Container image with SplitVeil inside.")] = "",
+    replicas: Annotated[int, typer.Option(min=0, help="Least copies.")] = 1,
+    cpu: Annotated[str, typer.Option(help="Processors of one copy.")] = "1",
+    memory: Annotated[str, typer.Option(help="Memory of one copy.")] = "1Gi",
+    tls_secret: Annotated[str, typer.Option(help="Secret with tls.crt and tls.key.")] = "",
+    mutual: Annotated[bool, typer.Option("--mutual-tls", help="Ask clients for a certificate of its ca.crt.")] = False,
+    token_secret: Annotated[str, typer.Option(help="Secret whose key `tokens` is a token file.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Neither TLS nor tokens, knowingly.")] = False,
+) -> None:
+    """Write what another server needs to run the cloud half: a Triton model repository or a KServe manifest."""
+    from splitveil.bundle import Bundle
+    from splitveil.export.kserve import Deployment, our_service, triton_service, write_service
+    from splitveil.export.triton import write_repository
+
+    bundle = Bundle.load(folder)
+    if to is Target.triton:
+        typer.echo(f"{write_repository(bundle, target, backend=backend.value, max_batch=max_batch)}: a Triton model")
+        return
+    wanted = Deployment(storage, image, replicas, cpu, memory, tls_secret, mutual, token_secret, insecure)
+    made = (our_service if runtime is Runtime.splitveil else triton_service)(bundle.manifest, wanted)
+    write_service(bundle, target, made)
+    typer.echo(f"{target}: InferenceService {made['metadata']['name']}")
+
+
+def show_quantization(found: "Quantization") -> None:
+    """A table of before and after."""
+    from splitveil.cli.console import show_table
+
+    old, new = found.latency_before, found.latency_after
+    rows = [
+        ("test accuracy", f"{found.accuracy_before:.2%}", f"{found.accuracy_after:.2%}"),
+        ("same answer", "", f"{found.agreement:.2%} of {found.tested_on:,}"),
+        ("edge.onnx, bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}"),
+        ("one picture, median", f"{old.median * 1e3:.3f} ms", f"{new.median * 1e3:.3f} ms"),
+        ("one picture, p95", f"{old.p95 * 1e3:.3f} ms", f"{new.p95 * 1e3:.3f} ms"),
+    ]
+    show_table(f"edge half, {found.calibrated_on} images set the scales", ("", "float32", "int8"), rows)
 
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> str:

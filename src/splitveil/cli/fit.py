@@ -23,6 +23,9 @@ def run(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
     seed: Annotated[int, typer.Option(help="of initialisation, shuffling and noise")] = 0,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -45,7 +48,12 @@ def run(
     from splitveil.protection import accuracy_of, protect
     from splitveil.records import dumps
 
+    if quantize not in (None, "int8"):
+        raise InputError(f"expected --quantize int8, got {quantize!r}; use int8 or leave it out.")
     refuse_foreign(out)
+    integer = out.with_name(f"{out.name}-int8")
+    if quantize:
+        refuse_foreign(integer)
     specs = defense or ["none"]
     chosen = DEFENSES.build(specs[0] if len(specs) == 1 else f"chain:of=[{' + '.join(specs)}]")
     wire = CODECS.build(codec)
@@ -69,6 +77,11 @@ def run(
             protected, out, name=out.name, model_spec=model, image_shape=images.shape, classes=images.classes,
             task_accuracy=accuracy,
         )  # fmt: skip
+        found = None
+        if quantize:
+            from splitveil.export.quantizing import write_quantized
+
+            found = write_quantized(bundle, images, integer, seed=seed).manifest.quantization
     shutil.rmtree(partial, ignore_errors=True)
     manifest = bundle.manifest
     privacy = privacy_words(protected.defense, manifest.cut.shape) if protected.defense.stochastic else None
@@ -77,7 +90,7 @@ def run(
             "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
             "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
             "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
-            "differential_privacy": privacy,
+            "differential_privacy": privacy, "quantization": found,
         }  # fmt: skip
         print(dumps(record))
     else:
@@ -85,5 +98,10 @@ def run(
             f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "
             f"{accuracy:.2%} of {len(images.test):,} test images right"
         )
+        if found:
+            from splitveil.cli.bundle import show_quantization
+
+            show_quantization(found)
+            screen.print(f"{integer}: the same with an edge half of 8-bit integers, under a contract of its own")
         if privacy:
             screen.print(privacy, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """``splitveil query``: ask a served bundle about images, as a device does."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,68 +9,131 @@ import typer
 
 if TYPE_CHECKING:
     from splitveil.records import Manifest
+    from splitveil.serving.answer import Answer
 
 MOST_ROWS = 20
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
-    to: Annotated[str, typer.Option("--to", metavar="HOST:PORT", help="Where it is served.")],
+    to: Annotated[str, typer.Option("--to", metavar="HOST:PORT[,HOST:PORT]", help="Where it is served; in turn.")],
     inputs: Annotated[
         list[Path] | None, typer.Option("--input", metavar="FILE", help="A picture or .npy array; may be repeated.")
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="A data set: its first test images.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images of --data.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds for one image, retries included.")] = 30.0,
+    attempts: Annotated[int, typer.Option(min=1, help="For one image, the first included.")] = 5,
+    compress: Annotated[
+        str | None, typer.Option(help="zstd; the length of messages then depends on the picture.")
+    ] = None,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Answer here with the bundle's cloud half if no server does.")
+    ] = False,
+    token_file: Annotated[Path | None, typer.Option(help="Its first line is sent as bearer token.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="TLS: certificates (PEM) that the server's must go back to.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="Mutual TLS: this device's certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Mutual TLS: its private key (PEM).")] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="TLS with well-known authorities; --ca and --cert imply it.")
+    ] = False,
+    server_name: Annotated[
+        str | None, typer.Option(help="TLS: name on the server's certificate, if not the host.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Send the token in plain text to another machine.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Of the edge half.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Run the edge half here, send the features, print the answers."""
     import numpy as np
 
-    from splitveil.bundle import Bundle
+    from splitveil.bundle import CLOUD, Bundle
     from splitveil.errors import InputError
     from splitveil.records import dumps
     from splitveil.serving.edge import Edge
+    from splitveil.serving.retry import Retry
+    from splitveil.serving.transport import TLS
 
     if bool(inputs) == bool(data):
         raise InputError("expected either --input FILE or --data DATA; give one of them.")
+    secured = TLS(ca, cert, key, server_name) if tls or ca or cert or key or server_name else None
+    token = None if token_file is None else _first_line(token_file)
     found = Bundle.load(bundle)
     m = found.manifest
     asked = list(_files(inputs, m) if inputs else _test_images(data or "", n))
-    answers, times, right = [], [], []
-    with Edge(found, to) as edge:
-        for name, x, y in asked:
+    given: list[tuple[Answer, float]] = []
+    with Edge(
+        found, [t for t in to.split(",") if t], timeout=timeout, retries=Retry(attempts), token=token, tls=secured,
+        threads=threads, compress=compress, fallback=CLOUD if fallback else None, insecure=insecure,
+    ) as edge:  # fmt: skip
+        for _, x, _ in asked:
             start = time.perf_counter()
-            logits = edge.ask(x[None])[0].astype(float)
-            times.append(1e3 * (time.perf_counter() - start))
-            odds = np.exp(logits - logits.max())
-            best = int(logits.argmax())
-            if y is not None:
-                right.append(best == y)
-            answers.append(
-                {
-                    "input": name,
-                    "class": m.classes[best],
-                    "confidence": float(odds[best] / odds.sum()),
-                    "logits": logits.tolist(),
-                }
-            )
-        sent = edge.bytes_per_image
+            answer = edge.answer(x[None])
+            given.append((answer, 1e3 * (time.perf_counter() - start)))
+    answers, right = [], []
+    for (name, _, y), (answer, milliseconds) in zip(asked, given, strict=True):
+        logits = answer.logits[0].astype(float)
+        odds = np.exp(logits - logits.max())
+        best = int(logits.argmax())
+        if y is not None:
+            right.append(best == y)
+        answers.append(
+            {
+                "input": name,
+                "class": m.classes[best],
+                "confidence": float(odds[best] / odds.sum()),
+                "logits": logits.tolist(),
+                "milliseconds": milliseconds,
+                "bytes": answer.sent,
+                "attempts": answer.attempts,
+                "local": answer.local,
+            }
+        )
     result = {
         "contract": m.contract,
         "model": m.name,
         "cut": m.cut.name,
         "defense": m.defense,
         "codec": m.codec,
+        "compress": compress,
         "n": len(answers),
+        "local": sum(a.local for a, _ in given),
         "accuracy": sum(right) / len(right) if right else None,
-        "bytes_per_image": sent,
-        "milliseconds_p50": float(np.median(times)),
+        "bytes_per_image": edge.bytes_per_image,
+        "bytes": _bytes([a for a, _ in given], [x for _, x, _ in asked]),
+        "milliseconds_p50": float(np.median([milliseconds for _, milliseconds in given])),
         "answers": answers,
     }
     if json:
         typer.echo(dumps(result))
     else:
-        _show(result, times)
+        _show(result)
+
+
+def _bytes(answers: Sequence["Answer"], images: Sequence[Any]) -> dict[str, float | None]:
+    """Medians over images: what was sent, and what the same images would be as picture files."""
+    import numpy as np
+
+    from splitveil.serving.pictures import JPEG_QUALITY, file_sizes
+
+    sent = [a.sent for a in answers if not a.local]
+    files = [sizes for x in images if (sizes := file_sizes(x)) is not None]
+    png, jpeg = np.median(files, axis=0).tolist() if files else (None, None)
+    return {"sent": float(np.median(sent)) if sent else None, "png": png, "jpeg": jpeg, "jpeg_quality": JPEG_QUALITY}
+
+
+def _first_line(path: Path) -> str:
+    from splitveil.errors import InputError
+
+    try:
+        token = path.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"cannot read {path}; give a file whose first line is the token.") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise InputError(f"{path} holds no token of printable ASCII; give a file whose first line is the token.")
+    return token
 
 
 def _files(paths: list[Path], manifest: "Manifest") -> Iterator[tuple[str, Any, int | None]]:
@@ -90,15 +153,27 @@ def _test_images(spec: str, n: int) -> Iterator[tuple[str, Any, int | None]]:
         yield f"{spec}[{i}]", test.x[i], int(test.y[i])
 
 
-def _show(result: dict[str, Any], times: list[float]) -> None:
+def _show(result: dict[str, Any]) -> None:
     from splitveil.cli.console import out, show_table
 
     rows = [
-        (a["input"], a["class"], f"{a['confidence']:.3f}", f"{ms:.1f}", f"{result['bytes_per_image']:,}")
-        for a, ms in zip(result["answers"][:MOST_ROWS], times, strict=False)
-    ]
+        (
+            a["input"], a["class"], f"{a['confidence']:.3f}", f"{a['milliseconds']:.1f}",
+            "answered here" if a["local"] else f"{a['bytes']:,}",
+        )
+        for a in result["answers"][:MOST_ROWS]
+    ]  # fmt: skip
     show_table("", ("input", "class", "confidence", "ms", "bytes sent"), rows, left=2)
     if result["n"] > MOST_ROWS:
         out.print(f"and {result['n'] - MOST_ROWS} more")
     accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.3f}, "
     out.print(f"{result['n']} images, {accuracy}p50 {result['milliseconds_p50']:.1f} ms")
+    told = result["bytes"]
+    if told["sent"] and told["png"]:
+        out.print(
+            f"{told['sent']:,.0f} bytes an image (median): {told['sent'] / told['png']:.1f} times its PNG "
+            f"({told['png']:,.0f}), {told['sent'] / told['jpeg']:.1f} times its JPEG of quality {told['jpeg_quality']} "
+            f"({told['jpeg']:,.0f})"
+        )
+    if result["local"]:
+        out.print(f"[yellow]{result['local']} of them answered here: no server did[/yellow]")

@@ -1,24 +1,92 @@
 """``splitveil serve``: the cloud half of a bundle, over the Open Inference Protocol."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from splitveil.serving.security import Tls
+
 
 def run(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--grpc-port", "--port", help="of gRPC; 0 takes a free one")] = 8001,
+    http_port: Annotated[int | None, typer.Option(help="of HTTP; 0 takes a free one; without it gRPC only")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="of Prometheus' metrics, on loopback")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="the server's certificate, PEM")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its private key, PEM, unencrypted")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="authority whose certificates clients must show: mutual TLS")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="bearer tokens, one a line; read anew on SIGHUP")] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="rows of one request and of one run of the model")] = 64,
+    max_payload: Annotated[
+        int | None, typer.Option(min=1, help="bytes of one message; default what a full batch takes in binary")
+    ] = None,
+    max_queue: Annotated[int, typer.Option(min=1, help="rows that may wait for the model")] = 1024,
+    max_connections: Annotated[int, typer.Option(min=1, help="of each protocol")] = 512,
+    threads: Annotated[int, typer.Option(min=1, help="of one run of the model")] = 1,
+    privacy_policy: Annotated[
+        Path | None, typer.Option(help="TOML or JSON: what the leakage card must say; exit code 3 if it does not")
+    ] = None,
+    signed_by: Annotated[
+        Path | None, typer.Option(help="public key whose owner must have signed the bundle, and later ones")
+    ] = None,
+    watch: Annotated[
+        float | None, typer.Option(min=0.01, help="seconds between looks at the folder; a new bundle is taken over")
+    ] = None,
+    allow_missing_contract: Annotated[
+        bool, typer.Option("--allow-missing-contract", help="take plain v2 requests even where a defence is on")
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="listen beyond this machine without TLS or without tokens")
+    ] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="logs as JSON lines on stderr")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="say what is served and where as one JSON object")] = False,
 ) -> None:
-    """Serve a bundle's cloud half until SIGTERM or Ctrl-C."""
+    """Serve a bundle's cloud half until SIGTERM or Ctrl-C; SIGHUP takes over a new bundle."""
     from splitveil.bundle import Bundle
-    from splitveil.serving.server import is_loopback, serve
+    from splitveil.serving.journal import log_as_json, log_as_text
+    from splitveil.serving.lifecycle import run_until_told
+    from splitveil.serving.limits import Limits
+    from splitveil.serving.policy import PrivacyPolicy
+    from splitveil.serving.security import Tokens
+    from splitveil.serving.server import Server
 
-    if not is_loopback(host):
-        typer.echo(
-            f"warning: {host} can be reached from outside and nothing is encrypted or authenticated; "
-            "put a TLS proxy in front or use 127.0.0.1.",
-            err=True,
-        )
-    serve(Bundle.load(bundle), host, port, announce=lambda line: print(line, flush=True))
+    tls = _tls(tls_cert, tls_key, client_ca)
+    tokens = Tokens(token_file) if token_file is not None else None
+    server = Server(
+        Bundle.load(bundle),
+        host,
+        port,
+        max_batch,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        tls=tls,
+        tokens=tokens,
+        limits=Limits(payload=max_payload, queue=max_queue, connections=max_connections),
+        policy=PrivacyPolicy.read(privacy_policy) if privacy_policy is not None else None,
+        signed_by=signed_by,
+        threads=threads,
+        allow_missing_contract=allow_missing_contract,
+        insecure=insecure,
+    )
+
+    def ready(server: Server) -> None:
+        print(server.describe_as_json() if as_json else f"serving {server.describe()}", flush=True)
+
+    (log_as_json if log_json else log_as_text)()
+    run_until_told(server, ready, watch)
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "Tls | None":
+    from splitveil.errors import InputError
+    from splitveil.serving.security import Tls
+
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise InputError("expected --tls-cert and --tls-key together, got one of them or only --client-ca; give both.")
+    return Tls(certificate, key, client_ca)

@@ -9,6 +9,7 @@ CODECS: Registry[Codec] = Registry(
     "codec",
     {
         "raw": "splitveil.codecs.raw:Raw",
+        "half": "splitveil.codecs.half:Half",
         "uniform": "splitveil.codecs.uniform:Uniform",
     },
 )

@@ -1,11 +1,12 @@
 """What a bundle says of itself."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from splitveil.records.base import Document, Record
 from splitveil.records.card import Cut
+from splitveil.records.device import Timing
 
 
 class Tensor(Record):
@@ -14,6 +15,35 @@ class Tensor(Record):
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+
+class Quantization(Record):
+    """How an edge half was quantised, and what that cost: both edges on the same test images with the same noise."""
+
+    activations: str = "uint8"
+    weights: str = "int8 per channel"
+    calibrated_on: int = Field(description="training images")
+    seed: int = Field(description="of the choice of these images and of the noise")
+    tested_on: int = Field(description="test images, all of them")
+    accuracy_before: float
+    accuracy_after: float
+    agreement: float = Field(description="share of test images with the same answer, 0 to 1")
+    bytes_before: int = Field(description="of edge.onnx")
+    bytes_after: int
+    latency_before: Timing
+    latency_after: Timing
+    hardware: str
+    source: str = Field(description="contract of the bundle it came from, which an audit can take")
+
+
+class Signature(Document):
+    """An Ed25519 signature (RFC 8032) over the exact bytes of ``manifest.json``, which names the hash of every file."""
+
+    kind: ClassVar[str] = "signature"
+
+    algorithm: Literal["ed25519"] = "ed25519"
+    key: str = Field(description="SHA-256 of the raw public key, hexadecimal; tells keys apart, proves nothing")
+    signature: str = Field(description="64 bytes, hexadecimal")
 
 
 class Manifest(Document):
@@ -26,6 +56,7 @@ class Manifest(Document):
     cut: Cut
     classes: list[str]
     image_shape: tuple[int, int, int] = Field(description="(C, H, W) in [0, 1]; the model normalises itself")
+    preprocessing: str = Field(default="", description="what makes an input of a picture, in words")
     defense: str
     codec: str
     codec_state: dict[str, Any] = {}
@@ -36,4 +67,7 @@ class Manifest(Document):
     contract: str = Field(description="hash of everything that must be the same on both sides")
     task_accuracy: float | None = None
     files: dict[str, str] = Field(default={}, description="SHA-256 of every other file")
+    half: Literal["edge", "cloud"] | None = Field(default=None, description="None: both halves are here")
+    elsewhere: dict[str, str] = Field(default={}, description="SHA-256 of the other half's graph, for the contract")
+    quantization: Quantization | None = None
     versions: dict[str, str] = {}

@@ -126,3 +126,4 @@ class Plan(Document):
     finished: bool = Field(default=True, description="False: the time ran out before the search had ended")
     versions: dict[str, str] = {}
     notes: list[str] = []
+    bundle: str = Field(default="", description="folder of the recommended split, relative to the plan; empty: none")

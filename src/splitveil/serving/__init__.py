@@ -7,12 +7,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from splitveil.serving.answer import Answer
+    from splitveil.serving.breaker import Breaker
     from splitveil.serving.edge import Edge
-    from splitveil.serving.server import serve
+    from splitveil.serving.lifecycle import serve
+    from splitveil.serving.retry import Retry
+    from splitveil.serving.transport import TLS
 
-__all__ = ["Edge", "serve"]
+__all__ = ["TLS", "Answer", "Breaker", "Edge", "Retry", "serve"]
 
-_WHERE = {"Edge": "splitveil.serving.edge", "serve": "splitveil.serving.server"}
+_WHERE = {
+    "Answer": "splitveil.serving.answer",
+    "Breaker": "splitveil.serving.breaker",
+    "Edge": "splitveil.serving.edge",
+    "Retry": "splitveil.serving.retry",
+    "TLS": "splitveil.serving.transport",
+    "serve": "splitveil.serving.lifecycle",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,62 +1,99 @@
 """The device's end: the edge half here, the cloud half over the wire."""
 
-import json
-import math
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
 
 from splitveil.bundle import Bundle
-from splitveil.errors import ContractError, DataError, LinkError
-from splitveil.serving.contract import PARAMETER, wire_dtype
-from splitveil.serving.engine import load_edge
-from splitveil.serving.noise import standard_normal
+from splitveil.errors import InputError
+from splitveil.serving import compression
+from splitveil.serving.answer import Answer, joined
+from splitveil.serving.breaker import Breaker, State
+from splitveil.serving.encoding import Encoder
+from splitveil.serving.exchange import Exchange, OutageError, Talk
+from splitveil.serving.fallback import Fallback, Local
+from splitveil.serving.retry import Retry
+from splitveil.serving.stream import in_order
+from splitveil.serving.transport import TLS, AsyncTransport, Transport
 
 Array = NDArray[Any]
-SERVICE = "inference.GRPCInferenceService"
-RETRY = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "1s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-LINK_STATUS = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 CONNECT_SECONDS = 5.0
-RETRY_BUFFER = 2**28
-"""Bytes, 256 MiB: above any request that a server takes by default."""
+log = logging.getLogger(__name__)
 
 
 class Edge:
-    """The edge half of a bundle, tied to a server: ``with Edge(bundle, "host:8001") as edge: logits = edge.ask(x)``.
+    """The edge half of a bundle, tied to servers: ``with Edge(bundle, "host:8001") as edge: logits = edge.ask(x)``.
 
-    Every request draws fresh noise for a stochastic defence. A retry after a broken connection resends the same bytes
-    (it is gRPC's, below the defence), so it shows no second draw for an adversary to average.
+    Every request draws fresh noise for a stochastic defence. A retry resends the same bytes, so it shows no second draw
+    for an adversary to average. Thread-safe. In an event loop: ``async with``, `ask_async`, `answer_async`.
 
     Args:
-        bundle: the bundle whose cloud half the server runs.
-        target: ``host:port``.
+        bundle: the bundle whose cloud half the servers run.
+        target: ``host:port``, or several, which are asked in turn and each stand in for the others.
         timeout: seconds that one request may take, retries and a restart of the server included.
+        retries: how often and how long apart, see `Retry`.
+        token: a bearer token, only sent over TLS or to this machine.
+        tls: for an encrypted connection, see `TLS`.
+        threads: of the edge half.
+        compress: ``"zstd"`` for contents that servers of SplitVeil unpack. The length of a message then tells something
+            of the picture (see `compression`), so it is off by default.
+        fallback: ``"cloud.onnx"`` or a function of images, asked when no server answers; `Answer.local` says so. With
+            it a request fails over as soon as retries end, without waiting for a server to come back.
+        breaker: when to stop asking, see `Breaker`.
+        insecure: allow a token in plain text to another machine.
 
     Raises:
-        LinkError: nothing answers there.
+        LinkError: nothing answers there, and there is no fallback.
         ContractError: another model or another bundle is served there.
-        BundleError: the edge half cannot be loaded.
+        BundleError: a half cannot be loaded.
+        InputError: arguments that do not fit together.
+        MissingExtraError: compression without its library.
     """
 
-    def __init__(self, bundle: Bundle, target: str, timeout: float = 30.0) -> None:
-        self.manifest, self.target, self.timeout = bundle.manifest, target, timeout
-        self._half = load_edge(bundle)
-        self._dtype = wire_dtype(self.manifest.features)
-        self._client: Any = triton.InferenceServerClient(target, channel_args=self._channel_options())
+    def __init__(
+        self,
+        bundle: Bundle,
+        target: str | Sequence[str],
+        *,
+        timeout: float = 30.0,
+        retries: Retry | None = None,
+        token: str | None = None,
+        tls: TLS | None = None,
+        threads: int = 1,
+        compress: str | None = None,
+        fallback: Fallback | None = None,
+        breaker: Breaker | None = None,
+        insecure: bool = False,
+    ) -> None:
+        if timeout <= 0:
+            raise InputError(f"expected a timeout above 0, got {timeout}; give seconds.")
+        if compress is not None:
+            compression.check_encoding(compress)
+        targets = [target] if isinstance(target, str) else list(target)
+        self.manifest, self.target, self.timeout = bundle.manifest, ",".join(targets), timeout
+        self._encoder = Encoder(bundle, threads)
+        self._local = None if fallback is None else Local(bundle, fallback, threads)
+        self._breaker = breaker or Breaker()
+        self._exchange = Exchange(
+            self.manifest, self.target, timeout, retries or Retry(), self._breaker, compress, waits=fallback is None
+        )
+        self._transport = Transport(targets, token, tls, insecure)
+        self._looped: tuple[asyncio.AbstractEventLoop, AsyncTransport] | None = None
+        self._exchange.renew = self._renew
         try:
-            self.max_batch = self._agree()
+            self._transport.hold(self._meet())
+        except OutageError as outage:
+            if self._local is None:
+                self._transport.close()
+                raise
+            log.warning("%s the fallback answers until then", outage)
         except BaseException:
-            self._client.close()
+            self._transport.close()
             raise
 
     def __enter__(self) -> Self:
@@ -67,131 +104,142 @@ class Edge:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._looped is not None:
+            await self._looped[1].close()
+            self._looped = None
+        self.close()
+
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Close the connections of this thread's kind; ``async with`` also closes those of the event loop."""
+        self._transport.close()
 
     @property
     def bytes_per_image(self) -> int:
-        """Bytes of one image's features on the wire, without protocol headers."""
-        return math.prod(self.manifest.features.shape[1:]) * self._dtype.itemsize
+        """Bytes of one image's features on the wire, without protocol headers and before compression."""
+        return self._encoder.row_bytes
+
+    @property
+    def state(self) -> State:
+        """Of the breaker: ``closed`` (all is well), ``open`` (nobody is asked) or ``half-open`` (a probe is due)."""
+        return self._breaker.state
+
+    @property
+    def max_batch(self) -> int | None:
+        """Rows that the server takes in one request; None while none has been met."""
+        return self._exchange.max_batch
 
     def features(self, x: Array) -> Array:
-        """What leaves the device. x: (n, C, H, W), uint8 or float in [0, 1] -> (n, *cut) of the wire's type.
+        """What leaves the device. x: (n, C, H, W), uint8 or float in [0, 1] -> (n, ...) of the wire's type and shape.
 
         Raises:
             DataError: another shape or type, values outside [0, 1], or no image.
         """
-        return self._encode(self._checked(x))
-
-    def _encode(self, x: NDArray[np.float32]) -> Array:
-        inputs = {self.manifest.input.name: x}
-        if self.manifest.noise is not None:
-            inputs[self.manifest.noise.name] = standard_normal((len(x), *self.manifest.noise.shape[1:]))
-        return self._half.run(inputs)
+        return self._encoder.encode(self._encoder.checked(x))
 
     def ask(self, x: Array) -> NDArray[np.float32]:
         """Logits of images. x: (n, C, H, W), uint8 or float in [0, 1] -> (n, K). Large n goes in several requests.
 
         Raises:
             DataError: as `features` says.
-            LinkError: no answer in time.
+            LinkError: no answer in time, or this device is refused.
             ContractError: the server refuses the request.
         """
-        x = self._checked(x)
-        parts = [x[i : i + self.max_batch] for i in range(0, len(x), self.max_batch)]
-        return np.concatenate([self.send(self._encode(part)) for part in parts])
+        return self.answer(x).logits
 
-    def _checked(self, x: Array) -> NDArray[np.float32]:
-        shape = self.manifest.image_shape
-        if x.shape[1:] != shape or len(x) == 0:
-            raise DataError(f"expected images {('n', *shape)}, got {x.shape}; give images of the size the model takes.")
-        if x.dtype == np.uint8:
-            return x.astype(np.float32) / np.float32(255)
-        if x.dtype.kind != "f":
-            raise DataError(f"expected uint8 or float images, got {x.dtype}; convert them first.")
-        if not (x.min() >= 0 and x.max() <= 1):
-            raise DataError("expected values in [0, 1]; divide images of 0 to 255 by 255, or give them as uint8.")
-        return x.astype(np.float32, copy=False)
-
-    def send(self, z: Array) -> NDArray[np.float32]:
-        """Logits of features that `features` gave, in one request. z: (n, *cut) of the wire's type -> (n, K).
+    def answer(self, x: Array) -> Answer:
+        """The same with who answered and what it took.
 
         Raises:
-            LinkError: no answer in time.
+            as `ask` says.
+        """
+        x = self._encoder.checked(x)
+        try:
+            if self.max_batch is None:
+                self._transport.hold(self._meet())
+        except OutageError as outage:
+            return self._answered_here(x, self._encoder.encode(x), outage)
+        return joined([self._exchanged(part, self._encoder.encode(part)) for part in self._parts(x)])
+
+    async def ask_async(self, x: Array) -> NDArray[np.float32]:
+        """As `ask`, without blocking the event loop."""
+        return (await self.answer_async(x)).logits
+
+    async def answer_async(self, x: Array) -> Answer:
+        """As `answer`, without blocking the event loop."""
+        x = self._encoder.checked(x)
+        try:
+            if self.max_batch is None:
+                await self._asynchronous().hold(self._meet())
+        except OutageError as outage:
+            return await asyncio.to_thread(self._answered_here, x, self._encoder.encode(x), outage)
+        answers = []
+        for part in self._parts(x):
+            z = await asyncio.to_thread(self._encoder.encode, part)
+            try:
+                found = Answer.of(await self._asynchronous().hold(self._exchange.ask(z)))
+            except OutageError as outage:
+                found = await asyncio.to_thread(self._answered_here, part, z, outage)
+            answers.append(found)
+        return joined(answers)
+
+    def stream(self, frames: Iterable[Array], in_flight: int = 4) -> Iterator[Answer]:
+        """Answers to camera frames (C, H, W), one each, in their order, while up to `in_flight` are on their way.
+
+        A new frame is drawn when the oldest answer is there or there is room, so an answer waits for at most one frame.
+
+        Raises:
+            as `ask` says, when the turn of the frame that failed comes; frames behind it are dropped.
+        """
+        if in_flight < 1:
+            raise InputError(f"expected in_flight of 1 or more, got {in_flight}; use 4.")
+        return in_order(frames, self._framed, in_flight)
+
+    def send(self, z: Array) -> NDArray[np.float32]:
+        """Logits of features that `features` gave, in one request and without fallback. z: (n, ...) -> (n, K).
+
+        Raises:
+            LinkError: no answer in time, or this device is refused.
             ContractError: the server refuses the request.
         """
-        m = self.manifest
-        tensor = triton.InferInput(m.features.name, list(z.shape), m.features.datatype)
-        tensor.set_data_from_numpy(z)
-        try:
-            answer = self._client.infer(
-                m.name,
-                [tensor],
-                outputs=[triton.InferRequestedOutput(m.output.name)],
-                client_timeout=self.timeout,
-                parameters={PARAMETER: m.contract},
-            )
-        except InferenceServerException as error:
-            raise self._explained(error) from None
-        logits: NDArray[np.float32] | None = answer.as_numpy(m.output.name)
-        expected = (len(z), m.output.shape[1])
-        if logits is None or logits.shape != expected:
-            got = "none" if logits is None else logits.shape
-            raise ContractError(f"expected logits {expected} from {self.target}, got {got}; serve this bundle there.")
-        return logits
+        return self._transport.hold(self._exchange.ask(z)).logits
 
-    def _agree(self) -> int:
-        """Check what is served; the largest batch that it takes."""
-        m = self.manifest
-        try:
-            found = self._client.get_model_metadata(m.name, client_timeout=min(self.timeout, CONNECT_SECONDS))
-        except InferenceServerException as error:
-            raise self._explained(error) from None
-        for mine, theirs in ((m.features, found.inputs), (m.output, found.outputs)):
-            described = [(t.name, t.datatype, tuple(t.shape)[1:]) for t in theirs]
-            if described != [(mine.name, mine.datatype, mine.shape[1:])]:
-                raise ContractError(
-                    f"the server at {self.target} describes {described}, expected {mine.name} {mine.datatype} "
-                    f"{mine.shape}; serve the bundle that the device holds."
-                )
-        try:
-            config = self._client.get_model_config(m.name, client_timeout=self.timeout).config
-        except InferenceServerException as error:
-            if "UNIMPLEMENTED" in str(error.status()):
-                return 1
-            raise self._explained(error) from None
-        theirs = config.parameters[PARAMETER].string_value if PARAMETER in config.parameters else ""
-        if theirs and theirs != m.contract:
-            raise ContractError(
-                f"the server at {self.target} has contract {theirs}, this device {m.contract}; "
-                "give both the same bundle."
-            )
-        return max(1, int(config.max_batch_size))
+    def _meet(self) -> Talk[int]:
+        return self._exchange.meet(min(self.timeout, CONNECT_SECONDS))
 
-    def _explained(self, error: Any) -> LinkError | ContractError:
-        status = str(error.status()).rpartition(".")[2]
-        said = str(error.message()).rstrip(".")
-        if status in LINK_STATUS:
-            return LinkError(
-                f"no answer from {self.target} ({status}: {said}); check the address and that `splitveil serve` runs."
-            )
-        if status in ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"):
-            return ContractError(f"the server at {self.target} refuses: {said}.")
-        return LinkError(f"the server at {self.target} failed ({status}: {said}); ask its operator.")
+    def _parts(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        rows = self.max_batch or 1
+        return [x[i : i + rows] for i in range(0, len(x), rows)]
 
-    def _channel_options(self) -> list[tuple[str, str | int]]:
-        requests = {"name": [{"service": SERVICE, "method": "ModelInfer"}], "waitForReady": True, "retryPolicy": RETRY}
-        others = {"name": [{"service": SERVICE}], "retryPolicy": RETRY}
-        return [
-            ("grpc.service_config", json.dumps({"methodConfig": [requests, others]})),
-            ("grpc.enable_retries", 1),
-            # gRPC silently drops retries of messages above 256 KiB unless its buffer is larger.
-            ("grpc.per_rpc_retry_buffer_size", RETRY_BUFFER),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", RETRY_BUFFER),
-            ("grpc.enable_http_proxy", 0),
-        ]
+    def _framed(self, frame: Array) -> Callable[[], Answer]:
+        """Runs the edge half at once; what is returned sends its features."""
+        x = self._encoder.checked(np.asarray(frame)[None])
+        z = self._encoder.encode(x)
+        return lambda: self._exchanged(x, z)
+
+    def _exchanged(self, x: NDArray[np.float32], z: Array) -> Answer:
+        try:
+            return Answer.of(self._transport.hold(self._exchange.ask(z)))
+        except OutageError as outage:
+            return self._answered_here(x, z, outage)
+
+    def _answered_here(self, x: NDArray[np.float32], z: Array, outage: OutageError) -> Answer:
+        if self._local is None:
+            raise outage
+        log.warning("answered on the device: %s", outage)
+        return Answer(self._local(x, z), local=True, sent=0, attempts=0)
+
+    def _asynchronous(self) -> AsyncTransport:
+        loop = asyncio.get_running_loop()
+        if self._looped is None or self._looped[0] is not loop:
+            self._looped = loop, self._transport.asynchronous()
+        return self._looped[1]
+
+    def _renew(self) -> None:
+        self._transport.renew()
+        self._looped = None

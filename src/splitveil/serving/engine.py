@@ -50,12 +50,14 @@ class Half:
 
 def load_edge(bundle: Bundle) -> Half:
     """The device's half."""
+    bundle.require_edge()
     return Half(bundle, EDGE)
 
 
-def load_cloud(bundle: Bundle) -> Half:
-    """The server's half."""
-    return Half(bundle, CLOUD)
+def load_cloud(bundle: Bundle, threads: int = 1) -> Half:
+    """The server's half. threads: for one batch."""
+    bundle.require_cloud()
+    return Half(bundle, CLOUD, threads)
 
 
 def self_test(bundle: Bundle, cloud: Half) -> None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 def standard_normal(shape: Sequence[int]) -> NDArray[np.float32]:
     """Independent standard normal values of that shape, by Box and Muller's transform (1958) of ``os.urandom``.
 
+    The system's generator is cryptographically secure: whoever knows all noise so far cannot tell what comes next. No
+    state is kept here, so neither a fork, a copied process nor two threads can draw the same.
+
     Uniforms have 32 bits, so no value exceeds 6.8 in magnitude (a standard normal does once in 10^11 draws).
     """
     count = int(np.prod(shape, dtype=np.int64))

@@ -1,5 +1,6 @@
 """Image files as a device reads them."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from splitveil.errors import DataError
 
 MODES = {1: "L", 3: "RGB"}
+JPEG_QUALITY = 75
+"""Pillow's own choice; what a device that sends pictures would send."""
 
 
 def read_images(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
@@ -21,6 +24,21 @@ def read_images(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
         DataError: missing, unreadable, or of another size than `image_shape`: (C, H, W).
     """
     return _array(path, image_shape) if path.suffix.lower() == ".npy" else _picture(path, image_shape)
+
+
+def file_sizes(x: NDArray[Any]) -> tuple[int, int] | None:
+    """Bytes of one image (C, H, W), uint8 or float in [0, 1], as PNG and as JPEG of `JPEG_QUALITY`.
+
+    None where no picture file has that many channels. Floats are rounded to 8 bits, as any picture file holds.
+    """
+    if len(x) not in MODES:
+        return None
+    pixels = x if x.dtype == np.uint8 else np.round(255 * x).astype(np.uint8)
+    picture = Image.fromarray(pixels[0] if len(x) == 1 else pixels.transpose(1, 2, 0))
+    png, jpeg = BytesIO(), BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    picture.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    return png.tell(), jpeg.tell()
 
 
 def _array(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:

@@ -1,101 +1,163 @@
-"""The Open Inference Protocol (KServe v2) for one bundle, on the stubs that tritonclient ships."""
+"""The Open Inference Protocol (KServe v2) over gRPC, on the messages that tritonclient ships."""
 
-from typing import Any
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 import grpc
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 import splitveil
-from splitveil.errors import ContractError, LinkError
-from splitveil.records import Manifest, Tensor
-from splitveil.serving.batching import Batcher
-from splitveil.serving.contract import PARAMETER, RequestRules
+from splitveil.serving import tracing
+from splitveil.serving.contract import PARAMETER, BrokenRuleError
+from splitveil.serving.deployment import VERSION, Deployment
+from splitveil.serving.front import Front
+from splitveil.serving.refusal import RETRY_SECONDS, Reason, RefusedError
 
-VERSION = "1"
-NOT_READY = "the server is starting or draining; try again."
+NAME = "inference.GRPCInferenceService"
+TIMEOUT = "timeout"
+"""Request parameter, in microseconds, beside the protocol's own deadline."""
+EXTENSIONS = ("model_configuration", "model_repository", "binary_tensor_data")
+OPEN = ("ServerLive", "ServerReady")
+"""What a prober may ask without a token: one bit each, and nothing of the model."""
 
 
-class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class InferenceService:
     """Answers for one model. Bad requests are refused before they can meet others in a batch.
 
     Args:
-        manifest: of the bundle.
-        rules: what a request must keep.
-        batcher: runs the cloud half.
+        front: decides about requests.
     """
 
-    def __init__(self, manifest: Manifest, rules: RequestRules, batcher: Batcher) -> None:
-        self.manifest, self.rules, self.batcher = manifest, rules, batcher
-        self.ready = False
+    def __init__(self, front: Front) -> None:
+        self.front = front
 
-    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """For a server of `grpc.aio`.
+
+        ``ModelInfer`` is taken as a stream of one message: so its head is judged before its body is read, and the body
+        has a deadline.
+        """
+        table = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._guarded(name, getattr(self, name)),
+                getattr(service_pb2, f"{name}Request").FromString,
+                getattr(service_pb2, f"{name}Response").SerializeToString,
+            )
+            for name in (*OPEN, "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
+        }
+        table["ModelInfer"] = grpc.stream_unary_rpc_method_handler(
+            self.ModelInfer, None, service_pb2.ModelInferResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(NAME, table)
+
+    async def ServerLive(self, request: Any) -> Any:  # noqa: N802
         """Whether the process answers."""
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ServerReady(self, request: Any) -> Any:  # noqa: N802
         """Whether the self-test has passed and the server is not draining."""
-        return service_pb2.ServerReadyResponse(ready=self.ready)
+        return service_pb2.ServerReadyResponse(ready=self.front.ready)
 
-    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ModelReady(self, request: Any) -> Any:  # noqa: N802
         """The same for this model; any other is unknown."""
-        await self._known(request.name, request.version, context)
-        return service_pb2.ModelReadyResponse(ready=self.ready)
+        self.front.named(request.name, request.version)
+        return service_pb2.ModelReadyResponse(ready=self.front.ready)
 
-    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ServerMetadata(self, request: Any) -> Any:  # noqa: N802
         """Name and version."""
         return service_pb2.ServerMetadataResponse(
-            name="splitveil", version=splitveil.__version__, extensions=["model_configuration"]
+            name="splitveil", version=splitveil.__version__, extensions=EXTENSIONS
         )
 
-    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
         """Names, datatypes and shapes."""
-        await self._known(request.name, request.version, context)
-        return service_pb2.ModelMetadataResponse(
-            name=self.manifest.name,
-            versions=[VERSION],
-            platform="onnxruntime_onnx",
-            inputs=[_described(self.manifest.features)],
-            outputs=[_described(self.manifest.output)],
-        )
+        return service_pb2.ModelMetadataResponse(**self.front.named(request.name, request.version).described)
 
-    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
         """Triton's extension: carries the largest batch and the contract id."""
-        await self._known(request.name, request.version, context)
-        config = model_config_pb2.ModelConfig(name=self.manifest.name, max_batch_size=self.rules.max_batch)
-        config.parameters[PARAMETER].string_value = self.manifest.contract
-        return service_pb2.ModelConfigResponse(config=config)
+        return service_pb2.ModelConfigResponse(config=model_config(self.front.named(request.name, request.version)))
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
+        """Triton's extension: the one model."""
+        ready = self.front.ready
+        one = service_pb2.RepositoryIndexResponse.ModelIndex(
+            name=self.front.deployments.current.manifest.name,
+            version=VERSION,
+            state="READY" if ready else "UNAVAILABLE",
+        )
+        return service_pb2.RepositoryIndexResponse(models=[] if request.ready and not ready else [one])
+
+    async def ModelInfer(self, messages: Any, context: Any) -> Any:  # noqa: N802
         """Features -> logits."""
-        await self._known(request.model_name, request.model_version, context)
-        if not self.ready:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_READY)
+        headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            z = self.rules.read(request)
-        except ContractError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        try:
-            logits = await self.batcher(z)
-        except LinkError as error:
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+            self.front.admit("grpc", headers.get("authorization"))
+            with tracing.span("grpc", headers), self.front.watched("grpc"):
+                return await self._infer(context)
+        except RefusedError as error:
+            await refuse(context, error)
+
+    async def _infer(self, context: Any) -> Any:
+        left = context.time_remaining()
+        expires = self.front.expiry(left if left is not None and math.isfinite(left) else None)
+        request = await self._body(context)
+        parameters = request.parameters
+        contract = parameters[PARAMETER].string_param if PARAMETER in parameters else None
+        model = self.front.chosen(request.model_name, request.model_version, contract)
+        z = model.rules.read(request)
+        if TIMEOUT in parameters and parameters[TIMEOUT].int64_param > 0:
+            expires = min(expires, self.front.expiry(parameters[TIMEOUT].int64_param / 1e6))
+        logits = await self.front.answer(model, z, expires)
         output = service_pb2.ModelInferResponse.InferOutputTensor(
-            name=self.manifest.output.name, datatype=self.manifest.output.datatype, shape=logits.shape
+            name=model.manifest.output.name, datatype=model.manifest.output.datatype, shape=logits.shape
         )
         return service_pb2.ModelInferResponse(
-            model_name=self.manifest.name,
+            model_name=model.manifest.name,
             model_version=VERSION,
             id=request.id,
             outputs=[output],
-            raw_output_contents=[logits.astype("<f4", copy=False).tobytes()],
+            raw_output_contents=[logits.tobytes()],
         )
 
-    async def _known(self, name: str, version: str, context: Any) -> None:
-        if name != self.manifest.name or version not in ("", VERSION):
-            served = f"{self.manifest.name!r} version {VERSION}"
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server offers only {served}; ask for that model.")
+    async def _body(self, context: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.front.limits.read_seconds):
+                content = await context.read()
+        except TimeoutError:
+            raise RefusedError(Reason.SLOW, "the request did not arrive in time; send it faster.") from None
+        if not isinstance(content, bytes):
+            raise BrokenRuleError("message", "expected one message, got none; send a ModelInferRequest.")
+        if len(content) > self.front.payload:
+            raise RefusedError(Reason.PAYLOAD, f"expected at most {self.front.payload} bytes; split the batch.")
+        try:
+            return service_pb2.ModelInferRequest.FromString(content)
+        except DecodeError:
+            raise BrokenRuleError("message", "the message is no ModelInferRequest; use a v2 client.") from None
+
+    def _guarded(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def handler(request: Any, context: Any) -> Any:
+            try:
+                if name not in OPEN:
+                    self.front.admit("grpc", dict(context.invocation_metadata() or ()).get("authorization"))
+                return await method(request)
+            except RefusedError as error:
+                await refuse(context, error)
+
+        return handler
 
 
-def _described(tensor: Tensor) -> Any:
-    return service_pb2.ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
-    )
+def model_config(model: Deployment) -> Any:
+    """Triton's configuration message of what is served."""
+    config = model_config_pb2.ModelConfig(name=model.manifest.name, max_batch_size=model.rules.max_batch)
+    config.parameters[PARAMETER].string_value = model.manifest.contract
+    return config
+
+
+async def refuse(context: Any, error: RefusedError) -> NoReturn:
+    """End a call with the error's status."""
+    trailing = (("retry-after", str(RETRY_SECONDS)),) if error.reason.passes else ()
+    await context.abort(getattr(grpc.StatusCode, error.reason.grpc), str(error), trailing)
+    raise AssertionError("abort raises")

@@ -17,13 +17,11 @@ class EdgeCost:
         macs: multiply-accumulates of edge half and defence.
         params: of both, each once.
         payload: bytes that cross, without protocol headers.
-        packed: bytes if the codes were packed bit by bit.
     """
 
     macs: int
     params: int
     payload: int
-    packed: int
 
 
 class _Device(nn.Module):
@@ -44,5 +42,4 @@ def edge_cost(protected: Protected, image: tuple[int, ...]) -> EdgeCost:
         macs=module_macs(device, image, torch.zeros(())),
         params=sum(p.numel() for p in device.parameters()),
         payload=protected.codec.payload_bytes(elements),
-        packed=protected.codec.packed_bytes(elements),
     )

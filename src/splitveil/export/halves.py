@@ -1,7 +1,6 @@
 """Both halves of a protected split as ONNX graphs, held against torch, and the bundle around them. The lab's side."""
 
 import copy
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -17,42 +15,14 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from splitveil.bundle import CARD, CLOUD, CLOUD_WEIGHTS, EDGE, EDGE_WEIGHTS, GOLDEN, Bundle, write_bundle
-from splitveil.codecs import Codec
 from splitveil.cut.capture import no_fast_path
-from splitveil.defenses.base import Defense, Protected
+from splitveil.defenses.base import Protected
 from splitveil.errors import BundleError
+from splitveil.export.checks import check_halves, refuse_leaked, refuse_shared
+from splitveil.export.graphs import CloudGraph, EdgeGraph
 from splitveil.records import Card, Manifest
 from splitveil.records import Tensor as TensorSpec
 from splitveil.seeds import fingerprint, generator
-
-TOLERANCE = 1e-4
-"""Largest difference between onnxruntime and torch, relative to the larger of 1 and the value."""
-TIES = 1e-3
-"""Share of codes that may differ by one, where rounding met a tie."""
-
-
-class EdgeGraph(nn.Module):
-    """What runs on the device: x (N, C, H, W) in [0, 1], noise (N, *drawn) -> codes (N, *cut) of the wire's type."""
-
-    def __init__(self, edge: nn.Module, defense: Defense, codec: Codec) -> None:
-        super().__init__()
-        self.edge, self.defense, self.codec = edge, defense, codec
-
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        codes: Tensor = self.codec.encode(self.defense.apply_noise(self.edge(x), noise))
-        return codes.to(torch.uint8) if self.codec.wire_dtype == "UINT8" else codes
-
-
-class CloudGraph(nn.Module):
-    """What runs on the server. Codes (N, *cut) of the wire's type -> logits (N, K)."""
-
-    def __init__(self, cloud: nn.Module, codec: Codec) -> None:
-        super().__init__()
-        self.cloud, self.codec = cloud, codec
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits: Tensor = self.cloud(self.codec.decode(z.to(torch.float32)))
-        return logits
 
 
 class Halves(NamedTuple):
@@ -74,17 +44,19 @@ def export_halves(protected: Protected, image_shape: tuple[int, int, int]) -> Ha
         BundleError: a half cannot be exported, gives other numbers than torch, or a weight is in both halves.
     """
     ours = copy.deepcopy(protected).cpu().float().eval().requires_grad_(False)
-    _refuse_shared(ours.split.edge, ours.split.cloud)
-    edge, cloud = EdgeGraph(ours.split.edge, ours.defense, ours.codec), CloudGraph(ours.split.cloud, ours.codec)
+    refuse_shared(ours.split.edge, ours.split.cloud)
+    edge = EdgeGraph(ours.split.edge, ours.defense, ours.codec)
     with torch.inference_mode(), no_fast_path():
         inputs = _draw(edge, image_shape, 2)
+        features = ours.defense.apply_noise(ours.split.edge(inputs[0]), *(inputs[1:] or (None,)))
+        cloud = CloudGraph(ours.split.cloud, ours.codec, tuple(features.shape[1:]))
         codes = edge(*inputs)
         names = ["x", "noise"][: len(inputs)]
         edge_onnx = _to_onnx("edge", edge, inputs, names, "z")
         cloud_onnx = _to_onnx("cloud", cloud, (codes,), ["z"], "logits")
-        _refuse_leaked(ours.split.cloud, edge_onnx)
+        refuse_leaked(ours.split.cloud, edge_onnx)
         for batch in (1, 3):
-            _check(edge, cloud, edge_onnx, cloud_onnx, _draw(edge, image_shape, batch))
+            check_halves(edge, cloud, edge_onnx, cloud_onnx, _draw(edge, image_shape, batch))
         logits = cloud(codes)
     files = {
         EDGE: edge_onnx,
@@ -133,6 +105,7 @@ def save(
         cut=protected.split.cut,
         classes=list(classes),
         image_shape=image_shape,
+        preprocessing=preprocessing_words(image_shape),
         defense=repr(protected.defense),
         codec=repr(protected.codec),
         codec_state=protected.codec.state(),
@@ -146,6 +119,16 @@ def save(
     )
     extra = {} if card is None else {CARD: card.to_json().encode() + b"\n"}
     return write_bundle(folder, manifest, {**halves.files, **extra})
+
+
+def preprocessing_words(image_shape: tuple[int, int, int]) -> str:
+    """What makes an input of a picture: the same for every net, for each normalises by itself."""
+    channels, height, width = image_shape
+    colour = "grey (luma)" if channels == 1 else "RGB"
+    return (
+        f"{colour} picture resized to {height} x {width} (height x width), 8 bits over 255 as float32 in [0, 1], "
+        "channels first; no other normalisation, which is part of the edge half"
+    )
 
 
 def _draw(edge: EdgeGraph, image_shape: tuple[int, int, int], batch: int) -> tuple[Tensor, ...]:
@@ -165,7 +148,7 @@ def _state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 def _to_onnx(which: str, module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], output: str) -> bytes:
     batch = torch.export.Dim("batch", min=1)
     # Inference tensors cannot be traced.
-    with torch.inference_mode(False), torch.no_grad(), _quiet():
+    with torch.inference_mode(False), torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 module.eval(),
@@ -181,11 +164,11 @@ def _to_onnx(which: str, module: nn.Module, inputs: tuple[Tensor, ...], names: l
             reason = str(error).strip().partition("\n")[0]
             raise BundleError(f"the {which} half cannot be exported ({reason}); choose another cut.") from error
     model = cast(Any, program).model_proto
-    _anonymize(model.graph)
+    anonymize(model.graph)
     return cast(bytes, model.SerializeToString(deterministic=True))
 
 
-def _anonymize(graph: Any) -> None:
+def anonymize(graph: Any) -> None:
     """Drop the exporter's notes: they hold source paths of this machine and make equal exports differ."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         part.ClearField("metadata_props")
@@ -193,7 +176,7 @@ def _anonymize(graph: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter's notes on its own internals help nobody here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -203,54 +186,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _run(graph: bytes, inputs: Mapping[str, Tensor]) -> Tensor:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {k: v.numpy() for k, v in inputs.items()})[0])
-
-
-def _check(edge: EdgeGraph, cloud: CloudGraph, edge_onnx: bytes, cloud_onnx: bytes, inputs: tuple[Tensor, ...]) -> None:
-    """Hold onnxruntime against torch, half by half, so that the message can say which differs."""
-    expected = edge(*inputs)
-    codes = _run(edge_onnx, dict(zip(("x", "noise"), inputs, strict=False)))
-    at = f"at batch {len(expected)}; report it with the model, or choose another cut"
-    if codes.shape != expected.shape or codes.dtype != expected.dtype:
-        raise BundleError(f"the exported edge half gives {tuple(codes.shape)}, torch {tuple(expected.shape)} {at}.")
-    if codes.dtype == torch.uint8:
-        steps = (codes.int() - expected.int()).abs()
-        if steps.max() > 1 or int(steps.sum()) > max(1, TIES * steps.numel()):
-            raise BundleError(f"the exported edge half differs from torch in {int((steps > 0).sum())} codes {at}.")
-    else:
-        _refuse_difference("edge", codes, expected, at)
-    logits = _run(cloud_onnx, {"z": codes})
-    _refuse_difference("cloud", logits, cloud(codes), at)
-    if codes.dtype != torch.uint8:
-        _refuse_difference("edge and then cloud", logits, cloud(expected), at)
-
-
-def _refuse_difference(which: str, got: Tensor, expected: Tensor, at: str) -> None:
-    worst = ((got - expected).abs() / expected.abs().clamp_min(1.0)).max() if got.shape == expected.shape else np.inf
-    if not worst <= TOLERANCE:
-        raise BundleError(f"the exported {which} half differs from torch by {float(worst):.1e} {at}.")
-
-
-def _refuse_shared(edge: nn.Module, cloud: nn.Module) -> None:
-    held = {p.data_ptr() for p in edge.parameters() if p.numel()}
-    for name, parameter in cloud.named_parameters():
-        if parameter.data_ptr() in held:
-            raise BundleError(f"the weight {name!r} is in both halves; choose a cut that does not share it.")
-
-
-def _refuse_leaked(cloud: nn.Module, edge_onnx: bytes) -> None:
-    """No weight of the cloud may ship to the device; constant tensors (fresh biases, scales) say nothing."""
-    held = {
-        hashlib.sha256(onnx.numpy_helper.to_array(t).tobytes()).digest()
-        for t in onnx.load_from_string(edge_onnx).graph.initializer
-    }
-    for name, weight in cloud.state_dict().items():
-        telling = weight.numel() > 1 and bool((weight != weight.flatten()[0]).any())
-        if telling and hashlib.sha256(weight.contiguous().numpy().tobytes()).digest() in held:
-            raise BundleError(f"the cloud's weight {name!r} is in the exported edge half; choose another cut.")

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -212,3 +215,44 @@ def test_both_halves_are_needed(tmp_path: Path) -> None:
 def test_a_broken_card_is_refused(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="card"):
         write_bundle(bundle.folder, MADE, {**FILES, CARD: b"{}"})
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "copyfile", "fsync"])
+def test_a_full_disk_leaves_the_old_bundle(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {p.name: p.read_bytes() for p in bundle.folder.iterdir()}
+    owner = {"write_bytes": Path, "copyfile": shutil, "fsync": os}[call]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_bundle(bundle.folder, MADE, {**FILES, EDGE: b"newer", CLOUD: bundle.folder / CLOUD})
+        if call != "copyfile":
+            with pytest.raises(OSError, match="No space left"):
+                with_card(bundle, AUDITED)
+    assert {p.name: p.read_bytes() for p in bundle.folder.iterdir()} == before
+    assert [p.name for p in bundle.folder.parent.iterdir()] == ["made"]
+
+
+def test_a_bundle_that_was_cut_short_is_refused(bundle: Bundle) -> None:
+    manifest = bundle.folder / MANIFEST
+    whole = manifest.read_bytes()
+    for end in range(0, len(whole) - 2, 97):
+        manifest.write_bytes(whole[:end])
+        with pytest.raises(BundleError):
+            Bundle.load(bundle.folder)
+    manifest.write_bytes(whole)
+    (bundle.folder / CLOUD).write_bytes(b"clo")
+    with pytest.raises(BundleError, match=r"cloud.onnx is altered"):
+        Bundle.load(bundle.folder)
+
+
+def test_manifests_from_before_halves_and_quantisation_are_read(bundle: Bundle) -> None:
+    newer = ("half", "elsewhere", "quantization", "preprocessing")
+    rewrite(bundle, lambda m: [m.pop(name) for name in newer])
+    again = Bundle.load(bundle.folder)
+    assert again.manifest == bundle.manifest
+    assert again.half is None
+    again.require_edge()
+    again.require_cloud()

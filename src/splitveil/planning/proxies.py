@@ -1,0 +1,137 @@
+"""Cheap estimates of what a choice leaks and how accurate it is: closed form, nothing trained, about a second each."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from splitveil.attacks.features import ChannelScale, map_shape
+from splitveil.attacks.linear import LinearInverse
+from splitveil.auditing.scoring import scored
+from splitveil.codecs import CODECS
+from splitveil.data import Images
+from splitveil.defenses.base import Protected
+from splitveil.errors import InputError
+from splitveil.metrics import METRICS
+from splitveil.seeds import derive, generator
+
+PENALTIES = (1e-5, 1e-3, 0.1, 3.0)
+"""Of ridge regression, in units of the mean square of an input."""
+WIDEST = 600
+"""Inputs of the local map at most: channels times window."""
+WINDOWS = (3, 1)
+ROWS = 4000
+"""Positions from which the local map is estimated."""
+LEAST = 30
+NAMES = ("accuracy", "ssim", "ssim_worst", "psnr", "psnr_worst")
+
+
+def proxy(protected: Protected, codecs: Sequence[str], images: Images, seed: int) -> dict[str, dict[str, float]]:
+    """Codec -> accuracy, ssim, ssim_worst, psnr and psnr_worst of an installed split that nobody trained.
+
+    Leakage is that of the better of two linear decoders on defended, quantised features, on images that they were not
+    made from: a window of features for every position, and all features to all pixels. Accuracy is the larger of what
+    the installed split answers and of what a linear classifier reads off the features: a funnel that is freshly drawn
+    answers nothing before it is trained, but what training can make of it depends on what passes. Noise is drawn as in
+    service. Neither number is a measurement of the trained split; `Surrogate` learns what they are worth.
+
+    Args:
+        protected: as `protect` leaves it with no epochs.
+        codecs: specs; each is calibrated on the features of the images that make the decoders.
+        images: two thirds make the decoders, one third judges them.
+        seed: of noise and positions.
+
+    Raises:
+        InputError: fewer than 30 images.
+    """
+    if len(images) < LEAST:
+        raise InputError(f"expected at least {LEAST} images for the proxies, got {len(images)}; set more aside.")
+    x, y = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
+    made = 2 * len(x) // 3
+    found: dict[str, dict[str, float]] = {}
+    with torch.no_grad():
+        h = torch.cat([protected.split.edge(part) for part in x.split(250)])
+        for spec in codecs:
+            torch.manual_seed(derive(seed, "proxy"))
+            z = protected.defense(h)
+            codec = CODECS.build(spec).calibrate(z[:made])
+            z = codec.decode(codec.encode(z))
+            answers = torch.cat([protected.split.cloud(part) for part in z.split(250)])
+            found[spec] = {
+                "accuracy": max(float((answers.argmax(1) == y).float().mean()), _probed(z, y, made)),
+                **_leakage(z, x, made, seed),
+            }
+    return found
+
+
+def tails(scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """Means and the means over the 5 % that leak most. scores: ssim and psnr -> (N,)."""
+    found: dict[str, float] = {}
+    for name in ("ssim", "psnr"):
+        found |= {name: float(scores[name].mean()), f"{name}_worst": METRICS.build(name).worst(scores[name])}
+    return found
+
+
+def _leakage(z: Tensor, x: Tensor, made: int, seed: int) -> dict[str, float]:
+    """z: (N, *cut), x: (N, C, H, W); the first `made` teach."""
+    z = ChannelScale(z[:made])(z)
+    mean = x[:made].mean(0)
+    best = mean.expand_as(x[made:])
+    least = float((best - x[made:]).square().mean())
+    for guess in (*_local(z, x, made, mean, seed), *_dense(z, x, made, mean)):
+        error = float((guess - x[made:]).square().mean())
+        if error < least:
+            best, least = guess, error
+    return tails(scored((255 * x[made:]).round().to(torch.uint8), best.clamp(0, 1).contiguous()))
+
+
+def _kernel(z: Tensor, made: int) -> tuple[Tensor, Tensor]:
+    """Products of centred features: (made, made) among those that teach, (others, made) of the others with them."""
+    flat = z.flatten(1).double()
+    flat = flat - flat[:made].mean(0)
+    return flat[:made] @ flat[:made].T, flat[made:] @ flat[:made].T
+
+
+def _solved(own: Tensor, targets: Tensor) -> Iterator[Tensor]:
+    """Weights for every penalty that can be solved for."""
+    ridge = torch.eye(len(own), dtype=own.dtype) * own.diagonal().mean().clamp_min(1e-12)
+    for penalty in PENALTIES:
+        factor, failed = torch.linalg.cholesky_ex(own + penalty * ridge)
+        if not int(failed):
+            yield torch.cholesky_solve(targets.double(), factor)
+
+
+def _dense(z: Tensor, x: Tensor, made: int, mean: Tensor) -> Iterator[Tensor]:
+    """Guesses of the other images by one map of all features, in its dual form."""
+    own, others = _kernel(z, made)
+    for weights in _solved(own, (x[:made] - mean).flatten(1)):
+        yield mean + (others @ weights).float().reshape(-1, *mean.shape)
+
+
+def _probed(z: Tensor, y: Tensor, made: int) -> float:
+    """Accuracy of a linear classifier (ridge regression onto the labels) on the other images, its best penalty's."""
+    own, others = _kernel(z, made)
+    targets = F.one_hot(y[:made], int(y.max()) + 1).double()
+    guesses = [others @ w + targets.mean(0) for w in _solved(own, targets - targets.mean(0))]
+    return max((float((g.argmax(1) == y[made:]).float().mean()) for g in guesses), default=0.0)
+
+
+def _local(z: Tensor, x: Tensor, made: int, mean: Tensor, seed: int) -> Iterator[Tensor]:
+    """Guesses of the other images by one window of features for all positions: many examples where maps are wide."""
+    c, h, w = map_shape(tuple(z.shape[1:]))
+    window = next((k for k in WINDOWS if c * k * k <= WIDEST), 0)
+    if h * w == 1 or not window:
+        return
+    linear = LinearInverse(tuple(z.shape[1:]), (mean.shape[0], mean.shape[1], mean.shape[2]), window, mean)
+    positions = math.prod(linear.grid)
+    chosen = torch.rand(made, positions, generator=generator(seed, "rows")) < min(1.0, ROWS / (made * positions))
+    a = linear.inputs(z[:made], chosen).double()
+    b = linear.targets(x[:made] - mean)[chosen].double()
+    middle, base = a.mean(0), b.mean(0)
+    a = a - middle
+    for weights in _solved(a.T @ a, a.T @ (b - base)):
+        linear.weight.copy_(weights.T.float())
+        linear.bias.copy_((base - middle @ weights).float())
+        yield torch.cat([linear(part) for part in z[made:].split(250)])

@@ -1,0 +1,202 @@
+"""`plan`: choose where to cut and what to defend with, under budgets, and measure the choice afresh."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from splitveil.attacks.view import PRESETS, Knows
+from splitveil.auditing.ledger import Ledger
+from splitveil.auditing.suites import Suite, find_suite
+from splitveil.cut import Traced
+from splitveil.data import Dataset
+from splitveil.errors import CutError, InputError
+from splitveil.planning.budgets import binding, check_budget
+from splitveil.planning.clock import Clock
+from splitveil.planning.latency import Way
+from splitveil.planning.measuring import QUICK, Bench
+from splitveil.planning.outcome import alternatives, choices, rank_checks
+from splitveil.planning.planner import Planner, leak_of
+from splitveil.planning.recommendation import Verdict, nearest, verified, why, why_not
+from splitveil.planning.search import Known, Search
+from splitveil.planning.space import CODECS_TRIED, DEFENSES, LEVELS, Space
+from splitveil.progress import task
+from splitveil.records import Budget, Cut, Device, Link, Plan
+from splitveil.registry import nearest as nearest_name
+from splitveil.seeds import derive, digest, fingerprint, hardware
+from splitveil.sweeps import without_tuning
+
+HELD, CUTS, LEAST_AUDITS = 2000, 6, 8
+SHARE = 4
+"""One choice in so many is measured, of those that keep the limits which need no measurement."""
+
+
+def plan(
+    traced: Traced,
+    data: Dataset,
+    *,
+    model: str,
+    weights: str,
+    budget: Budget,
+    out: Path,
+    cuts: Sequence[str] | None = None,
+    defenses: Sequence[str] = DEFENSES,
+    codecs: Sequence[str] = CODECS_TRIED,
+    levels: Sequence[float] = LEVELS,
+    device: Device | None = None,
+    link: Link | None = None,
+    server: Device | None = None,
+    suite: str | Suite = "smoke",
+    quick: Suite = QUICK,
+    knows: Knows = PRESETS["white-box"],
+    n: int = 200,
+    held_n: int | None = None,
+    train_n: int = 10_000,
+    epochs: int = 2,
+    lr: float = 5e-4,
+    audits: int | None = None,
+    minutes: float | None = None,
+    curve_n: int = 1000,
+    seed: int = 0,
+    resume: bool = False,
+) -> Plan:
+    """The Pareto front of ways to split a trained model, and the one to take, attacked afresh.
+
+    The search sees the training part and test images that are set aside; what is recommended is then attacked with
+    another seed on the other test images, and its accuracy is theirs. PrivyNet (Li et al. 2017, arXiv 1709.06161)
+    searches depth and channels under limits on leakage, compute and storage; defences, codecs, the wire and the fresh
+    audit are ours.
+
+    Args:
+        traced: the trained model.
+        data: as for `audit`.
+        model: name for the record.
+        weights: description for the record.
+        budget: limits; see `Budget`.
+        out: folder for trainings, audits and ``plan.json``.
+        cuts: names; None for six over the depth.
+        defenses: families as `compare` takes them; options given stay fixed.
+        codecs: what crosses.
+        levels: strengths at which knobs are tried while the choices are few; Optuna proposes any where they are many.
+        device: for the latency.
+        link: for the latency.
+        server: runs the cloud half; None for this machine.
+        suite: of the fresh audit.
+        quick: of the search's audits.
+        knows: the adversary's grants.
+        n: private images of every audit.
+        held_n: test images set aside for the search; None for half of them, at most 2,000.
+        train_n: training images that a defence is trained with, at most.
+        epochs: of a defence's training; undefended splits stay as they are.
+        lr: peak learning rate.
+        audits: choices that the search measures at most; None for a quarter of them, at least 8.
+        minutes: in all; what is under way then is ended. None for no limit.
+        curve_n: images for the numbers over depth; 0 leaves these and the zone out.
+        seed: of training and of the search's attacks; fresh ones have the next.
+        resume: go on with what is in `out`.
+
+    Raises:
+        InputError: a limit that cannot be, nothing to choose from, or `out` holds something else.
+        UnknownNameError: no such defence, codec or suite.
+        CutError: no such cut.
+    """
+    clock = Clock(minutes)
+    check_budget(budget)
+    suite = find_suite(suite) if isinstance(suite, str) else suite
+    if budget.latency is not None and (device is None or link is None):
+        raise InputError("expected a device and a link for a limit on latency, got none; add --device and --link.")
+    if n < 1 or epochs < 0 or (audits is not None and audits < 1) or (minutes is not None and minutes <= 0):
+        raise InputError(
+            f"expected n and audits of at least 1, epochs of at least 0 and minutes above 0, got {n}, {audits}, "
+            f"{epochs} and {minutes}; use --minutes 20."
+        )
+    space = Space.of([_cut(traced, name) for name in cuts or _spread(traced)], defenses, codecs)
+    rest, held = without_tuning(data, min(HELD, len(data.test) // 2) if held_n is None else held_n)
+    if held is None:
+        raise InputError("expected test images for the search, got none; set some aside with --held-n 300.")
+    chosen = np.random.default_rng(derive(0, "plan")).permutation(len(data.train))[:train_n]
+    rest = replace(rest, train=data.train.take(np.sort(chosen)))
+    guard = {
+        "subject": [model, weights],
+        "data": [data.name, digest(rest.train.x, rest.test.x, held.x)],
+        "knows": knows.words(),
+        "n": n,
+        "seed": seed,
+        "training": [epochs, lr],
+    }
+    ledger = Ledger(out, guard, resume=resume, cache=None)
+    way = Way(device, link, server, len(data.classes))
+    bench = Bench(traced, rest, held, model, weights, ledger, out, epochs, lr, n, knows, seed, way, quick)
+    with task("plan", 4) as show:
+        planner = Planner(bench, space, budget.limits(), leak_of(list(budget.leakage)), suite, clock)
+        depth = planner.depth(curve_n)
+        show(1, "proxies")
+        search, complete = planner.searched(levels)
+        pruned = planner.pruned
+        show(2, "audits")
+        ended = _measured(planner, search, clock, audits)
+        show(3, "fresh audits")
+        verdict = verified(search, planner.verify, clock.fresh_fits)
+        show(4)
+    limits = budget.limits()
+    found = choices(search, pruned, verdict)
+    index = {c.label: i for i, c in enumerate(found)}
+    expected = search.expected()
+    bound = binding([k.figures(expected.get(k.option)) for k in (*search.offered, *pruned)], limits)
+    near = [] if verdict.chosen else [index[k.option.label] for k in nearest(search) if k.option.label in index]
+    record = Plan(
+        model=model, weights=weights, data=data.name, seed=seed, budget=budget,
+        device=device.name if device else "", link=link.name if link else "", suite=suite.label,
+        accuracy=planner.reference, choices=found, recommended=0 if verdict.chosen else None,
+        reason=why(search, verdict, suite.label)
+        if verdict.chosen
+        else why_not(search, verdict, limits, pruned, floors=planner.floors, complete=ended and complete),
+        binding=bound, nearest=near, curves=depth.curves, zones=depth.zones,
+        alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
+        hardware=hardware(), seconds=round(clock.seconds, 3), finished=ended and complete and verdict.ended,
+        versions=fingerprint(), notes=[*planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
+    )  # fmt: skip
+    if verdict.chosen:
+        record = planner.shipped(record, verdict.chosen)
+    record.save(out / "plan.json")
+    return record
+
+
+def _measured(planner: Planner, search: Search, clock: Clock, audits: int | None) -> bool:
+    """Measure a quarter of the choices, the most telling first; whether all that was meant was done."""
+    offered = [k for k in search.known if k.offered and k.proxy]
+    most = max(LEAST_AUDITS, len(offered) // SHARE) if audits is None else audits
+    most = min(most, len(offered))
+    done = 0
+    with task("choices measured", most) as show:
+        for k in planner.widths(search, most):
+            if not k.found and clock.search_fits():
+                planner.measure(k)
+                done += 1
+                show(done)
+        return search.run(planner.measure, clock.search_fits, most - done, lambda count: show(done + count))
+
+
+def _cut(traced: Traced, name: str) -> Cut:
+    found = {other: c for c in traced.cuts() for other in (c.name, *c.also)}
+    if name not in found:
+        names = [c.name for c in traced.cuts()]
+        raise CutError(f"no legal cut {name!r}.{nearest_name(name, names)} Legal cuts: {', '.join(names)}.")
+    return found[name]
+
+
+def _spread(traced: Traced) -> list[str]:
+    names = [c.name for c in traced.cuts()]
+    return list(dict.fromkeys(names[round((len(names) - 1) * i / (CUTS - 1))] for i in range(CUTS)))
+
+
+def _notes(search: Search, pruned: list[Known], verdict: Verdict, data: Dataset, held: int) -> list[str]:
+    offered = [k for k in search.known if k.offered]
+    audited = len(search.audited)
+    return [
+        f"{len(offered) + len(pruned)} choices: {len(pruned)} excluded by what was counted, {len(offered)} estimated, "
+        f"{sum(bool(k.found) for k in offered)} trained, {audited} attacked, {len(verdict.tried)} attacked afresh",
+        f"the search saw {held:,} test images; fresh audits have the {len(data.test):,} others",
+        "a search's attacks are short ones that order choices: compare figures with the same source only",
+    ]

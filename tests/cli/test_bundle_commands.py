@@ -1,0 +1,99 @@
+"""``bundle split``, ``verify``, ``quantize`` and ``export`` where something is wrong or is JSON."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from splitveil.bundle import Bundle, make_keys, write_half
+from splitveil.cli import app
+from splitveil.data import Dataset
+from splitveil.errors import BundleError, InputError
+from tests.export.conftest import bundle, data
+
+__all__ = ["bundle", "data"]
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+
+
+@pytest.fixture
+def spec(data: Dataset, tmp_path: Path) -> str:
+    parts = {"train": data.train, "test": data.test}
+    arrays = {f"x_{name}": part.x.transpose(0, 2, 3, 1) for name, part in parts.items()}
+    np.savez(tmp_path / "d.npz", **arrays, **{f"y_{name}": part.y for name, part in parts.items()})  # type: ignore[arg-type]
+    return f"npz:{tmp_path / 'd.npz'}"
+
+
+def test_quantize_tells_the_record(bundle: Bundle, spec: str, tmp_path: Path) -> None:
+    told = json.loads(
+        run("bundle", "quantize", bundle.folder, "--data", spec, "--out", tmp_path / "q", "--json").stdout
+    )
+    found = Bundle.load(tmp_path / "q").manifest.quantization
+    assert found is not None
+    assert told == json.loads(found.to_json())
+    assert told["calibrated_on"] == 48
+    words = run("bundle", "quantize", bundle.folder, "--data", spec, "--out", tmp_path / "q", "-n", "16").stdout
+    assert "the leakage card was of the float edge" in words
+    assert "16 images set the scales" in words
+
+
+def test_verify_tells_what_is_wrong_in_words_and_in_json(bundle: Bundle, tmp_path: Path) -> None:
+    _, public = make_keys(tmp_path / "owner")
+    half = write_half(bundle, "edge", tmp_path / "edge")
+    assert run("bundle", "verify", half.folder).exit_code == 0
+    done = run("bundle", "verify", half.folder, "--key", public, "--json")
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    assert told["signed"] is False
+    assert [problem.partition(" is ")[2][:10] for problem in told["problems"]] == ["not signed"]
+    (half.folder / "edge.onnx").write_bytes(b"other")
+    assert "edge.onnx is altered" in run("bundle", "verify", half.folder).output
+
+
+def test_show_tells_which_half_it_is(bundle: Bundle, tmp_path: Path) -> None:
+    write_half(bundle, "cloud", tmp_path / "cloud")
+    shown = run("bundle", "show", tmp_path / "cloud").stdout
+    assert "the cloud half alone" in shown
+    assert "channels first" in shown
+
+
+def test_mistakes_are_one_sentence(bundle: Bundle, spec: str, tmp_path: Path) -> None:
+    edge = write_half(bundle, "edge", tmp_path / "edge").folder
+    with pytest.raises(BundleError, match="expected the cloud half"):
+        run("bundle", "split", edge, "--half", "cloud", "--out", tmp_path / "c")
+    with pytest.raises(BundleError, match="expected the cloud half"):
+        run("bundle", "quantize", edge, "--data", spec, "--out", tmp_path / "q")
+    with pytest.raises(BundleError, match="expected the cloud half"):
+        run("bundle", "export", edge, tmp_path / "m", "--to", "triton")
+    with pytest.raises(InputError, match="--tls-secret and --token-secret"):
+        run(
+            "bundle",
+            "export",
+            bundle.folder,
+            tmp_path / "s.yaml",
+            "--to",
+            "kserve",
+            "--image",
+            "i",
+            "--storage",
+            "a://b",
+        )
+    with pytest.raises(InputError, match="int8"):
+        run("fit", "small", "--data", "digits", "--at", "relu1", "--out", tmp_path / "b", "--quantize", "int4")
+    assert run("bundle", "split", edge, "--half", "both", "--out", tmp_path / "c").exit_code == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "edge"]
+
+
+def test_fit_quantizes_beside_the_bundle(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    words = ("fit", "small", "--data", "digits", "--at", "relu1", "--epochs", "1", "--quantize", "int8", "--json")
+    told = json.loads(run(*words, "--out", out).stdout)
+    integer = Bundle.load(tmp_path / "b-int8").manifest
+    assert integer.quantization is not None
+    assert told["quantization"] == json.loads(integer.quantization.to_json())
+    assert integer.quantization.source == told["contract"] == Bundle.load(out).manifest.contract
+    assert told["quantization"]["accuracy_before"] == pytest.approx(told["task_accuracy"])

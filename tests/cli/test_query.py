@@ -1,0 +1,88 @@
+"""What ``query`` can do beyond asking one server; the rest is in test_serving_commands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from splitveil.cli.console import out
+from splitveil.cli.query import run
+from splitveil.codecs.uniform import Uniform
+from splitveil.defenses.none import Undefended
+from splitveil.errors import InputError, LinkError
+
+from ..serving.conftest import Made, make, running
+from ..serving.scripted import Scripted, scripted
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("b") / "four", Undefended(), Uniform(4))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, optimize=True)
+    return path
+
+
+def ask(*words: object) -> str:
+    app = typer.Typer()
+    app.command()(run)
+    return CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False).output
+
+
+def test_bytes_are_compared_with_the_picture_itself(made: Made, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 200)
+    with running(made.bundle) as server:
+        words = [made.bundle.folder, "--to", f"127.0.0.1:{server.port}", "--input", picture, "--input", picture]
+        told = json.loads(ask(*words, "--json"))
+        shown = ask(*words)
+        packed = json.loads(ask(*words, "--json", "--compress", "zstd"))
+    sent = 8 * 16 * 16 // 2
+    assert told["bytes_per_image"] == told["bytes"]["sent"] == sent
+    assert told["bytes"]["png"] == picture.stat().st_size
+    assert 0 < told["bytes"]["jpeg"] < told["bytes"]["png"]
+    assert [(a["bytes"], a["attempts"], a["local"]) for a in told["answers"]] == [(sent, 1, False)] * 2
+    assert f"{sent / told['bytes']['png']:.1f} times its PNG ({picture.stat().st_size:,})" in shown
+    assert "JPEG of quality 75" in shown
+    assert packed["compress"] == "zstd"
+    assert packed["bytes"]["sent"] != sent == packed["bytes_per_image"]
+    assert [a["class"] for a in packed["answers"]] == [a["class"] for a in told["answers"]]
+
+
+def test_the_fallback_is_told(made: Made, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 200)
+    with scripted(Scripted(made.bundle)) as port:
+        words: list[Any] = [made.bundle.folder, "--to", f"127.0.0.1:{port}", "--input", picture, "--attempts", 1]
+        remote = json.loads(ask(*words, "--json"))
+    with pytest.raises(LinkError):
+        ask(*words)
+    here = json.loads(ask(*words, "--json", "--fallback"))
+    assert (remote["local"], here["local"], here["bytes"]["sent"]) == (0, 1, None)
+    np.testing.assert_allclose(here["answers"][0]["logits"], remote["answers"][0]["logits"], rtol=1e-4, atol=1e-4)
+    assert "1 of them answered here: no server did" in ask(*words, "--fallback")
+
+
+def test_tokens_and_several_servers_reach_the_edge(made: Made, picture: Path, tmp_path: Path) -> None:
+    one, two = Scripted(made.bundle), Scripted(made.bundle)
+    (tmp_path / "token").write_text("a-token-of-this-test\nmore\n")
+    with scripted(one) as first, scripted(two) as second:
+        to = f"127.0.0.1:{first},127.0.0.1:{second}"
+        inputs = [w for _ in range(8) for w in ("--input", picture)]
+        ask(made.bundle.folder, "--to", to, *inputs, "--token-file", tmp_path / "token")
+    assert len(one.asked) + len(two.asked) == 8
+    assert set(one.tokens + two.tokens) == {"Bearer a-token-of-this-test"}
+    (tmp_path / "empty").write_text("\n")
+    for name in ("empty", "missing"):
+        with pytest.raises(InputError, match="first line is the token"):
+            ask(made.bundle.folder, "--to", to, "--input", picture, "--token-file", tmp_path / name)
+    with pytest.raises(InputError, match="mutual TLS"):
+        ask(made.bundle.folder, "--to", to, "--input", picture, "--cert", tmp_path / "c.pem")

@@ -1,0 +1,123 @@
+"""``splitveil serve`` as an operator types it."""
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from urllib.error import HTTPError
+
+import pytest
+import torch
+import typer
+from torch import nn
+from typer.testing import CliRunner
+
+from splitveil.bundle import Bundle
+from splitveil.cli.serve import run as serve
+from splitveil.codecs.raw import Raw
+from splitveil.cut import halves
+from splitveil.defenses.base import Protected
+from splitveil.defenses.none import Undefended
+from splitveil.errors import InputError
+from splitveil.export import save
+
+from .conftest import Command
+
+SHAPE = (3, 16, 12)
+TOKEN = "a-token-of-this-test-7f3a"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    edge = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+    split = halves(edge, nn.Sequential(nn.Flatten(), nn.Linear(4 * 8 * 6, 3)), torch.rand(8, *SHAPE))
+    return save(
+        Protected(split, Undefended(), Raw()), tmp_path_factory.mktemp("b") / "pets", name="pets",
+        model_spec="by hand", image_shape=SHAPE, classes=["cat", "dog", "fox"],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command()(serve)
+    return made
+
+
+@pytest.fixture
+def server(bundle: Bundle, splitveil: Command) -> "Iterator[subprocess.Popen[str]]":
+    """All there is on one command line."""
+    (splitveil.folder / "tokens").write_text(TOKEN)
+    process = splitveil.start(
+        "serve", bundle.folder, "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--token-file",
+        "tokens", "--log-json", "--json", "--max-batch", "4", "--max-queue", "16", "--threads", "1",
+        "--max-payload", "100000", "--max-connections", "8",
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def test_it_says_where_and_serves_until_it_is_told_to_stop(
+    server: "subprocess.Popen[str]", bundle: Bundle, splitveil: Command
+) -> None:
+    assert server.stdout is not None
+    where = json.loads(server.stdout.readline())
+    assert where["contract"] == bundle.manifest.contract
+    assert (where["tls"], where["tokens"], where["host"]) == (False, True, "127.0.0.1")
+    base = f"http://127.0.0.1:{where['http_port']}/v2"
+    with urllib.request.urlopen(f"{base}/health/ready", timeout=20) as answer:
+        assert answer.status == 200
+    with pytest.raises(HTTPError, match="401"):
+        urllib.request.urlopen(base, timeout=20)
+    config = urllib.request.Request(f"{base}/models/pets/config", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(config, timeout=20) as answer:
+        assert json.load(answer)["max_batch_size"] == 4
+    with urllib.request.urlopen(f"http://127.0.0.1:{where['metrics_port']}/metrics", timeout=20) as answer:
+        assert bundle.manifest.contract in answer.read().decode()
+    second = splitveil("serve", bundle.folder, "--port", str(where["grpc_port"]))
+    assert (second.code, "choose another --grpc-port" in second.err) == (1, True)
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.wait(20) == 0
+    assert server.stderr is not None
+    log = [json.loads(line) for line in server.stderr.read().splitlines() if line.startswith("{")]
+    assert [(line["message"].partition(":")[0], line.get("reason")) for line in log] == [
+        ("refused", "token"),
+        ("draining", None),
+    ]
+
+
+def test_a_policy_that_the_bundle_does_not_keep_is_exit_code_3(bundle: Bundle, splitveil: Command) -> None:
+    (splitveil.folder / "policy.toml").write_text("[max]\nssim = 0.3\n")
+    done = splitveil("serve", bundle.folder, "--port", "0", "--privacy-policy", "policy.toml")
+    assert done.code == 3
+    assert "no leakage card, which the privacy policy asks for" in done.err
+
+
+def test_the_world_is_refused_without_credentials(app: typer.Typer, bundle: Bundle) -> None:
+    for words, told in (
+        (["--host", "0.0.0.0"], "give --tls-cert and --tls-key and --token-file or --client-ca"),
+        (["--tls-cert", "c.pem"], "--tls-cert and --tls-key together"),
+        (["--client-ca", "c.pem"], "--tls-cert and --tls-key together"),
+        (["--token-file", "none"], "cannot read none"),
+        (["--port", "70000"], "0 to 65535"),
+        (["--tls-cert", "none", "--tls-key", "none"], "cannot read a TLS file"),
+    ):
+        with pytest.raises(InputError, match=told):
+            CliRunner().invoke(app, [str(bundle.folder), *words], catch_exceptions=False)
+
+
+def test_insecure_forces_it(app: typer.Typer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts: list[str] = []
+    monkeypatch.setattr(
+        "splitveil.serving.lifecycle.run_until_told", lambda server, ready, watch: hosts.append(server.host)
+    )
+    monkeypatch.setattr("splitveil.serving.journal.log_as_text", lambda: None)
+    words = [str(bundle.folder), "--host", "0.0.0.0", "--insecure"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert hosts == ["0.0.0.0"]

@@ -1,0 +1,169 @@
+"""A whole plan of a small trained net, with attacks of a few steps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from splitveil.auditing.suites import Suite
+from splitveil.bundle import Bundle
+from splitveil.cut import Traced, trace
+from splitveil.data import Dataset, load_data
+from splitveil.errors import CutError, InputError
+from splitveil.models.loader import load_model
+from splitveil.planning import plan
+from splitveil.planning.budgets import broken
+from splitveil.planning.measuring import Bench
+from splitveil.profiling import find_device, find_link
+from splitveil.records import Budget, Card, Plan
+
+LITTLE = Suite("little", "1", ("decoder:size=tiny,epochs=1,steps=5",), 100, "a test's")
+Planned = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    digits = load_data("digits")
+    return Dataset("digits", digits.train.take(np.arange(400)), digits.test.take(np.arange(240)), digits.classes)
+
+
+@pytest.fixture(scope="module")
+def traced(data: Dataset) -> Traced:
+    model = load_model("small", shape=data.shape, classes=10, weights=None).model.train()
+    x, y = torch.from_numpy(data.train.x).float() / 255, torch.from_numpy(data.train.y)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return trace(model.eval(), torch.zeros(2, *data.shape))
+
+
+@pytest.fixture(scope="module")
+def planned(traced: Traced, data: Dataset) -> Planned:
+    def run(out: Path, budget: Budget, *, resume: bool = False, minutes: float | None = None, audits: int = 2) -> Plan:
+        return plan(
+            traced, data, model="small", weights="a test's", budget=budget, out=out, cuts=["pool2", "pool1"],
+            defenses=["none", "noise"], codecs=["uniform:bits=8"], levels=(0.5, 0.9), suite=LITTLE, quick=LITTLE,
+            n=20, held_n=120, epochs=1, audits=audits, minutes=minutes, curve_n=0, resume=resume,
+            device=find_device("pi5"), link=find_link("lte"), server=find_device("jetson"),
+        )  # fmt: skip
+
+    return run
+
+
+LOOSE = Budget(payload=3000, accuracy_drop=60.0, latency=5.0, leakage={"ssim": 1.0})
+
+
+@pytest.fixture(scope="module")
+def made(planned: Planned, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    out = tmp_path_factory.mktemp("planned") / "p"
+    return planned(out, LOOSE), out
+
+
+def test_what_is_recommended_was_attacked_afresh_and_ships_with_its_card(made: tuple[Plan, Path]) -> None:
+    found, out = made
+    assert Plan.load(out / "plan.json") == found
+    assert found.recommended == 0
+    best = found.choices[0]
+    assert not broken(best.figures, LOOSE.limits())
+    assert set(LOOSE.limits()) <= set(best.figures)
+    card = Card.load(out / best.card)
+    assert (card.seed, card.suite) == (1, "little-1"), "another seed than the search's"
+    assert best.figures["ssim"].source.startswith("little-1, 20 private images, seed 1")
+    row = next(r for r in card.rows if r.attack == "worst_case:ssim")
+    assert (best.figures["ssim"].value, best.figures["ssim"].interval) == (row.ssim, row.ssim_interval)
+    assert best.figures["accuracy_drop"].value == pytest.approx(100 * (found.accuracy - card.task_accuracy))
+    bundle = Bundle.load(out / found.bundle)
+    assert (bundle.manifest.cut.name, bundle.manifest.defense, bundle.manifest.codec) == (
+        best.cut, best.defense, best.codec,
+    )  # fmt: skip
+    assert bundle.manifest.task_accuracy == best.figures["accuracy"].value
+    assert "binding constraint" in found.reason
+    assert best.cut == "pool1", "the least work for the device"
+
+
+def test_every_figure_says_whether_it_was_measured(made: tuple[Plan, Path]) -> None:
+    found, _ = made
+    assert len(found.choices) == 2 * 3
+    for c in found.choices:
+        assert c.figures["edge_macs"].measured
+        assert c.figures["payload"].measured
+        assert c.figures["ssim"].measured == bool(c.card)
+        assert not c.figures["latency"].measured
+        assert all(f.source for f in c.figures.values())
+    assert sum(bool(c.card) for c in found.choices) >= 2
+    assert sum(not c.card for c in found.choices) >= 1
+    assert {c.over for c in found.checks} == {"cuts", "widths", "choices"}
+    assert next(c for c in found.checks if c.over == "choices").n >= 3
+    assert [a.name for a in found.alternatives] == ["device", "png", "jpeg q95", "jpeg q75"]
+    assert found.alternatives[0].figures["payload"].value == 0
+
+
+def test_resuming_trains_and_attacks_nothing_again(
+    made: tuple[Plan, Path], planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, out = made
+
+    def refuse(*_: object, **__: object) -> object:
+        raise AssertionError("expected nothing to be done again")
+
+    monkeypatch.setattr("splitveil.planning.measuring.audit", refuse)
+    monkeypatch.setattr("splitveil.sweeps.trials.protect", refuse)
+    again = planned(out, LOOSE, resume=True)
+    assert [c.label for c in again.choices] == [c.label for c in found.choices]
+    assert again.choices[0].figures["ssim"] == found.choices[0].figures["ssim"]
+    with pytest.raises(InputError, match="--resume"):
+        planned(out, LOOSE)
+
+
+def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Plan, Path], planned: Planned) -> None:
+    _, out = made
+    tight = planned(out, Budget(payload=1, leakage={"ssim": 0.9}), resume=True)
+    assert tight.recommended is None
+    assert not tight.bundle
+    assert tight.binding == ["payload"]
+    assert "payload 256 B instead of 1 B" in tight.reason
+    assert len(tight.choices) == 6
+    assert all(c.broken["payload"] > 0 and "ssim" not in c.figures for c in tight.choices), "pruned, never measured"
+
+
+def test_with_no_time_there_is_a_plan_without_a_recommendation(planned: Planned, tmp_path: Path) -> None:
+    found = planned(tmp_path / "p", LOOSE, minutes=1e-6)
+    assert (found.recommended, found.finished) == (None, False)
+    assert "ime" in found.reason
+    assert json.loads((tmp_path / "p" / "plan.json").read_text())["finished"] is False
+
+
+def test_the_search_never_sees_the_images_of_the_fresh_audit(
+    made: tuple[Plan, Path], planned: Planned, monkeypatch: pytest.MonkeyPatch, data: Dataset
+) -> None:
+    seen: list[Bench] = []
+    original = Bench.undefended
+
+    def noted(self: Bench, *rest: object) -> object:
+        seen.append(self)
+        return original(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Bench, "undefended", noted)
+    planned(made[1], LOOSE, resume=True)
+    held, fresh = ({i.tobytes() for i in part.x} for part in (seen[0].held, seen[0].data.test))
+    assert (len(seen[0].held), len(seen[0].data.test)) == (120, len(data.test) - 120)
+    assert not held & fresh
+
+
+def test_mistakes_name_their_remedy(traced: Traced, data: Dataset, tmp_path: Path) -> None:
+    def asked(budget: Budget, **more: object) -> None:
+        plan(traced, data, model="m", weights="w", budget=budget, out=tmp_path / "x", **more)  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match="--device and --link"):
+        asked(Budget(latency=0.1))
+    with pytest.raises(CutError, match="Did you mean 'pool1'"):
+        asked(Budget(), cuts=["poool1"])
+    with pytest.raises(InputError, match="--minutes 20"):
+        asked(Budget(), minutes=-1.0)
+    assert not (tmp_path / "x").exists()
