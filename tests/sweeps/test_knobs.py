@@ -1,8 +1,11 @@
 import inspect
 
 import pytest
+import torch
+from torch import nn
 
 from splitveil.codecs import CODECS
+from splitveil.cut import trace
 from splitveil.defenses import DEFENSES
 from splitveil.errors import InputError, UnknownNameError
 from splitveil.sweeps.candidate import Candidate, Setting, parse_all
@@ -24,6 +27,14 @@ def test_steps_are_ratios_or_differences_and_end_at_the_cuts_channels() -> None:
     assert Knob("a", 0.2, 0.6, log=False).at(0.25, 1) == 0.3
     channels = Knob("a", 64, 1, whole=True, channels=True)
     assert [channels.at(s, 16) for s in (0.0, 0.5, 1.0)] == [16, 4, 1]
+
+
+@pytest.mark.parametrize("channels", [8, 16, 31, 32])
+def test_privynet_can_keep_as_many_as_its_knob_says(channels: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * channels, 2))
+    split = trace(net, torch.zeros(2, 3, 8, 8)).split("1")
+    weakest = Candidate.parse("privynet", "raw").at(0.0, channels)
+    assert DEFENSES.build(weakest.defense).install(split).cut.shape[0] == channels // 2
 
 
 def test_options_given_stay_fixed_and_a_knob_given_is_not_turned() -> None:

@@ -16,7 +16,8 @@ class Knob:
         strong: where it protects most.
         log: equal steps are equal ratios.
         whole: a whole number.
-        channels: it counts channels, so it ends at those of the cut.
+        channels: it counts channels, so it ends at those of the cut,
+        share: or at this share of them.
     """
 
     option: str
@@ -25,15 +26,19 @@ class Knob:
     log: bool = True
     whole: bool = False
     channels: bool = False
+    share: float = 1.0
 
     def at(self, strength: float, channels: int) -> Value:
         """The option's value. strength: 0 weakest to 1 strongest; channels: of the cut."""
-        weak, strong = (min(end, channels) if self.channels else end for end in (self.weak, self.strong))
+        weak, strong = (self._within(end, channels) for end in (self.weak, self.strong))
         if self.log:
             value = math.exp((1 - strength) * math.log(weak) + strength * math.log(strong))
         else:
             value = (1 - strength) * weak + strength * strong
         return round(value) if self.whole else float(f"{value:.4g}")
+
+    def _within(self, end: float, channels: int) -> float:
+        return min(end, max(1, math.floor(self.share * channels))) if self.channels else end
 
 
 KNOBS = {
@@ -50,7 +55,7 @@ KNOBS = {
     "pripro": Knob("weight", 0.01, 100),
     "shredder": Knob("weight", 0.01, 100),
     "patrol": Knob("adversarial", 0.01, 100),
-    "privynet": Knob("keep", 64, 1, whole=True, channels=True),
+    "privynet": Knob("keep", 64, 1, whole=True, channels=True, share=0.5),
     "cem": Knob("weight", 0.01, 100),
     "disco": Knob("ratio", 0.05, 0.95, log=False),
     "infoscissors": Knob("x", 0.01, 100),
