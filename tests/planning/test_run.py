@@ -1,7 +1,7 @@
 """A whole plan of a small trained net, with attacks of a few steps."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,24 +45,36 @@ def traced(data: Dataset) -> Traced:
 
 @pytest.fixture(scope="module")
 def planned(traced: Traced, data: Dataset) -> Planned:
-    def run(out: Path, budget: Budget, *, resume: bool = False, minutes: float | None = None, audits: int = 2) -> Plan:
+    def run(
+        out: Path, budget: Budget, *, resume: bool = False, minutes: float | None = None, timed: bool = False
+    ) -> Plan:
+        device, link, server = (find_device("pi5"), find_link("lte"), find_device("jetson")) if timed else [None] * 3
         return plan(
             traced, data, model="small", weights="a test's", budget=budget, out=out, cuts=["pool2", "pool1"],
             defenses=["none", "noise"], codecs=["uniform:bits=8"], levels=(0.5, 0.9), suite=LITTLE, quick=LITTLE,
-            n=20, held_n=120, epochs=1, audits=audits, minutes=minutes, curve_n=0, resume=resume,
-            device=find_device("pi5"), link=find_link("lte"), server=find_device("jetson"),
+            n=20, held_n=120, epochs=1, audits=2, minutes=minutes, curve_n=0, resume=resume,
+            device=device, link=link, server=server,
         )  # fmt: skip
 
     return run
 
 
 LOOSE = Budget(payload=3000, accuracy_drop=60.0, latency=5.0, leakage={"ssim": 1.0})
+BENCHES: list[Bench] = []
 
 
 @pytest.fixture(scope="module")
 def made(planned: Planned, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     out = tmp_path_factory.mktemp("planned") / "p"
-    return planned(out, LOOSE), out
+    original = Bench.undefended
+
+    def noted(self: Bench, cuts: Sequence[str], suite: Suite) -> tuple[Card, Path]:
+        BENCHES.append(self)
+        return original(self, cuts, suite)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bench, "undefended", noted)
+        return planned(out, LOOSE, timed=True), out
 
 
 def test_what_is_recommended_was_attacked_afresh_and_ships_with_its_card(made: tuple[Plan, Path]) -> None:
@@ -114,11 +126,12 @@ def test_resuming_trains_and_attacks_nothing_again(
 
     monkeypatch.setattr("splitveil.planning.measuring.audit", refuse)
     monkeypatch.setattr("splitveil.sweeps.trials.protect", refuse)
-    again = planned(out, LOOSE, resume=True)
+    untimed = LOOSE.model_copy(update={"latency": None})
+    again = planned(out, untimed, resume=True)
     assert [c.label for c in again.choices] == [c.label for c in found.choices]
     assert again.choices[0].figures["ssim"] == found.choices[0].figures["ssim"]
     with pytest.raises(InputError, match="--resume"):
-        planned(out, LOOSE)
+        planned(out, untimed)
 
 
 def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Plan, Path], planned: Planned) -> None:
@@ -133,27 +146,19 @@ def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Pl
 
 
 def test_with_no_time_there_is_a_plan_without_a_recommendation(planned: Planned, tmp_path: Path) -> None:
-    found = planned(tmp_path / "p", LOOSE, minutes=1e-6)
+    found = planned(tmp_path / "p", Budget(leakage={"ssim": 1.0}), minutes=1e-6)
     assert (found.recommended, found.finished) == (None, False)
     assert "ime" in found.reason
     assert json.loads((tmp_path / "p" / "plan.json").read_text())["finished"] is False
 
 
-def test_the_search_never_sees_the_images_of_the_fresh_audit(
-    made: tuple[Plan, Path], planned: Planned, monkeypatch: pytest.MonkeyPatch, data: Dataset
-) -> None:
-    seen: list[Bench] = []
-    original = Bench.undefended
-
-    def noted(self: Bench, *rest: object) -> object:
-        seen.append(self)
-        return original(self, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Bench, "undefended", noted)
-    planned(made[1], LOOSE, resume=True)
-    held, fresh = ({i.tobytes() for i in part.x} for part in (seen[0].held, seen[0].data.test))
-    assert (len(seen[0].held), len(seen[0].data.test)) == (120, len(data.test) - 120)
+def test_the_search_never_sees_the_images_of_the_fresh_audit(made: tuple[Plan, Path], data: Dataset) -> None:
+    bench = BENCHES[0]
+    held, fresh = ({i.tobytes() for i in part.x} for part in (bench.held, bench.data.test))
+    assert (len(bench.held), len(bench.data.test)) == (120, len(data.test) - 120)
+    assert bench.seen.test is bench.held
     assert not held & fresh
+    assert made[0].accuracy > 0.2
 
 
 def test_mistakes_name_their_remedy(traced: Traced, data: Dataset, tmp_path: Path) -> None:
