@@ -53,7 +53,7 @@ KNOBS = {
     "cloak": Knob("weight", 1e-3, 10),
     "top_k": Knob("keep", 0.9, 0.005),
     "pripro": Knob("weight", 0.01, 100),
-    "shredder": Knob("weight", 0.01, 100),
+    "shredder": Knob("start", 0.05, 5),
     "patrol": Knob("adversarial", 0.01, 100),
     "privynet": Knob("keep", 64, 1, whole=True, channels=True, share=0.5),
     "cem": Knob("weight", 0.01, 100),
