@@ -17,9 +17,12 @@ from splitveil.errors import CutError, InputError
 from splitveil.models.loader import load_model
 from splitveil.planning import plan
 from splitveil.planning.budgets import broken
+from splitveil.planning.clock import Clock
 from splitveil.planning.measuring import Bench
+from splitveil.planning.planner import Planner
+from splitveil.planning.space import Space
 from splitveil.profiling import find_device, find_link
-from splitveil.records import Budget, Card, Plan
+from splitveil.records import Budget, Card, Plan, Zone
 
 LITTLE = Suite("little", "1", ("decoder:size=tiny,epochs=1,steps=5",), 100, "a test's")
 Planned = Callable[..., Plan]
@@ -172,3 +175,18 @@ def test_mistakes_name_their_remedy(traced: Traced, data: Dataset, tmp_path: Pat
     with pytest.raises(InputError, match="--minutes 20"):
         asked(Budget(), minutes=-1.0)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_zone_by_radius_is_verified_where_time_is_left(made: tuple[Plan, Path]) -> None:
+    bench = BENCHES[0]
+    zones = [Zone(first="pool2", method=m) for m in ("rc2", "rank")] + [Zone(first=None, method="rc2")]
+    space = Space.of([c for c in bench.traced.cuts() if c.name == "pool2"], ["none"], ["raw"])
+    planner = Planner(bench, space, {}, "ssim", LITTLE, Clock(None))
+    by_radius, by_rank, absent = planner.zones_verified(zones)
+    assert by_radius.verified is not None
+    assert by_radius.gain is not None
+    assert "pool2" in by_radius.words
+    assert by_rank.verified is None
+    assert absent == zones[2]
+    hurried = Planner(bench, space, {}, "ssim", LITTLE, Clock(1e-9))
+    assert hurried.zones_verified(zones) == zones

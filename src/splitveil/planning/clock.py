@@ -55,5 +55,8 @@ class Clock:
 
     def fresh_fits(self) -> bool:
         """Whether another fresh audit may be begun."""
-        need = self.expected("fresh") or FRESH * self.expected("audit")
-        return self.seconds + need <= self.limit
+        return self.fits(self.expected("fresh") or FRESH * self.expected("audit"))
+
+    def fits(self, seconds: float) -> bool:
+        """Whether work of this length ends in time."""
+        return self.seconds + seconds <= self.limit

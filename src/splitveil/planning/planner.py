@@ -16,6 +16,7 @@ from splitveil.planning.proposals import proposed, taken
 from splitveil.planning.search import COSTS, Known, Search
 from splitveil.planning.space import LEVELS, Option, Space
 from splitveil.planning.transition import find_zones
+from splitveil.planning.verification import DECODER, verify_zone
 from splitveil.progress import task
 from splitveil.protection import accuracy_of
 from splitveil.records import Card, CutCurve, Figure, Plan, Zone
@@ -24,6 +25,8 @@ MANY, CALIBRATED, WIDTHS = 120, 6, 3
 EARLY = 3.0
 """Points of accuracy beyond its limit from which a trained choice is not attacked any more."""
 ENOUGH_FOR_WIDTHS = 6
+ZONE = "rc2"
+"""The method whose zone a plan verifies, the published one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,27 @@ class Planner:
             self.notes.append(f"no curves over depth: {why}")
             return Depth([], [])
         return Depth(found, find_zones(found))
+
+    @property
+    def decoder(self) -> str:
+        """The decoder of the search's quick suite."""
+        return next((a for a in self.bench.quick.attacks if a.startswith("decoder")), DECODER)
+
+    def zones_verified(self, zones: Sequence[Zone]) -> list[Zone]:
+        """The zone by R_c^2, with decoders trained on both sides of its edge where two quick audits still fit."""
+        done = list[Zone]()
+        for zone in zones:
+            known = zone
+            if zone.method == ZONE and zone.first and self.clock.fits(2 * self.clock.expected("audit")):
+                try:
+                    known = verify_zone(
+                        zone, self.bench.traced, self.bench.seen, attack=self.decoder, seed=self.bench.seed,
+                        n=min(self.bench.n, len(self.bench.held) // 2), out=self.bench.out / "zone",
+                    )  # fmt: skip
+                except InputError as why:
+                    self.notes.append(f"zone not verified: {why}")
+            done.append(known)
+        return done
 
     def searched(self, levels: Sequence[float] = LEVELS) -> tuple[Search, bool]:
         """Costs and proxies of what there is to choose from; whether time was enough for all that was meant."""

@@ -138,6 +138,7 @@ def plan(
         ended = _measured(planner, search, clock, audits)
         show(3, "fresh audits")
         verdict = verified(search, planner.verify, clock.fresh_fits)
+        zones = planner.zones_verified(depth.zones)
         show(4)
     limits = budget.limits()
     found = choices(search, pruned, verdict)
@@ -152,7 +153,7 @@ def plan(
         reason=why(search, verdict, suite.label)
         if verdict.chosen
         else why_not(search, verdict, limits, pruned, floors=planner.floors, complete=ended and complete),
-        binding=bound, nearest=near, curves=depth.curves, zones=depth.zones,
+        binding=bound, nearest=near, curves=depth.curves, zones=zones,
         alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
         hardware=hardware(), seconds=round(clock.seconds, 3), finished=ended and complete and verdict.ended,
         versions=fingerprint(), notes=[*planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
