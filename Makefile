@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check bench clean
+.PHONY: demo test quick check bench bench-serving clean
 
 demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -22,6 +22,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.attack_speed
+
+# Other servers are measured beside ours where `python -m benchmarks.serving peers --install runs/peers` has put them.
+bench-serving: $(READY)
+	$(BIN)/python -m benchmarks.serving run --peers runs/peers
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

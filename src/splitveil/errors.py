@@ -13,8 +13,12 @@
     ├── ThreatModelError            an attack reads what its adversary was not granted
     ├── TrainingError               training diverged or cannot resume
     ├── BundleError                 a bundle is incomplete, altered or from another schema
+    │   └── PrivacyPolicyError      exit code 3: its leakage card does not keep the privacy policy (serving/policy.py)
     ├── ContractError               edge and cloud halves do not belong together, or a request breaks their contract
+    │   └── BrokenRuleError         one rule of the contract, by its name (serving/contract.py)
     └── LinkError                   the cloud half cannot be reached or did not answer in time
+        ├── OutageError             no answer at all, which is what a fallback is for (serving/exchange.py)
+        └── RefusedError            a server does not answer this request; with its reason (serving/refusal.py)
 
 Messages are one sentence, "expected ..., got ...", with the nearest valid name where there is one and one remedy.
 """

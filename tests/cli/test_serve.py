@@ -1,11 +1,13 @@
 """``splitveil serve`` as an operator types it."""
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
@@ -121,3 +123,39 @@ def test_insecure_forces_it(app: typer.Typer, bundle: Bundle, monkeypatch: pytes
     words = [str(bundle.folder), "--host", "0.0.0.0", "--insecure"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     assert hosts == ["0.0.0.0"]
+
+
+def test_ray_is_told_what_it_knows_and_nothing_else(
+    app: typer.Typer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "splitveil.serving.ray_app.serve_on_ray", lambda folder, **words: told.append({"folder": folder, **words})
+    )
+    (tmp_path / "tokens").write_text(TOKEN)
+    words = ["--ray", "--replicas", "2", "--max-batch", "8", "--http-port", "8100", "--token-file"]
+    for more in ([], ["--replicas", "1"]):
+        given = [str(bundle.folder), *words, str(tmp_path / "tokens"), *more]
+        assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
+    assert [{**one, "replicas": 0} for one in told] == 2 * [
+        {
+            "folder": bundle.folder, "host": "127.0.0.1", "port": 8100, "replicas": 0, "max_batch": 8,
+            "token_file": tmp_path / "tokens",
+        }
+    ]  # fmt: skip
+    assert [one["replicas"] for one in told] == [2, 1]
+    for refused, sentence in (
+        (["--ray", "--json", "--threads", "2"], "--threads, --json beside --ray"),
+        (["--ray", "--host", "0.0.0.0"], "can be reached from outside"),
+        (["--replicas", "2"], "--replicas without --ray"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            CliRunner().invoke(app, [str(bundle.folder), *refused], catch_exceptions=False)
+    assert len(told) == 2
+
+
+def test_without_ray_the_extra_is_named(bundle: Bundle, splitveil: Command) -> None:
+    if importlib.util.find_spec("ray") is not None:
+        pytest.skip("Ray is installed here")
+    done = splitveil("serve", bundle.folder, "--ray")
+    assert (done.code, done.err) == (1, "error: Ray Serve is not installed; pip install 'splitveil[ray]'.\n")

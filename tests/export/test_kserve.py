@@ -159,9 +159,16 @@ def test_our_server_is_a_custom_predictor_with_its_secrets(bundle: Bundle, tmp_p
     files = [word for word in container.args if word.startswith("/etc/")]
     assert files == [f"/etc/splitveil/{name}" for name in ("tls/tls.crt", "tls/tls.key", "tls/ca.crt", "tokens/tokens")]
     assert "--insecure" not in container.args
-    # The kubelet has no certificate and no token to show.
+    # The kubelet has no certificate to show.
     assert container.readiness_probe.tcp_socket == Tcp(port=8001)
     assert container.resources.limits == {"cpu": "1", "memory": "1Gi"}
+
+
+def test_a_token_hides_no_readiness(bundle: Bundle, tmp_path: Path) -> None:
+    wanted = OURS._replace(mutual=False)
+    [container] = written(bundle, tmp_path, our_service(bundle.manifest, wanted)).spec.predictor.containers
+    assert container.readiness_probe.http_get == Http(path="/v2/health/ready", port=8000, scheme="HTTPS")
+    assert container.readiness_probe.tcp_socket is None
 
 
 def test_without_secrets_readiness_is_asked_for(bundle: Bundle, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splitveil.errors import InputError, LinkError
 from splitveil.serving import Edge
 from splitveil.serving.retry import Retry
-from splitveil.serving.transport import TLS
+from splitveil.serving.transport import ClientTls
 
 from .conftest import Made
 from .scripted import Scripted, scripted
@@ -57,7 +57,7 @@ def test_mutual_tls_with_a_token(
     plain: Made, keys: Keys, mutual: tuple[Scripted, str], images: NDArray[np.float32]
 ) -> None:
     service, target = mutual
-    tls = TLS(keys.servers.path, keys.device.certificate, keys.device.key)
+    tls = ClientTls(keys.servers.path, keys.device.certificate, keys.device.key)
     for targets in (target, [target, target]):
         service.tokens.clear()
         with Edge(plain.bundle, targets, tls=tls, token="of-this-device-only") as edge:
@@ -72,17 +72,17 @@ def test_a_server_and_a_device_that_do_not_trust_each_other_do_not_talk(
     ca, own, foreign = keys.servers.path, keys.device, keys.strangers.issue("x")
     tls = {
         "plain text": None,
-        "wrong authority": TLS(keys.strangers.path, own.certificate, own.key),
-        "no certificate": TLS(ca),
-        "stranger's": TLS(ca, foreign.certificate, foreign.key),
-        "other name": TLS(ca, own.certificate, own.key, name="elsewhere.example"),
+        "wrong authority": ClientTls(keys.strangers.path, own.certificate, own.key),
+        "no certificate": ClientTls(ca),
+        "stranger's": ClientTls(ca, foreign.certificate, foreign.key),
+        "other name": ClientTls(ca, own.certificate, own.key, name="elsewhere.example"),
     }[case]
     with pytest.raises(LinkError, match="no answer from"):
         Edge(plain.bundle, mutual[1], tls=tls, timeout=2, retries=ONCE)
 
 
 def test_an_expired_server_is_not_trusted(plain: Made, keys: Keys) -> None:
-    tls = TLS(keys.servers.path, keys.device.certificate, keys.device.key)
+    tls = ClientTls(keys.servers.path, keys.device.certificate, keys.device.key)
     with (
         scripted(Scripted(plain.bundle), credentials(keys.expired, keys.servers)) as port,
         pytest.raises(LinkError, match="no answer from"),
@@ -98,9 +98,9 @@ def test_a_token_goes_to_no_other_machine_in_plain_text(plain: Made) -> None:
 
 def test_what_cannot_be_used_is_said(plain: Made, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give both for mutual TLS"):
-        TLS(cert=tmp_path / "a")
+        ClientTls(cert=tmp_path / "a")
     with pytest.raises(InputError, match="cannot read"):
-        Edge(plain.bundle, "127.0.0.1:1", tls=TLS(ca=tmp_path / "missing.pem"))
+        Edge(plain.bundle, "127.0.0.1:1", tls=ClientTls(ca=tmp_path / "missing.pem"))
     for target in ("", "host", "host:0", "host:http", ":8001", "host:70000"):
         with pytest.raises(InputError, match="expected HOST:PORT"):
             Edge(plain.bundle, target)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from splitveil.bundle import GOLDEN, Bundle, make_keys, sign, write_bundle
-from splitveil.errors import BundleError
+from splitveil.errors import BundleError, ContractError
 from splitveil.serving.deployment import Deployments
+from splitveil.serving.edge import Edge
 from splitveil.serving.policy import PrivacyPolicy
 from splitveil.serving.server import Server
 
@@ -173,3 +174,17 @@ def test_the_policy_holds_for_later_bundles_too(
         put(other.bundle, tmp_path / "served")
         assert not reload()
         assert "no leakage card" in caplog.text
+
+
+def test_a_device_that_comes_after_the_change_with_the_bundle_before_is_answered(
+    plain: Made, other: Made, images: NDArray[np.float32], tmp_path: Path
+) -> None:
+    with swapping(plain, tmp_path / "served") as (server, reload):
+        put(other.bundle, tmp_path / "served")
+        with pytest.raises(ContractError, match="give both the same bundle"):
+            Edge(other.bundle, f"127.0.0.1:{server.port}")
+        assert reload()
+        for made in (plain, other):
+            with Edge(made.bundle, f"127.0.0.1:{server.port}") as edge:
+                expected = cloud(made, features(made, images[:3]))
+                np.testing.assert_allclose(edge.ask(images[:3]), expected, rtol=1e-4, atol=1e-4)

@@ -54,11 +54,11 @@ def run(
     from splitveil.records import dumps
     from splitveil.serving.edge import Edge
     from splitveil.serving.retry import Retry
-    from splitveil.serving.transport import TLS
+    from splitveil.serving.transport import ClientTls
 
     if bool(inputs) == bool(data):
         raise InputError("expected either --input FILE or --data DATA; give one of them.")
-    secured = TLS(ca, cert, key, server_name) if tls or ca or cert or key or server_name else None
+    secured = ClientTls(ca, cert, key, server_name) if tls or ca or cert or key or server_name else None
     token = None if token_file is None else _first_line(token_file)
     found = Bundle.load(bundle)
     m = found.manifest

@@ -1,7 +1,7 @@
 """``splitveil serve``: the cloud half of a bundle, over the Open Inference Protocol."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from splitveil.serving.security import Tls
 
 
+ON_RAY = ("bundle", "ray", "replicas", "host", "http_port", "max_batch", "token_file", "insecure")
+"""What `--ray` knows; of the rest Ray has its own, or nothing, as of TLS."""
+
+
 def run(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--grpc-port", "--port", help="of gRPC; 0 takes a free one")] = 8001,
@@ -43,10 +48,20 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="listen beyond this machine without TLS or without tokens")
     ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="as a Ray Serve application, on HTTP without TLS; default port 8000")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="copies, with --ray")] = 1,
     log_json: Annotated[bool, typer.Option("--log-json", help="logs as JSON lines on stderr")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="say what is served and where as one JSON object")] = False,
 ) -> None:
     """Serve a bundle's cloud half until SIGTERM or Ctrl-C; SIGHUP takes over a new bundle."""
+    given = {p.name: p.opts[0] for p in context.command.params if p.name and _is_given(context, p.name)}
+    if ray:
+        _serve_on_ray(bundle, host, http_port, replicas, max_batch, token_file, insecure, given)
+        return
+    if "replicas" in given:
+        _refuse("--replicas without --ray", "start several servers and give `query` all of their addresses")
     from splitveil.bundle import Bundle
     from splitveil.serving.journal import log_as_json, log_as_text
     from splitveil.serving.lifecycle import run_until_told
@@ -79,6 +94,34 @@ def run(
 
     (log_as_json if log_json else log_as_text)()
     run_until_told(server, ready, watch)
+
+
+def _serve_on_ray(
+    bundle: Path, host: str, port: int | None, replicas: int, max_batch: int, token_file: Path | None, insecure: bool,
+    given: dict[str, str],
+) -> None:  # fmt: skip
+    from splitveil.serving.ray_app import PORT, serve_on_ray
+    from splitveil.serving.security import Tokens, refuse_exposure
+
+    unknown = [option for name, option in given.items() if name not in ON_RAY]
+    if unknown:
+        _refuse(f"{', '.join(unknown)} beside --ray", "leave it out, or serve without --ray, which keeps all of them")
+    refuse_exposure(host, None, Tokens(token_file) if token_file else None, insecure)
+    serve_on_ray(
+        bundle, host=host, port=PORT if port is None else port, replicas=replicas, max_batch=max_batch,
+        token_file=token_file,
+    )  # fmt: skip
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse(got: str, remedy: str) -> NoReturn:
+    from splitveil.errors import InputError
+
+    raise InputError(f"expected options that go together, got {got}; {remedy}.")
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "Tls | None":

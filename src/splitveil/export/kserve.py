@@ -68,12 +68,11 @@ def our_service(manifest: Manifest, wanted: Deployment) -> dict[str, Any]:
     secrets = [
         (n, s, at) for n, s, at in (("tls", wanted.tls_secret, TLS), ("tokens", wanted.token_secret, TOKENS)) if s
     ]
-    # The kubelet has neither a client certificate nor a token: then all it can see is whether the port is open.
-    hidden = wanted.mutual or wanted.token_secret
+    # The health paths ask for no token, but the kubelet has no client certificate: all it sees then is an open port.
     scheme = "HTTPS" if wanted.tls_secret else "HTTP"
     ready = (
         {"tcpSocket": {"port": GRPC_PORT}}
-        if hidden
+        if wanted.mutual
         else {"httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT, "scheme": scheme}}
     )
     container = {

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from splitveil.serving.edge import Edge
     from splitveil.serving.lifecycle import serve
     from splitveil.serving.retry import Retry
-    from splitveil.serving.transport import TLS
+    from splitveil.serving.transport import ClientTls
 
-__all__ = ["TLS", "Answer", "Breaker", "Edge", "Retry", "serve"]
+__all__ = ["Answer", "Breaker", "ClientTls", "Edge", "Retry", "serve"]
 
 _WHERE = {
     "Answer": "splitveil.serving.answer",
     "Breaker": "splitveil.serving.breaker",
+    "ClientTls": "splitveil.serving.transport",
     "Edge": "splitveil.serving.edge",
     "Retry": "splitveil.serving.retry",
-    "TLS": "splitveil.serving.transport",
     "serve": "splitveil.serving.lifecycle",
 }
 

@@ -17,6 +17,8 @@ TYPED = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 """Fields for the same values outside raw contents."""
 PARAMETER = "contract"
 """Request parameter, and key of the model configuration, that carries the contract id."""
+PREVIOUS = "previous_contract"
+"""Key of the model configuration: the contract of the bundle before, whose devices are still answered."""
 ENVELOPE = 64 * 1024
 """Bytes that names, shapes and parameters of one message may take."""
 UNDEFENDED = "none"

@@ -73,7 +73,7 @@ class Deployment:
 
         self.batcher = Batcher(run, terms.max_batch, terms.queue, seen)
         self.described = described(self.manifest)
-        _give_back_memory()
+        give_back_memory()
 
     def test(self) -> None:
         """Answer the bundle's golden features.
@@ -173,8 +173,11 @@ class Deployments:
         return fresh
 
 
-def _give_back_memory() -> None:
-    """Return what loading left behind to the system, where glibc would keep it: 64 MB after a model of 42 MB."""
+def give_back_memory() -> None:
+    """Return free memory to the system, where glibc would keep it.
+
+    Loading a model of 42 MB leaves 64 MB behind, and each gRPC call that breaks off some kB between others'.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -19,7 +19,7 @@ from splitveil.serving.exchange import Exchange, OutageError, Talk
 from splitveil.serving.fallback import Fallback, Local
 from splitveil.serving.retry import Retry
 from splitveil.serving.stream import in_order
-from splitveil.serving.transport import TLS, AsyncTransport, Transport
+from splitveil.serving.transport import AsyncTransport, ClientTls, Transport
 
 Array = NDArray[Any]
 CONNECT_SECONDS = 5.0
@@ -38,7 +38,7 @@ class Edge:
         timeout: seconds that one request may take, retries and a restart of the server included.
         retries: how often and how long apart, see `Retry`.
         token: a bearer token, only sent over TLS or to this machine.
-        tls: for an encrypted connection, see `TLS`.
+        tls: for an encrypted connection, see `ClientTls`.
         threads: of the edge half.
         compress: ``"zstd"`` for contents that servers of SplitVeil unpack. The length of a message then tells something
             of the picture (see `compression`), so it is off by default.
@@ -63,7 +63,7 @@ class Edge:
         timeout: float = 30.0,
         retries: Retry | None = None,
         token: str | None = None,
-        tls: TLS | None = None,
+        tls: ClientTls | None = None,
         threads: int = 1,
         compress: str | None = None,
         fallback: Fallback | None = None,

@@ -41,6 +41,10 @@ class Half:
             raise BundleError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {bundle.folder / name} ({reason}); export it anew."
             ) from None
+        # onnxruntime keeps the model's bytes beside the session, to load it anew on another provider: 42 MB of a
+        # ResNet-18, for a change that there is none to make.
+        self._session.disable_fallback()
+        self._session._model_bytes = None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The half's only output."""

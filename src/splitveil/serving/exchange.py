@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from splitveil.errors import ContractError, LinkError
-from splitveil.records import Manifest
+from splitveil.records import Manifest, Tensor
 from splitveil.serving import compression
 from splitveil.serving.breaker import Breaker
-from splitveil.serving.contract import PARAMETER
+from splitveil.serving.contract import PARAMETER, PREVIOUS
 from splitveil.serving.retry import Budget, Retry
 
 T = TypeVar("T")
@@ -175,28 +175,35 @@ class Exchange:
         asked = service_pb2.ModelMetadataRequest(name=m.name).SerializeToString()
         content = yield Call("ModelMetadata", asked, left, wait)
         found = self._parsed(service_pb2.ModelMetadataResponse, content)
-        for mine, theirs in ((m.features, found.inputs), (m.output, found.outputs)):
-            described = [(t.name, t.datatype, tuple(t.shape)[1:]) for t in theirs]
-            if described != [(mine.name, mine.datatype, mine.shape[1:])]:
-                raise ContractError(
-                    f"the server at {self.where} describes {described}, expected {mine.name} {mine.datatype} "
-                    f"{mine.shape}; serve the bundle that the device holds."
-                )
+        wrong = self._unlike(m.features, found.inputs) or self._unlike(m.output, found.outputs)
         asked = service_pb2.ModelConfigRequest(name=m.name).SerializeToString()
         try:
             content = yield Call("ModelConfig", asked, left, wait)
         except Failed as failure:
-            if failure.status == "UNIMPLEMENTED":
-                return 1
-            raise
+            if failure.status != "UNIMPLEMENTED":
+                raise
+            if wrong is not None:
+                raise wrong from None
+            return 1
         config = self._parsed(service_pb2.ModelConfigResponse, content).config
+        rows = max(1, int(config.max_batch_size))
+        if PREVIOUS in config.parameters and config.parameters[PREVIOUS].string_value == m.contract:
+            return rows  # a new bundle is served, of which this device has not heard yet
         theirs = config.parameters[PARAMETER].string_value if PARAMETER in config.parameters else ""
-        if theirs and theirs != m.contract:
-            raise ContractError(
-                f"the server at {self.where} has contract {theirs}, this device {m.contract}; "
-                "give both the same bundle."
-            )
-        return max(1, int(config.max_batch_size))
+        if wrong is None and theirs in ("", m.contract):
+            return rows
+        raise wrong or ContractError(
+            f"the server at {self.where} has contract {theirs}, this device {m.contract}; give both the same bundle."
+        )
+
+    def _unlike(self, mine: Tensor, theirs: Any) -> ContractError | None:
+        described = [(t.name, t.datatype, tuple(t.shape)[1:]) for t in theirs]
+        if described == [(mine.name, mine.datatype, mine.shape[1:])]:
+            return None
+        return ContractError(
+            f"the server at {self.where} describes {described}, expected {mine.name} {mine.datatype} {mine.shape}; "
+            "serve the bundle that the device holds."
+        )
 
     def _message(self, z: NDArray[Any]) -> tuple[bytes, int]:
         m = self.manifest

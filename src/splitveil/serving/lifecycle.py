@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from splitveil.bundle import Bundle
+from splitveil.serving.deployment import give_back_memory
 from splitveil.serving.server import LOOPBACK, MAX_BATCH, PORT, Server
 
+TIDY_SECONDS = 60.0
+"""Between two times that free memory goes back to the system."""
 log = logging.getLogger(__name__)
 
 
@@ -56,12 +59,20 @@ async def _run(server: Server, ready: Callable[[Server], None], watch: float | N
     loop.add_signal_handler(signal.SIGHUP, reload)
     async with server:
         ready(server)
-        watching = [loop.create_task(_watch(server, watch))] if watch is not None else []
+        watching = [loop.create_task(_tidy())]
+        if watch is not None:
+            watching.append(loop.create_task(_watch(server, watch)))
         await stop.wait()
         log.info("draining")
         for task in watching:
             task.cancel()
         await asyncio.gather(*reloads)
+
+
+async def _tidy() -> None:
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        await asyncio.to_thread(give_back_memory)
 
 
 async def _watch(server: Server, seconds: float) -> None:

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 import splitveil
 from splitveil.serving import tracing
-from splitveil.serving.contract import PARAMETER, BrokenRuleError
+from splitveil.serving.contract import PARAMETER, PREVIOUS, BrokenRuleError
 from splitveil.serving.deployment import VERSION, Deployment
 from splitveil.serving.front import Front
 from splitveil.serving.refusal import RETRY_SECONDS, Reason, RefusedError
@@ -78,7 +78,8 @@ class InferenceService:
 
     async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
         """Triton's extension: carries the largest batch and the contract id."""
-        return service_pb2.ModelConfigResponse(config=model_config(self.front.named(request.name, request.version)))
+        model = self.front.named(request.name, request.version)
+        return service_pb2.ModelConfigResponse(config=model_config(model, self.front.deployments.previous))
 
     async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
         """Triton's extension: the one model."""
@@ -149,10 +150,12 @@ class InferenceService:
         return handler
 
 
-def model_config(model: Deployment) -> Any:
-    """Triton's configuration message of what is served."""
+def model_config(model: Deployment, previous: Deployment | None) -> Any:
+    """Triton's configuration message of what is served, and was served before."""
     config = model_config_pb2.ModelConfig(name=model.manifest.name, max_batch_size=model.rules.max_batch)
     config.parameters[PARAMETER].string_value = model.manifest.contract
+    if previous is not None:
+        config.parameters[PREVIOUS].string_value = previous.manifest.contract
     return config
 
 

@@ -25,7 +25,7 @@ POLICY = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
 @dataclass(frozen=True, slots=True)
-class TLS:
+class ClientTls:
     """Files for an encrypted connection, all PEM.
 
     Args:
@@ -71,7 +71,7 @@ class Transport:
         LinkError: a name that cannot be looked up.
     """
 
-    def __init__(self, targets: Sequence[str], token: str | None, tls: TLS | None, insecure: bool) -> None:
+    def __init__(self, targets: Sequence[str], token: str | None, tls: ClientTls | None, insecure: bool) -> None:
         places = [_place(t) for t in targets]
         if not places:
             raise InputError("expected HOST:PORT, got no target; give at least one server.")

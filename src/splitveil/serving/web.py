@@ -89,7 +89,7 @@ class Web:
         return _said({"name": name, "ready": self.front.ready}, 200 if self.front.ready else 503)
 
     async def _config(self, request: Request) -> Response:
-        config = model_config(self.front.named(*_asked_for(request)))
+        config = model_config(self.front.named(*_asked_for(request)), self.front.deployments.previous)
         return _said(MessageToDict(config, preserving_proto_field_name=True))
 
     async def _infer(self, request: Request) -> Response:
