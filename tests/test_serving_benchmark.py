@@ -11,7 +11,9 @@ from benchmarks.serving_speed.records import BareWindow, DeviceImport, Process, 
 from benchmarks.serving_speed.subject import bundle
 
 
-def record(ratio: float, added: float, start: float, rss: float, imported: float) -> ServingRun:
+def record(
+    ratio: float, added: float, start: float, rss: float, imported: float, share: float = 0.95, cpu: float = 0.5
+) -> ServingRun:
     def window(concurrency: int) -> Window:
         return beside(
             Window(
@@ -24,14 +26,14 @@ def record(ratio: float, added: float, start: float, rss: float, imported: float
         )  # fmt: skip
 
     process = Process(
-        model="resnet18", server="SplitVeil", version="0", start_seconds=[start], start_cpu_seconds=[start],
+        model="resnet18", server="SplitVeil", version="0", start_seconds=[start], start_cpu_seconds=[cpu],
         processes=1, pss_mb=rss, rss_mb=rss - 5, pss_after_mb=rss, rss_after_mb=rss,
     )  # fmt: skip
     return ServingRun(
         date="today", hardware={}, versions={}, generator="none", isolated=False, feature_bytes=32768, rounds=1,
         window_seconds=1, warmup_seconds=0, load_averages=[0.0], windows=[window(1), window(32)],
-        bare=[BareWindow(batch=1, round=0, rows_per_second=900, p50_ms=1, cpu_ms=1)], processes=[process],
-        device_import=DeviceImport(seconds=[imported], cpu_seconds=[imported]), left_out={},
+        bare=[BareWindow(batch=1, round=0, rows_per_second=1000 * share, p50_ms=1, cpu_ms=1)], processes=[process],
+        device_import=DeviceImport(seconds=[imported], cpu_seconds=[cpu]), left_out={},
     )  # fmt: skip
 
 
@@ -39,6 +41,16 @@ def test_limits_are_held_against_what_issue_7_asks_for() -> None:
     assert [limit.met for limit in limits(record(0.86, 1.4, 0.9, 199, 0.6))] == [True] * 5
     assert [limit.met for limit in limits(record(0.84, 1.6, 1.1, 201, 0.8))] == [False] * 5
     assert to_markdown(record(0.84, 1.6, 1.1, 201, 0.8)).count("**FAIL**") == 5
+
+
+def test_a_busy_machine_decides_by_the_clock_only_what_is_within_a_limit_all_the_same() -> None:
+    def met(*numbers: float, cpu: float = 0.5) -> list[bool | None]:
+        ratio, added, start, rss, imported = numbers
+        return [limit.met for limit in limits(record(ratio, added, start, rss, imported, share=0.4, cpu=cpu))]
+
+    assert met(1.4, -2, 1.1, 201, 0.8) == [None, None, None, False, None]
+    assert met(0.5, 9, 0.9, 199, 0.6) == [None, None, True, True, True]
+    assert met(1, 1, 3, 199, 3, cpu=1.2) == [None, None, False, True, False]
 
 
 def test_the_warm_up_and_failures_do_not_count_as_answers() -> None:

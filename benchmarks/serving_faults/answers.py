@@ -163,7 +163,7 @@ def compare_answers(folder: Path, seed: int = 0) -> Finding:
         "rows one "
         "after the other, then 64 requests of one row from 16 threads that share batches.",
         columns=(
-            "codec", "requests with the bits of the local graphs", "in company: from alone (requests less than batches)",
+            "codec", "requests with the bits of the local graphs", "in company: from alone (runs saved)",
             "features move by (codec's promise)", "logits move by", "of their deviation over images", "bound",
         ),
         rows=tuple(rows),

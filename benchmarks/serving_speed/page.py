@@ -29,46 +29,55 @@ HOW = {
 
 
 class Limit(NamedTuple):
-    """One demand, what was measured, and whether it is met."""
+    """One demand, what was measured, and whether it is met; None where the machine was too busy to tell."""
 
     what: str
     wanted: str
     measured: str
-    met: bool
+    met: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """One word."""
+        return {True: "pass", False: "FAIL", None: "undecided"}[self.met]
 
 
 def limits(run: ServingRun) -> list[Limit]:
-    """The demands on our own server, from medians over rounds."""
+    """The demands on our own server, from medians over rounds.
+
+    On a busy machine ratios and differences of times by the clock decide nothing, in either direction; a wait that is
+    too long is no failure as long as its processor time is within the limit.
+    """
     found = []
+    free = _share(run) >= FREE
     protocols = sorted({w.protocol for w in run.windows if w.server == SPLITVEIL})
     for protocol in protocols:
         at_32 = _ours(run, protocol, 32)
         if at_32:
             ratio = _median(map(_ratio, at_32))
             said = f"{ratio:.2f} ({_spread(map(_ratio, at_32))})"
-            found.append(
-                Limit(
-                    f"{protocol}: rows/s at concurrency 32 over bare at batch 32", f">= {RATIO}", said, ratio >= RATIO
-                )
-            )
+            what = f"{protocol}: rows/s at concurrency 32 over bare at batch 32"
+            found.append(Limit(what, f">= {RATIO}", said, ratio >= RATIO if free else None))
     for protocol in protocols:
         at_1 = _ours(run, protocol, 1)
         if at_1:
             added = _median(map(_added, at_1))
             said = f"{added:.2f} ms ({_spread(map(_added, at_1))})"
             what = f"{protocol}: p50 at concurrency 1, added to bare at batch 1"
-            found.append(Limit(what, f"<= {ADDED_MS} ms", said, added <= ADDED_MS))
+            found.append(Limit(what, f"<= {ADDED_MS} ms", said, added <= ADDED_MS if free else None))
     for process in run.processes:
         if process.server == SPLITVEIL and process.model == "resnet18":
             wall, cpu = _median(process.start_seconds), _median(process.start_cpu_seconds)
             said = f"{wall:.2f} s ({_spread(process.start_seconds)}); processor time {cpu:.2f} s"
-            found.append(Limit("start, from spawn to the first right answer", f"< {START:.0f} s", said, wall < START))
+            what = "start, from spawn to the first right answer"
+            found.append(Limit(what, f"< {START:.0f} s", said, _within(wall, cpu, START, free)))
             rss = max(process.rss_mb, process.rss_after_mb or 0.0)
             said = f"RSS {rss:.0f} MB (PSS {max(process.pss_mb, process.pss_after_mb or 0.0):.0f} MB)"
             found.append(Limit("memory, after the load", f"< {MEMORY_MB:.0f} MB", said, rss < MEMORY_MB))
     wall, cpu = _median(run.device_import.seconds), _median(run.device_import.cpu_seconds)
     said = f"{wall:.2f} s ({_spread(run.device_import.seconds)}); processor time {cpu:.2f} s"
-    found.append(Limit("the device's import, without torch", f"< {IMPORT} s", said, wall < IMPORT))
+    met = _within(wall, cpu, IMPORT, free)
+    found.append(Limit("the device's import, without torch", f"< {IMPORT} s", said, met))
     return found
 
 
@@ -94,7 +103,7 @@ def to_markdown(run: ServingRun) -> str:
 
 
 def _limits(run: ServingRun) -> str:
-    rows = [[what, wanted, measured, "pass" if met else "**FAIL**"] for what, wanted, measured, met in limits(run)]
+    rows = [[limit.what, limit.wanted, limit.measured, f"**{limit.verdict}**"] for limit in limits(run)]
     share = _share(run)
     said = f"The bare engine, which never waits for anything, got {share:.2f} of a core. " + (
         "So the machine was free, and times by the clock mean what they say."
@@ -190,6 +199,12 @@ def _ours(run: ServingRun, protocol: str, concurrency: int) -> list[Window]:
 def _ratio(window: Window) -> float:
     assert window.bare_rows_per_second is not None
     return window.rows_per_second / window.bare_rows_per_second
+
+
+def _within(wall: float, cpu: float, limit: float, free: bool) -> bool | None:
+    if wall < limit:
+        return True
+    return False if free or cpu >= limit else None
 
 
 def _cpu_ratio(window: Window) -> float:
