@@ -42,7 +42,7 @@ INTRO = (
 def page(found: Findings) -> str:
     """The Markdown page."""
     there = [found.sections[name] for name in SECTIONS if name in found.sections]
-    code = ", ".join(f"{name} {value}" for name, value in found.code.items())
+    code = ", ".join(f"{name} {value}" for name, value in found.environment.items())
     foot = f"Seed {found.seed}. Hardware: {found.hardware}, shared with other work. {code}. Raw: `{NAME}.json`."
     return "\n".join(["# Faults on purpose", "", INTRO, "", *(one.markdown() for one in there), foot, ""])
 
@@ -83,12 +83,14 @@ def main() -> None:
         for name, section in run(given, Path(folder)).items():
             if name not in given.sections:
                 continue
-            finding = section()
+            code = fingerprint()["code"]
+            finding = section().model_copy(update={"code": code})
             failed |= bool(finding.failures)
             print(finding.markdown(), flush=True)
             # Read again, since sections may run side by side.
             sections = {**(Findings.load(kept).sections if kept.exists() else {}), name: finding}
-            found = Findings(hardware=hardware(), code=fingerprint(), seed=given.seed, sections=sections)
+            environment = {name: value for name, value in fingerprint().items() if name != "code"}
+            found = Findings(hardware=hardware(), environment=environment, seed=given.seed, sections=sections)
             found.save(kept)
             write_atomically(given.out / f"{NAME}.md", page(found).encode())
     sys.exit(failed)

@@ -15,6 +15,7 @@ class Finding(Record):
         notes: sentences behind the table.
         failures: what should not have happened, one sentence each; empty when all is well.
         series: numbers over time, for whoever wants to look again.
+        code: fingerprint of SplitVeil's sources when it ran; sections may have been run apart.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Finding(Record):
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     series: tuple[tuple[float, float], ...] = ()
+    code: str = "not recorded"
 
     def markdown(self) -> str:
         """The section as text."""
@@ -34,7 +36,7 @@ class Finding(Record):
             lines.append("")
         lines += [line for note in self.notes for line in (note, "")]
         verdict = "**Failed:** " + " ".join(self.failures) if self.failures else "**Passed.**"
-        return "\n".join([*lines, verdict, ""])
+        return "\n".join([*lines, f"{verdict} Code: {self.code}.", ""])
 
 
 class Findings(Document):
@@ -42,6 +44,6 @@ class Findings(Document):
 
     kind: ClassVar[str] = "serving-faults"
     hardware: str
-    code: dict[str, str]
+    environment: dict[str, str]
     seed: int
     sections: dict[str, Finding]

@@ -45,8 +45,13 @@ def test_a_device_without_noise_would_be_seen(tmp_path: Path, monkeypatch: pytes
 def test_the_page_tells_failures() -> None:
     well = Finding(title="Good", ran="It ran.", columns=("a", "b"), rows=(("1", "2"),))
     ill = Finding(title="Bad", ran="It ran.", failures=("Three answers were wrong.",))
-    found = Findings(hardware="here", code={"numpy": "2"}, seed=0, sections={"soak": ill, "hostile": well})
+    found = Findings(hardware="here", environment={"numpy": "2"}, seed=0, sections={"soak": ill, "hostile": well})
     text = page(found)
-    assert text.index("## Good") < text.index("| 1 | 2 |") < text.index("**Passed.**") < text.index("## Bad")
+    assert (
+        text.index("## Good")
+        < text.index("| 1 | 2 |")
+        < text.index("**Passed.** Code: not recorded.")
+        < text.index("## Bad")
+    )
     assert "**Failed:** Three answers were wrong." in text
     assert Findings.from_json(found.to_json()) == found
