@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check bench bench-serving clean
+.PHONY: demo test quick check bench bench-serving bench-faults clean
 
 demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -26,6 +26,9 @@ bench: $(READY)
 # Other servers are measured beside ours where `python -m benchmarks.serving peers --install runs/peers` has put them.
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving run --peers runs/peers
+
+bench-faults: $(READY)
+	$(BIN)/python -m benchmarks.serving_faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -86,6 +86,7 @@ def test_silence_and_half_heads_are_cut_off(plain: Made) -> None:
 def test_a_head_that_drips_has_one_deadline(plain: Made) -> None:
     with limited(plain, Limits(read_seconds=READ)) as server, raw(server) as line:
         line.settimeout(READ / 10)
+        line.sendall(b"POST /x HTTP/1.1\r\nHost: here\r\nX-Long: ")
         start = time.perf_counter()
         closed = False
         while not closed and time.perf_counter() - start < 15:
