@@ -176,12 +176,11 @@ def _row(c: Contender) -> str:
     m = c.measured
     if m is None:
         return f"| {name} | {value} | misses it by {c.missing:.2f} points of validation accuracy | | | | | | | | |"
-    packed = f" ({m.packed_bytes:,} packed)" if m.packed_bytes != m.payload_bytes else ""
     doubt = " **do not trust**" if m.unreliable else ""
     return (
         f"| {name}{doubt} | {value} | {m.accuracy.mean:.2%} | {_pm(m.lost, 2)} | {_pm(m.psnr, 2)} | {_pm(m.ssim, 3)} | "
         f"{attack_label(m.strongest.get('psnr', ''))} | {m.edge_macs:,} | {m.edge_params:,} | "
-        f"{m.payload_bytes:,}{packed} | {m.epoch_ratio or math.nan:.2f} |"
+        f"{m.payload_bytes:,} | {m.epoch_ratio or math.nan:.2f} |"
     )
 
 

@@ -1,27 +1,23 @@
 """Cheap estimates of what a choice leaks and how accurate it is: closed form, nothing trained, about a second each."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splitveil.attacks.features import ChannelScale, map_shape
-from splitveil.attacks.linear import LinearInverse
+from splitveil.attacks.features import ChannelScale
 from splitveil.auditing.scoring import scored
 from splitveil.codecs import CODECS
 from splitveil.data import Images
 from splitveil.defenses.base import Protected
 from splitveil.errors import InputError
 from splitveil.metrics import METRICS
-from splitveil.seeds import derive, generator
+from splitveil.planning.ridge import centred, dense_maps, local_maps, solved
+from splitveil.seeds import derive
 
-PENALTIES = (1e-5, 1e-3, 0.1, 3.0)
-"""Of ridge regression, in units of the mean square of an input."""
-WIDEST = 600
-"""Inputs of the local map at most: channels times window."""
 WINDOWS = (3, 1)
+"""Sides of the local map: hundreds of images make no wider one."""
 ROWS = 4000
 """Positions from which the local map is estimated."""
 LEAST = 30
@@ -80,58 +76,24 @@ def _leakage(z: Tensor, x: Tensor, made: int, seed: int) -> dict[str, float]:
     mean = x[:made].mean(0)
     best = mean.expand_as(x[made:])
     least = float((best - x[made:]).square().mean())
-    for guess in (*_local(z, x, made, mean, seed), *_dense(z, x, made, mean)):
-        error = float((guess - x[made:]).square().mean())
-        if error < least:
-            best, least = guess, error
+    local = local_maps(z, x, made, [mean], seed, windows=WINDOWS, rows=ROWS)
+    for guesses, _ in (*local, *dense_maps(_products(z), x, made)):
+        for guess in guesses:
+            error = float((guess - x[made:]).square().mean())
+            if error < least:
+                best, least = guess, error
     return tails(scored((255 * x[made:]).round().to(torch.uint8), best.clamp(0, 1).contiguous()))
-
-
-def _kernel(z: Tensor, made: int) -> tuple[Tensor, Tensor]:
-    """Products of centred features: (made, made) among those that teach, (others, made) of the others with them."""
-    flat = z.flatten(1).double()
-    flat = flat - flat[:made].mean(0)
-    return flat[:made] @ flat[:made].T, flat[made:] @ flat[:made].T
-
-
-def _solved(own: Tensor, targets: Tensor) -> Iterator[Tensor]:
-    """Weights for every penalty that can be solved for."""
-    ridge = torch.eye(len(own), dtype=own.dtype) * own.diagonal().mean().clamp_min(1e-12)
-    for penalty in PENALTIES:
-        factor, failed = torch.linalg.cholesky_ex(own + penalty * ridge)
-        if not int(failed):
-            yield torch.cholesky_solve(targets.double(), factor)
-
-
-def _dense(z: Tensor, x: Tensor, made: int, mean: Tensor) -> Iterator[Tensor]:
-    """Guesses of the other images by one map of all features, in its dual form."""
-    own, others = _kernel(z, made)
-    for weights in _solved(own, (x[:made] - mean).flatten(1)):
-        yield mean + (others @ weights).float().reshape(-1, *mean.shape)
 
 
 def _probed(z: Tensor, y: Tensor, made: int) -> float:
     """Accuracy of a linear classifier (ridge regression onto the labels) on the other images, its best penalty's."""
-    own, others = _kernel(z, made)
+    own, others = centred(_products(z), made)
     targets = F.one_hot(y[:made], int(y.max()) + 1).double()
-    guesses = [others @ w + targets.mean(0) for w in _solved(own, targets - targets.mean(0))]
+    guesses = [others @ w + targets.mean(0) for w in solved(own, targets - targets.mean(0))]
     return max((float((g.argmax(1) == y[made:]).float().mean()) for g in guesses), default=0.0)
 
 
-def _local(z: Tensor, x: Tensor, made: int, mean: Tensor, seed: int) -> Iterator[Tensor]:
-    """Guesses of the other images by one window of features for all positions: many examples where maps are wide."""
-    c, h, w = map_shape(tuple(z.shape[1:]))
-    window = next((k for k in WINDOWS if c * k * k <= WIDEST), 0)
-    if h * w == 1 or not window:
-        return
-    linear = LinearInverse(tuple(z.shape[1:]), (mean.shape[0], mean.shape[1], mean.shape[2]), window, mean)
-    positions = math.prod(linear.grid)
-    chosen = torch.rand(made, positions, generator=generator(seed, "rows")) < min(1.0, ROWS / (made * positions))
-    a = linear.inputs(z[:made], chosen).double()
-    b = linear.targets(x[:made] - mean)[chosen].double()
-    middle, base = a.mean(0), b.mean(0)
-    a = a - middle
-    for weights in _solved(a.T @ a, a.T @ (b - base)):
-        linear.weight.copy_(weights.T.float())
-        linear.bias.copy_((base - middle @ weights).float())
-        yield torch.cat([linear(part) for part in z[made:].split(250)])
+def _products(z: Tensor) -> Tensor:
+    """(N, N) of features (N, *cut)."""
+    flat = z.flatten(1).double()
+    return flat @ flat.T

@@ -5,7 +5,7 @@ ordering cuts before anything is attacked. It is no attack: where it fails, anot
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,8 @@ def linear_error(z: Tensor, rows: Tensor, gram: Tensor, x: Tensor, *, seed: int 
     mean = x[train].mean(0)
     plain = least = float((x[choosing] - mean).square().mean())
     best, words = mean.expand_as(x[judging]), "the mean image"
-    for solutions in (_local(rows.reshape(z.shape), x, train, mean, seed), _dense(gram, x, train, mean)):
+    bases = [mean, torch.zeros_like(mean)]
+    for solutions in (local_maps(rows.reshape(z.shape), x, len(train), bases, seed), dense_maps(gram, x, len(train))):
         before = math.inf
         for guesses, what in solutions:
             errors = [float((guess[:held] - x[choosing]).square().mean()) for guess in guesses]
@@ -87,51 +88,86 @@ Solutions = Iterator[tuple[list[Tensor], str]]
 """For each penalty, guesses of the images that the map was not made from, and what kind of map it is."""
 
 
-def _local(z: Tensor, x: Tensor, train: Tensor, mean: Tensor, seed: int) -> Solutions:
+def local_maps(
+    z: Tensor,
+    x: Tensor,
+    made: int,
+    bases: Sequence[Tensor],
+    seed: int,
+    *,
+    windows: Sequence[int] = WINDOWS,
+    rows: int = ROWS,
+) -> Solutions:
     """One window of features for all positions: many more examples, where maps are wide.
 
-    Added to the mean image, or upon nothing: a map that is the same everywhere cannot undo what it is added to.
+    Args:
+        z: (N, *cut), in units of each channel's spread.
+        x: (N, C, H, W) in [0, 1].
+        made: the first so many images make the maps.
+        bases: (C, H, W) each, what a map of its own adds to: the mean image, or nothing, since a map that is the same
+            everywhere cannot undo what it is added to.
+        seed: of the choice of positions.
+        windows: sides, odd, the first that is narrow enough is taken.
+        rows: positions that the maps are made from, about.
     """
-    features, image = tuple(z.shape[1:]), (mean.shape[0], mean.shape[1], mean.shape[2])
+    features, image = tuple(z.shape[1:]), (x.shape[1], x.shape[2], x.shape[3])
     c, h, w = map_shape(features)
-    window = next((k for k in WINDOWS if c * k * k <= WIDEST and k <= 2 * max(h, w) - 1), 0)
+    window = next((k for k in windows if c * k * k <= WIDEST and k <= 2 * max(h, w) - 1), 0)
     if h * w == 1 or not window:
         return
-    maps = [LinearInverse(features, image, window, base) for base in (mean, torch.zeros_like(mean))]
+    maps = [LinearInverse(features, image, window, base) for base in bases]
     positions = math.prod(maps[0].grid)
-    draws, keep = generator(seed, "positions", window), min(1.0, ROWS / (len(train) * positions))
+    draws, keep = generator(seed, "positions", window), min(1.0, rows / (made * positions))
     inputs, targets = [], []
-    for index in train.split(256):
+    for index in torch.arange(made).split(256):
         chosen = torch.rand(len(index), positions, generator=draws) < keep
         inputs.append(maps[0].inputs(z[index], chosen))
         targets.append(torch.cat([m.targets(x[index] - m.base) for m in maps], 2)[chosen])
     a, b = torch.cat(inputs).double(), torch.cat(targets).double()
     a = torch.cat([a, torch.ones_like(a[:, :1])], 1)
-    square, cross = a.T @ a, a.T @ b
+    square = a.T @ a
     ridge = torch.eye(len(square), dtype=a.dtype) * square.diagonal()[:-1].mean().clamp_min(1e-12)
-    ridge[-1, -1] = 0
-    for penalty in PENALTIES:
-        factor, failed = torch.linalg.cholesky_ex(square + penalty * ridge)
-        if int(failed):
-            continue
-        solved = torch.cholesky_solve(cross, factor).float().chunk(len(maps), 1)
-        for m, part in zip(maps, solved, strict=True):
+    ridge[-1, -1] = 0  # the constant is free
+    for weights in solved(square, a.T @ b, ridge):
+        for m, part in zip(maps, weights.float().chunk(len(maps), 1), strict=True):
             m.weight.copy_(part[:-1].T)
             m.bias.copy_(part[-1])
-        others = z[len(train) :].split(256)
+        others = z[made:].split(256)
         yield [torch.cat([m(part) for part in others]) for m in maps], f"windows of {window} x {window} features"
 
 
-def _dense(gram: Tensor, x: Tensor, train: Tensor, mean: Tensor) -> Solutions:
-    """All features to all pixels, in the dual form: as many equations as images, however wide the features."""
-    m = len(train)
-    across = gram[:, :m].double()
-    kernel = across - across[:m].mean(0) - across.mean(1, keepdim=True) + across[:m].mean()
-    own, others = kernel[:m], kernel[m:]
-    scale, eye = own.diagonal().mean().clamp_min(1e-12), torch.eye(m, dtype=own.dtype)
-    targets = (x[train] - mean).flatten(1)
+def dense_maps(gram: Tensor, x: Tensor, made: int) -> Solutions:
+    """All features to all pixels, in the dual form: as many equations as images, however wide the features.
+
+    Args:
+        gram: (N, N), products of the images' features.
+        x: (N, C, H, W) in [0, 1].
+        made: the first so many images make the maps.
+    """
+    mean = x[:made].mean(0)
+    own, others = centred(gram, made)
+    for weights in solved(own, (x[:made] - mean).flatten(1)):
+        yield [mean + (others @ weights).float().reshape(-1, *mean.shape)], "all features to all pixels"
+
+
+def centred(gram: Tensor, made: int) -> tuple[Tensor, Tensor]:
+    """Products of features about the mean of the first images: (made, made) and (others, made), float64."""
+    across = gram[:, :made].double()
+    kernel = across - across[:made].mean(0) - across.mean(1, keepdim=True) + across[:made].mean()
+    return kernel[:made], kernel[made:]
+
+
+def solved(square: Tensor, cross: Tensor, ridge: Tensor | None = None) -> Iterator[Tensor]:
+    """Weights of ridge regression for each of `PENALTIES` that can be solved for, weakest first.
+
+    Args:
+        square: (D, D), products of the inputs.
+        cross: (D, outputs), products with the targets.
+        ridge: (D, D), what a penalty of 1 adds; by default the mean of the diagonal, on the diagonal.
+    """
+    if ridge is None:
+        ridge = torch.eye(len(square), dtype=square.dtype) * square.diagonal().mean().clamp_min(1e-12)
     for penalty in PENALTIES:
-        factor, failed = torch.linalg.cholesky_ex(own + penalty * scale * eye)
+        factor, failed = torch.linalg.cholesky_ex(square + penalty * ridge)
         if not int(failed):
-            weights = torch.cholesky_solve(others.T.contiguous(), factor).T
-            yield [mean + (weights.float() @ targets).reshape(-1, *mean.shape)], "all features to all pixels"
+            yield torch.cholesky_solve(cross.to(square.dtype), factor)

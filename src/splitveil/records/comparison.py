@@ -34,7 +34,6 @@ class Measured(Record):
     edge_macs: int = Field(description="edge half and defence")
     edge_params: int = Field(description="edge half and defence")
     payload_bytes: int = Field(description="of one request, without protocol headers")
-    packed_bytes: int = Field(description="the same, but in comparisons made when fewer bits crossed unpacked")
     epoch_ratio: float | None = Field(default=None, description="training seconds an epoch over the undefended split's")
     unreliable: list[str] = []
     cards: list[str] = Field(default=[], description="leakage cards, relative to the comparison")

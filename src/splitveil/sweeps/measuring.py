@@ -96,7 +96,6 @@ class Auditor:
             edge_macs=cost.macs,
             edge_params=cost.params,
             payload_bytes=cost.payload,
-            packed_bytes=cost.payload,
             epoch_ratio=round(seconds / plain.seconds, 3) if plain else 1.0,
             unreliable=[f"seed {card.seed}: {why}" for card in cards for why in card.unreliable],
             cards=[path.relative_to(self.out).as_posix() for path in paths],
