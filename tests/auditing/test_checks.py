@@ -71,6 +71,13 @@ def test_black_box_beats_white_box_on_the_best_white_row_only() -> None:
     assert not any(check_rows([row("nearest", 25, BLACK), row("mle", 20)], stochastic=False)), "floors are no attacks"
 
 
+def test_weights_need_not_make_up_for_fifteen_more_readings() -> None:
+    often = row("repeat", 30, BLACK, evidence={"draws": 2.0, "crossings": 16.0})
+    assert not any(check_rows([row("mle", 20, evidence={"draws": 2.0}), often], stochastic=True))
+    as_often = row("repeat", 28, evidence={"draws": 2.0, "crossings": 16.0})
+    assert check_rows([as_often, often], stochastic=True)[0][0].startswith("black box beats white box: repeat")
+
+
 def test_floors_are_held_neither_against_the_mean_image_nor_against_noise() -> None:
     assert kinds(row("nearest", 9, BLACK, evidence={"reads": 1.0}), stochastic=True) == []
     # Few of its images, but each of these as often as it should.

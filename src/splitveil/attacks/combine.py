@@ -60,6 +60,7 @@ class Repeat(Attack):
     def run(self, view: View) -> Tensor:
         if not view.stochastic or self.k == 1:
             return self.inner.run(view.within(self.name, view.knows))
+        view.record(crossings=float(self.k))
         averaged = view.within(
             self.name,
             view.knows,
