@@ -35,12 +35,12 @@ MLE = "mle:steps=300,start=mean"
 DECODER = "decoder:size=small,epochs=10,steps=600"
 STRONGEST = f"mle:steps=150,start=[{DECODER}]"
 SHADOW = "shadow:learn=queries,arch=same,via=mle,steps=200"
-FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps=600", "shadow:learn=cloud,arch=other,steps=600"
+FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps={steps}", "shadow:learn=cloud,arch=other,steps={steps}"
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A net of the paper, what it is trained on, and where it is cut."""
+    """A net of the paper, what it is trained on, where it is cut, and how long a stand-in trains against its cloud."""
 
     model: str
     data: str
@@ -48,11 +48,16 @@ class Victim:
     epochs: int
     lr: float
     flips: bool
+    steps: int
+
+    def attack(self, spec: str) -> str:
+        """A spec of `AUDITS` or `LINES` for this net."""
+        return spec.replace("{steps}", str(self.steps))
 
 
 VICTIMS = (
-    Victim("lenet5", "mnist", ("conv1", "ReLU2"), 3, 2e-3, flips=False),
-    Victim("cnn6", "cifar", ("conv11", "ReLU22", "ReLU32"), 5, 1e-3, flips=True),
+    Victim("lenet5", "mnist", ("conv1", "ReLU2"), 3, 2e-3, flips=False, steps=3000),
+    Victim("cnn6", "cifar", ("conv11", "ReLU22", "ReLU32"), 5, 1e-3, flips=True, steps=600),
 )
 
 
@@ -169,7 +174,7 @@ def audited(victim: Victim, data: Dataset, kind: str, seed: int, n: int, work: P
         trace(net, torch.zeros(2, *data.shape)), victim.cuts, model=victim.model, weights=f"trained here, seed {seed}"
     )
     knows, attacks = AUDITS[kind]
-    suite = custom_suite(attacks)
+    suite = custom_suite([victim.attack(spec) for spec in attacks])
     found = audit(
         subject, data, aux=others(kind, data, seed), aux_n=AUX, suite=suite, knows=knows, n=n, seed=seed, samples=0,
         out=work / f"{victim.model}-{kind}-seed{seed}", resume=True,
@@ -212,7 +217,8 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
         "Scaled down from the paper: epochs of the victims, the adversary's images. Where the paper is silent "
         "(number of private images, the filters of LeNet-5, the range of the random set) the choice is ours.",
         f"Ours: `{MLE}` without any image of its own; `{DECODER}`; `{SHADOW}`; `{FREE}`; `{FREE_OTHER}`; "
-        f"`{STRONGEST}`.",
+        f"`{STRONGEST}`; steps of a query-free stand-in: "
+        f"{', '.join(f'{v.steps:,} against {v.model}' for v in VICTIMS)}.",
         f"Raw cards: {', '.join(f'[{p.stem}]({p.name})' for p in sorted(args.out.glob('he2019-*.json')))}.",
         "",
         "| adversary | " + " | ".join(f"{v.model} {cut}" for v, cut in columns) + " |",
@@ -222,8 +228,9 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
     for line in LINES:
         cells = []
         for i, (victim, cut) in enumerate(columns):
+            attack = _full(victim.attack(line.attack))
             rows = [row for card in cards[victim.model, line.audit] for row in card.rows
-                    if row.cut == cut and f"{row.attack}:{row.options}" == _full(line.attack)]  # fmt: skip
+                    if row.cut == cut and f"{row.attack}:{row.options}" == attack]  # fmt: skip
             cells.append(cell(rows, line.paper[i] if line.paper else None) if rows else "not run")
             if rows:
                 best[cut] = max(best.get(cut, 0.0), statistics.mean(r.psnr for r in rows))
