@@ -7,19 +7,11 @@ import time
 import pytest
 
 import splitveil
-
-WITHOUT_TORCH = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm", "sklearn", "lightning_fabric"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
-"""
+from tests.device_only import device_only
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", WITHOUT_TORCH + code], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", device_only() + code], capture_output=True, text=True, check=False)
 
 
 def test_names_are_sorted_and_all_there() -> None:

@@ -21,15 +21,10 @@ from splitveil.errors import InputError
 from splitveil.export import save
 from splitveil.profiling import find_device, graph_macs
 from tests.cli.conftest import Done
+from tests.device_only import device_only
 
 SHAPE = (3, 16, 16)
-WITHOUT_THE_LAB = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm", "sklearn", "lightning_fabric", "onnx", "jinja2"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
+COMMAND = """
 from splitveil.cli import main
 main()
 """
@@ -52,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def profile(*words: str | Path) -> Done:
-    command = [sys.executable, "-c", WITHOUT_THE_LAB, "profile", *map(str, words)]
+    command = [sys.executable, "-c", device_only() + COMMAND, "profile", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 

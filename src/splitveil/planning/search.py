@@ -24,7 +24,7 @@ COSTS = ("edge_macs", "edge_bytes", "edge_memory", "payload", "latency")
 MEASURED = ("accuracy", "accuracy_drop", *LEAKAGE)
 TRAINABLE = 0.3
 """Share of a proxy's loss of accuracy that is expected to stay after training, where nothing like it was measured."""
-STEEP = 4.0
+STEEP = 16.0
 """How fast a choice that is expected to break a limit falls behind."""
 
 
