@@ -27,6 +27,8 @@ class Target(StrEnum):
 
     triton = "triton"
     kserve = "kserve"
+    openvino = "openvino"
+    executorch = "executorch"
 
 
 class Backend(StrEnum):
@@ -182,8 +184,13 @@ def quantize(
 @app.command("export")
 def export(
     folder: Folder,
-    target: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Model repository, or manifest to write.")],
-    to: Annotated[Target, typer.Option(help="triton: a model repository; kserve: an InferenceService.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Folder, or manifest to write.")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="Cloud half: triton, a model repository; kserve, an InferenceService. Edge half: openvino, executorch."
+        ),
+    ],
     backend: Annotated[Backend, typer.Option(help="Of Triton.")] = Backend.onnxruntime,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows of one run, in Triton.")] = 64,
     runtime: Annotated[Runtime, typer.Option(help="What KServe runs.")] = Runtime.splitveil,
@@ -197,7 +204,7 @@ def export(
     token_secret: Annotated[str, typer.Option(help="Secret whose key `tokens` is a token file.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Neither TLS nor tokens, knowingly.")] = False,
 ) -> None:
-    """Write what another server needs to run the cloud half: a Triton model repository or a KServe manifest."""
+    """Write what another server needs to run the cloud half, or another engine on the device to run the edge half."""
     from splitveil.bundle import Bundle
     from splitveil.export.kserve import Deployment, our_service, triton_service, write_service
     from splitveil.export.triton import write_repository
@@ -205,6 +212,18 @@ def export(
     bundle = Bundle.load(folder)
     if to is Target.triton:
         typer.echo(f"{write_repository(bundle, target, backend=backend.value, max_batch=max_batch)}: a Triton model")
+        return
+    if to in (Target.openvino, Target.executorch):
+        from splitveil.export.engines import write_device_graph
+        from splitveil.restoring import restore
+
+        net = restore(bundle) if to is Target.executorch else None
+        graph = write_device_graph(bundle, target, to.value, net)
+        rows = "any number of pictures" if graph.batch is None else "one picture"
+        typer.echo(
+            f"{target}: {', '.join(graph.files)} for {rows} a call, largest difference from ONNX Runtime "
+            f"{graph.largest_difference:.1e}, contract {graph.contract}"
+        )
         return
     wanted = Deployment(storage, image, replicas, cpu, memory, tls_secret, mutual, token_secret, insecure)
     made = (our_service if runtime is Runtime.splitveil else triton_service)(bundle.manifest, wanted)

@@ -36,6 +36,24 @@ class Quantization(Record):
     source: str = Field(description="contract of the bundle it came from, which an audit can take")
 
 
+class DeviceGraph(Document):
+    """The edge half for another engine on the device, and what whoever calls it must know."""
+
+    kind: ClassVar[str] = "device-graph"
+
+    engine: str = Field(description="openvino or executorch")
+    contract: str = Field(description="of the bundle: tell it to the server beside what is sent")
+    batch: int | None = Field(description="rows of one call; None: any number")
+    inputs: list[Tensor] = Field(description="in their order; draw the noise, standard normal, afresh for every call")
+    output: Tensor = Field(description="what crosses the wire, as it crosses")
+    files: dict[str, str] = Field(description="SHA-256 by file name")
+    largest_difference: float = Field(
+        description="from ONNX Runtime on the same random inputs: in codes, or of floats over the larger of 1 and them"
+    )
+    tested_on: int = Field(description="images of that comparison")
+    versions: dict[str, str]
+
+
 class Signature(Document):
     """An Ed25519 signature (RFC 8032) over the exact bytes of ``manifest.json``, which names the hash of every file."""
 
