@@ -56,7 +56,7 @@ class Victim:
 
 
 VICTIMS = (
-    Victim("lenet5", "mnist", ("conv1", "ReLU2"), 3, 2e-3, flips=False, steps=3000),
+    Victim("lenet5", "mnist", ("conv1", "ReLU2"), 3, 2e-3, flips=False, steps=1500),
     Victim("cnn6", "cifar", ("conv11", "ReLU22", "ReLU32"), 5, 1e-3, flips=True, steps=600),
 )
 

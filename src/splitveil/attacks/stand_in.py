@@ -47,8 +47,24 @@ def revivable(net: nn.Module) -> nn.Module:
     return net
 
 
+class Middle(nn.Module):
+    """The middle of a map, as convolutions without padding leave it: pooled instead, a stand-in's images are shrunk."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W), at least as large as `size` -> (N, C, *size)."""
+        top, left = ((have - wanted) // 2 for have, wanted in zip(x.shape[-2:], self.size, strict=True))
+        return x[..., top : top + self.size[0], left : left + self.size[1]]
+
+
 class OwnEdge(nn.Module):
     """A small net from images to features of any shape, for an adversary who does not know the edge's architecture.
+
+    It halves the sides while it can; a map that is still larger is cropped, for sides that are no halves of the image's
+    come of convolutions without padding.
 
     Args:
         image: (C, H, W).
@@ -68,7 +84,9 @@ class OwnEdge(nn.Module):
         while height >= 2 * least[0] and width >= 2 * least[1]:
             layers += [nn.Conv2d(WIDTH, WIDTH, 3, 2, 1), ScaledBlock(WIDTH, 3)]
             height, width = math.ceil(height / 2), math.ceil(width / 2)
-        self.body = nn.Sequential(*layers, ScaledBlock(WIDTH, 3), nn.AdaptiveAvgPool2d(least))
+        crops = not self.flat and height >= h and width >= w
+        fitted = Middle((h, w)) if crops else nn.AdaptiveAvgPool2d(least)
+        self.body = nn.Sequential(*layers, ScaledBlock(WIDTH, 3), fitted)
         self.head: nn.Module = nn.Linear(16 * WIDTH, c) if self.flat else nn.Conv2d(WIDTH, c, 1)
 
     def forward(self, x: Tensor) -> Tensor:
