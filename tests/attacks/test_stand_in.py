@@ -19,6 +19,21 @@ def test_an_edge_of_its_own_ends_in_the_shape_of_the_features(cut: tuple[int, ..
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize(("cut", "stride"), [((7, 28, 28), 1), ((7, 24, 24), 1), ((7, 14, 14), 2), ((7, 10, 10), 2)])
+def test_features_lie_where_convolutions_with_or_without_padding_put_them(cut: tuple[int, ...], stride: int) -> None:
+    """What moves by one cell in the picture does so in the features, and the middle of one is that of the other."""
+    torch.manual_seed(0)
+    net = OwnEdge((1, 28, 28), cut, rectified=False).requires_grad_(False)
+    x = torch.zeros(1, 1, 28, 28)
+    x[..., 12:16, 12:16] = torch.rand(4, 4)
+    empty = net(torch.zeros_like(x))
+    here, moved = net(x) - empty, net(x.roll(stride, 3)) - empty
+    assert (here[..., :-1] - moved[..., 1:]).norm() < 0.05 * here.norm()
+    columns = here.square().sum((0, 1, 2))
+    middle = (torch.arange(cut[2]) * columns).sum() / columns.sum()
+    assert abs(float(middle) - (cut[2] - 1) / 2) < 0.75
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_a_stand_in_begins_with_the_mean_and_spread_of_the_features(scale: float) -> None:
     torch.manual_seed(0)
