@@ -4,7 +4,7 @@
     python -m benchmarks.serving run [--peers DIR] [--rounds 5] [--out docs/results]
     python -m benchmarks.serving page docs/results/serving.json # the page again, from the record
 
-``run`` prints the limits of issue 7 with pass, fail or, on a busy machine, undecided, and writes ``serving.json`` and
+``run`` prints each limit with pass, fail or, on a busy machine, undecided, and writes ``serving.json`` and
 ``serving.md``. Needs h2load (Debian's nghttp2-client). Where Linux allows it, everything runs in a network namespace of
 its own.
 """

@@ -8,7 +8,7 @@ from benchmarks.serving_speed.contestants import SPLITVEIL
 from benchmarks.serving_speed.records import ServingRun, Window
 
 RATIO, ADDED_MS, START, MEMORY_MB, IMPORT = 0.85, 1.5, 1.0, 200.0, 0.7
-"""What issue 7 asks for."""
+"""What the server is held to."""
 FREE = 0.9
 """Of a core that the bare engine gets where nobody else wants it."""
 
