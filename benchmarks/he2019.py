@@ -35,7 +35,9 @@ MLE = "mle:steps=300,start=mean"
 DECODER = "decoder:size=small,epochs=10,steps=600"
 STRONGEST = f"mle:steps=150,start=[{DECODER}]"
 SHADOW = "shadow:learn=queries,arch=same,via=mle,steps=200"
-FREE, FREE_OTHER = "shadow:learn=cloud,arch=same,steps={steps}", "shadow:learn=cloud,arch=other,steps={steps}"
+STEPS = ",steps={steps}"
+"""Filled in by `Victim.attack`."""
+FREE, FREE_OTHER = "shadow:learn=cloud,arch=same" + STEPS, "shadow:learn=cloud,arch=other" + STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,8 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
         f"Hardware: {first.hardware}. Code {', '.join(codes)}, torch {first.versions['torch']}.",
         "Scaled down from the paper: epochs of the victims, the adversary's images. Where the paper is silent "
         "(number of private images, the filters of LeNet-5, the range of the random set) the choice is ours.",
-        f"Ours: `{MLE}` without any image of its own; `{DECODER}`; `{SHADOW}`; `{FREE}`; `{FREE_OTHER}`; "
-        f"`{STRONGEST}`; steps of a query-free stand-in: "
+        f"Ours: `{MLE}` without any image of its own; `{DECODER}`; `{SHADOW}`; `{FREE.removesuffix(STEPS)}`; "
+        f"`{FREE_OTHER.removesuffix(STEPS)}`; `{STRONGEST}`; steps of a query-free stand-in: "
         f"{', '.join(f'{v.steps:,} against {v.model}' for v in VICTIMS)}.",
         f"Raw cards: {', '.join(f'[{p.stem}]({p.name})' for p in sorted(args.out.glob('he2019-*.json')))}.",
         "",
