@@ -36,11 +36,15 @@ PATROL = {
     "pruning alone": "patrol:adversarial=0.0,lipschitz=0.0",
 }
 SMOOTHING = {"positive": "label_smoothing:alpha=0.3", "negative": "label_smoothing:alpha=-0.05"}
+VEIL = {
+    "whole": "veil", "no teacher": "veil:distillation=0.0", "no passage": "veil:channels=0",
+    "full resolution": "veil:pool=1", "no noise": "veil:sigma=0.0", "with a rival": "veil:adversarial=1.0",
+}  # fmt: skip
 PRIVYNET = {"supervised": "privynet", "random": "privynet:choice=random"}
 DEFAULT = [
     "noise", "laplace", "dropout", "uniform", "top_k", "siftfunnel", *PATROL.values(), "pripro", "shredder",
     *PRIVYNET.values(), "label_smoothing", *SMOOTHING.values(), "cloak", "nopeek", "adversarial", "vib", "cem", "disco",
-    "ensembler", "infoscissors", "noise_for_floor", "veil",
+    "ensembler", "infoscissors", "noise_for_floor", "bottleneck", *VEIL.values(),
 ]  # fmt: skip
 """What is registered of these is run."""
 Check = tuple[str, str, str]

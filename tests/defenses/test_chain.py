@@ -93,8 +93,16 @@ def test_what_cannot_go_together_is_refused() -> None:
 def test_veil_is_a_chain_with_names_of_its_own() -> None:
     veil = DEFENSES.build("veil:channels=4,pool=2,sigma=0.7")
     assert isinstance(veil, Chain)
-    assert repr(veil) == "veil:channels=4,pool=2,distillation=1.0,adversarial=1.0,sigma=0.7"
-    assert [p.name for p in veil.parts] == ["distillation", "bottleneck", "adversarial", "noise"]
+    assert repr(veil) == "veil:channels=4,pool=2,distillation=1.0,adversarial=0.0,sigma=0.7"
+    assert [p.name for p in veil.parts] == ["distillation", "bottleneck", "noise"]
+    rival = DEFENSES.build("veil:adversarial=1.0,distillation=0.0")
+    assert isinstance(rival, Chain)
+    assert [p.name for p in rival.parts] == ["bottleneck", "adversarial", "noise"]
+    without = DEFENSES.build("veil:channels=0")
+    assert isinstance(without, Chain)
+    assert [p.name for p in without.parts] == ["distillation", "noise"]
+    with pytest.raises(InputError, match="two defences or more"):
+        DEFENSES.build("veil:channels=0,sigma=0")
     split = veil.install(split_of())
     assert split.cut.shape == (4, 2, 2)
     veil.calibrate(draws(64, 4, 2, 2))
