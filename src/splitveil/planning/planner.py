@@ -21,7 +21,7 @@ from splitveil.progress import task
 from splitveil.protection import accuracy_of
 from splitveil.records import Card, CutCurve, Figure, Plan, Zone
 
-MANY, CALIBRATED, WIDTHS = 120, 6, 3
+MANY, CALIBRATED, WIDTHS = 150, 6, 3
 EARLY = 3.0
 """Points of accuracy beyond its limit from which a trained choice is not attacked any more."""
 ENOUGH_FOR_WIDTHS = 6

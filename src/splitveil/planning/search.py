@@ -25,7 +25,9 @@ MEASURED = ("accuracy", "accuracy_drop", *LEAKAGE)
 TRAINABLE = 0.3
 """Share of a proxy's loss of accuracy that is expected to stay after training, where nothing like it was measured."""
 STEEP = 16.0
-"""How fast a choice that is expected to break a limit falls behind."""
+"""How fast a choice that is expected to break a limit falls behind,"""
+HOPELESS = 20.0
+"""and where it is as far behind as can be, in shares of the limit."""
 
 
 @dataclass(slots=True)
@@ -138,11 +140,12 @@ class Search:
         have = np.array([box(k.figures()) for k in self.audited]).reshape(-1, points.shape[1])
         gain = gains(have, points, derive(self.seed, "areas")) + 1e-6
         excess = [sum(broken({**expected[k.option], **k.costs}, self.limits).values()) for k in waiting]
-        scores = gain * np.exp(-STEEP * np.array(excess))
+        hope = np.exp(-STEEP * np.minimum(excess, HOPELESS))
+        scores = gain * hope
         if scores.max() <= 2e-6 and len(have):
             # Nothing is expected to add anything: learn where least is known, far from all that was measured.
             away = [float(np.abs(have - p).sum(1).min()) for p in points]
-            return waiting[int(np.argmax(np.array(away) * np.exp(-STEEP * np.array(excess))))]
+            return waiting[int(np.argmax(np.array(away) * hope))]
         return waiting[int(scores.argmax())]
 
     def run(

@@ -8,7 +8,7 @@ from splitveil.errors import InputError
 from splitveil.records import Cut
 from splitveil.sweeps.candidate import PLAIN, Candidate, Setting
 
-DEFENSES = (PLAIN, "noise", "bottleneck", "siftfunnel", "privynet:choice=useful")
+DEFENSES = (PLAIN, "veil", "noise", "bottleneck", "siftfunnel", "privynet:choice=useful")
 """Families by default. PrivyNet with a choice that can be repeated: a plan must be one that can be run again."""
 CODECS_TRIED = ("raw", "uniform:bits=8", "uniform:bits=4")
 LEVELS = (0.25, 0.5, 0.75, 0.9)
