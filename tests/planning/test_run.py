@@ -102,6 +102,20 @@ def test_what_is_recommended_was_attacked_afresh_and_ships_with_its_card(made: t
     assert best.cut == "pool1", "the least work for the device"
 
 
+def test_the_proxy_is_ranked_over_widths_even_where_they_cost_too_much(
+    traced: Traced, data: Dataset, tmp_path: Path
+) -> None:
+    """Three strengths of one group are attacked, though each misses the accuracy by far."""
+    found = plan(
+        traced, data, model="small", weights="a test's", budget=Budget(accuracy_drop=0.0), out=tmp_path,
+        cuts=["pool2", "pool1"], defenses=["noise"], codecs=["raw"], levels=(0.8, 0.9, 1.0), suite=LITTLE, quick=LITTLE,
+        n=20, held_n=120, epochs=0, audits=6, curve_n=0,
+    )  # fmt: skip
+    (over_widths,) = [c for c in found.checks if c.over == "widths"]
+    assert over_widths.n >= 3
+    assert over_widths.rho is not None
+
+
 def test_every_figure_says_whether_it_was_measured(made: tuple[Plan, Path]) -> None:
     found, _ = made
     assert len(found.choices) == 2 * 3

@@ -173,7 +173,7 @@ def _measured(planner: Planner, search: Search, clock: Clock, audits: int | None
     with task("choices measured", most) as show:
         for k in planner.widths(search, most):
             if not k.found and clock.search_fits():
-                planner.measure(k)
+                planner.measure(k, anyway=True)
                 done += 1
                 show(done)
         return search.run(planner.measure, clock.search_fits, most - done, lambda count: show(done + count))
