@@ -9,6 +9,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from splitveil.codecs import Codec
 from splitveil.errors import BundleError
 from splitveil.export.graphs import CloudGraph, EdgeGraph
 
@@ -20,7 +21,8 @@ HALF_STEP = 1.01 * 2**-10
 """One step of a 16-bit float, by which a feature may differ where rounding met a tie; relative as above."""
 
 
-def _run(graph: bytes, inputs: Mapping[str, Tensor]) -> Tensor:
+def run_graph(graph: bytes, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The first output of an ONNX graph in ONNX Runtime, on the processor. inputs: by name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -32,27 +34,56 @@ def check_halves(
 ) -> None:
     """Hold onnxruntime against torch, half by half, so that the message can say which differs."""
     expected = edge(*inputs)
-    codes = _run(edge_onnx, dict(zip(("x", "noise"), inputs, strict=False)))
-    at = f"at batch {len(expected)}; report it with the model, or choose another cut"
-    if codes.shape != expected.shape or codes.dtype != expected.dtype:
-        raise BundleError(f"the exported edge half gives {tuple(codes.shape)}, torch {tuple(expected.shape)} {at}.")
-    rounded = codes.dtype != torch.float32
-    if codes.dtype == torch.uint8:
-        steps = (edge.codec.unpack(codes, cloud.shape) - edge.codec.unpack(expected, cloud.shape)).abs()
-        if steps.max() > 1 or int(steps.sum()) > max(1, TIES * steps.numel()):
-            raise BundleError(f"the exported edge half differs from torch in {int((steps > 0).sum())} codes {at}.")
-    else:
-        _refuse_difference("edge", codes.float(), expected.float(), at, HALF_STEP if rounded else TOLERANCE)
-    logits = _run(cloud_onnx, {"z": codes})
-    _refuse_difference("cloud", logits, cloud(codes), at)
-    if not rounded:
-        _refuse_difference("edge and then cloud", logits, cloud(expected), at)
+    codes = run_graph(edge_onnx, dict(zip(("x", "noise"), inputs, strict=False)))
+    at = f" at batch {len(expected)}; report it with the model, or choose another cut"
+    check_codes("the exported edge half", codes, "torch", expected, edge.codec, cloud.shape, at)
+    logits = run_graph(cloud_onnx, {"z": codes})
+    _apart("the exported cloud half", logits, "torch", cloud(codes), at)
+    if codes.dtype == torch.float32:
+        _apart("the exported edge and then cloud half", logits, "torch", cloud(expected), at)
 
 
-def _refuse_difference(which: str, got: Tensor, expected: Tensor, at: str, tolerance: float = TOLERANCE) -> None:
-    worst = ((got - expected).abs() / expected.abs().clamp_min(1.0)).max() if got.shape == expected.shape else np.inf
+def check_codes(
+    which: str, got: Tensor, reference: str, expected: Tensor, codec: Codec, shape: tuple[int, ...], advice: str
+) -> float:
+    """Hold what crosses the wire against what should: codes up to ties in rounding, floats up to rounding.
+
+    Args:
+        which: whose output it is, for the message.
+        got: (N, *packed), as it crosses.
+        reference: what gave `expected`, for the message.
+        expected: (N, *packed).
+        codec: that packed both.
+        shape: of one sample's features.
+        advice: ends the message.
+
+    Returns:
+        The largest difference: of codes in steps, of floats relative to the larger of 1 and the value.
+
+    Raises:
+        BundleError: another shape or datatype, or a difference beyond rounding.
+    """
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        told = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (got, expected)]
+        raise BundleError(f"{which} gives {told[0]}, {reference} {told[1]}{advice}.")
+    if got.dtype != torch.uint8:
+        tolerance = TOLERANCE if got.dtype == torch.float32 else HALF_STEP
+        return _apart(which, got.float(), reference, expected.float(), advice, tolerance)
+    steps = (codec.unpack(got, shape) - codec.unpack(expected, shape)).abs()
+    if steps.max() > 1 or int(steps.sum()) > max(1, TIES * steps.numel()):
+        raise BundleError(f"{which} differs from {reference} in {int((steps > 0).sum())} codes{advice}.")
+    return float(steps.max())
+
+
+def _apart(
+    which: str, got: Tensor, reference: str, expected: Tensor, advice: str, tolerance: float = TOLERANCE
+) -> float:
+    worst = (
+        float(((got - expected).abs() / expected.abs().clamp_min(1.0)).max()) if got.shape == expected.shape else np.inf
+    )
     if not worst <= tolerance:
-        raise BundleError(f"the exported {which} half differs from torch by {float(worst):.1e} {at}.")
+        raise BundleError(f"{which} differs from {reference} by {worst:.1e}{advice}.")
+    return worst
 
 
 def refuse_shared(edge: nn.Module, cloud: nn.Module) -> None:
