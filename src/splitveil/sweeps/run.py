@@ -141,7 +141,7 @@ class _Tuned:
             best = 0.0
         else:
             known = {s: t.validation for s, t in self.tried.items()}
-            best, _ = strongest(self._accuracy, target, trials, known)
+            best, _ = strongest(self._accuracy, target, trials, reference=reference, known=known)
         trial = self.tried[best]
         value = knob.at(best, self.channels) if knob else None
         return Contender(

@@ -1,5 +1,6 @@
-"""The strongest setting whose accuracy stays within a budget, found by bisection inside an Optuna study."""
+"""The strongest setting whose accuracy stays within a budget, found by interpolation inside an Optuna study."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +11,32 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 STRENGTH, ACCURACY = "strength", "accuracy"
 SPACE: dict[str, BaseDistribution] = {STRENGTH: FloatDistribution(0.0, 1.0)}
+CLOSE = 0.0025
+"""A setting that passes by no more than this share of the images is as strong as tuning can tell."""
+LEAST = 1e-3
+"""Loss of accuracy below which a figure says nothing: the noise of training."""
+OPEN, MEASURED = 0.25, 0.1
+"""Nearest to an end of the interval, as a share of it, that is tried; for an end that is assumed, or was measured."""
 
 
-class Bisection(BaseSampler):
-    """Half-way between the strongest setting that passed and the weakest above it that failed.
+class Interpolation(BaseSampler):
+    """Between the strongest setting that passed and the weakest above it that failed, where the target is expected.
 
-    A knob is monotone in accuracy but for the noise of training. The ends count as tried until the last trial, which
-    goes to an end where all others passed, or none did.
+    What a knob costs grows about exponentially along it: little over most of its range, everything at its end. So the
+    logarithm of the accuracy lost is taken to be linear between two settings, or beyond them where all passed, or none
+    did. With one setting alone, an end that was not tried is assumed to lose nothing, or everything. Where two in a row
+    come out on the same side of the target the knob is not like that, and the next one is half-way. The last trial goes
+    to an end where all others passed, or none did.
 
     Args:
         target: accuracy that passes.
+        reference: accuracy without a defence.
         trials: in all; the last one is this one's.
+        known: how many of them were made for another target.
     """
 
-    def __init__(self, target: float, trials: int) -> None:
-        self.target, self.trials = target, trials
+    def __init__(self, target: float, reference: float, trials: int, known: int = 0) -> None:
+        self.target, self.reference, self.trials, self.known = target, reference, trials, known
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The strength."""
@@ -35,12 +47,23 @@ class Bisection(BaseSampler):
     ) -> dict[str, Any]:
         """The next strength."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        tried = [(float(t.params[STRENGTH]), bool(t.user_attrs[ACCURACY] >= self.target)) for t in done]
-        low = max((s for s, passed in tried if passed), default=None)
-        high = min((s for s, passed in tried if not passed and s > (low or 0.0)), default=None)
-        if len(done) + 1 >= self.trials and tried and (low is None or high is None):
+        tried = sorted((float(t.params[STRENGTH]), float(t.user_attrs[ACCURACY])) for t in done)
+        low = max(((s, a) for s, a in tried if a >= self.target), default=None)
+        high = min(((s, a) for s, a in tried if a < self.target and s > (low or (-1.0,))[0]), default=None)
+        if not tried:
+            return {STRENGTH: 0.5}
+        if len(done) + 1 >= self.trials and (low is None or high is None):
             return {STRENGTH: 0.0 if low is None else 1.0}
-        return {STRENGTH: ((low or 0.0) + (1.0 if high is None else high)) / 2}
+        last = [t.user_attrs[ACCURACY] >= self.target for t in done[self.known :]][-2:]
+        if low and high and len(last) == 2 and last[0] == last[1]:
+            return {STRENGTH: (low[0] + high[0]) / 2}
+        one, other = low or (0.0, self.reference), high or (1.0, 0.0)
+        ends = (tried[-2:] if high is None else tried[:2]) if len(tried) > 1 and not (low and high) else [one, other]
+        least = OPEN if low is None else MEASURED
+        most = 1 - (OPEN if high is None else MEASURED)
+        expected = self._expected(*ends)
+        share = 0.5 if expected is None else (expected - one[0]) / (other[0] - one[0])
+        return {STRENGTH: one[0] + min(max(share, least), most) * (other[0] - one[0])}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -48,27 +71,44 @@ class Bisection(BaseSampler):
         """Not asked for: the strength is all there is."""
         raise NotImplementedError(param_name)
 
+    def _expected(self, one: tuple[float, float], other: tuple[float, float]) -> float | None:
+        """Where the target is expected on the line through two settings and the logarithms of what they lose.
+
+        None where the line does not rise.
+        """
+        first, second, aim = (
+            math.log(max(self.reference - a, LEAST)) for a in (one[1], other[1], self.target + CLOSE / 2)
+        )
+        if second <= first:
+            return None
+        return one[0] + (aim - first) / (second - first) * (other[0] - one[0])
+
 
 def strongest(
     accuracy: Callable[[float], tuple[str, float]],
     target: float,
     trials: int,
+    *,
+    reference: float,
     known: dict[float, float] | None = None,
 ) -> tuple[float, float]:
     """The strongest setting that passes, or the most accurate one where none does: its strength and accuracy.
 
     Args:
         accuracy: strength -> name of the setting, and its accuracy on validation data; the same name is the same
-            setting, and ends the search.
+            setting, and ends the search, as does one that passes by no more than `CLOSE`.
         target: accuracy that passes.
         trials: most settings to try.
+        reference: accuracy without a defence.
         known: accuracy by strength of settings tried for another target.
     """
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         known = known or {}
-        study = optuna.create_study(direction="maximize", sampler=Bisection(target, trials + len(known)))
+        study = optuna.create_study(
+            direction="maximize", sampler=Interpolation(target, reference, trials + len(known), len(known))
+        )
         for strength, found in known.items():
             study.add_trial(
                 create_trial(
@@ -77,7 +117,7 @@ def strongest(
                 )
             )  # fmt: skip
         seen: set[str] = set()
-        for _ in range(trials):
+        while len(seen) < trials and not _close(study, target):
             trial = study.ask()
             strength = trial.suggest_float(STRENGTH, 0.0, 1.0)
             name, found = accuracy(strength)
@@ -90,6 +130,15 @@ def strongest(
         return best.params[STRENGTH], best.user_attrs[ACCURACY]
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _close(study: optuna.Study, target: float) -> bool:
+    """Whether the strongest setting that passed does so by so little that nothing stronger is to be had."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = max(
+        ((t.params[STRENGTH], t.user_attrs[ACCURACY]) for t in done if t.user_attrs[ACCURACY] >= target), default=None
+    )
+    return best is not None and best[1] - target <= CLOSE
 
 
 def _worth(strength: float, accuracy: float, target: float) -> float:
