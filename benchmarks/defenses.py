@@ -1,68 +1,131 @@
 """Every defence at the same accuracy: ResNet-20 on CIFAR-10, floors first, and whether the papers' directions hold.
 
-    python -m benchmarks.defenses --weights cifar10_resnet20.safetensors --data npz:cifar10.npz [--at layer2]
-        [--seeds 0,1,2] [--suite standard] [--defenses noise dropout ...] [--judge NAME --judge-weights FILE]
+    python -m benchmarks.defenses --weights cifar10_resnet20.safetensors --data npz:cifar10.npz
+        [--part survey ablation leaders layers] [--judge NAME --judge-weights FILE] [--work runs/defenses]
 
-Writes ``docs/results/defenses-cifar10.md``, the record and the cards beside it; a killed run goes on where it stopped.
+Each part is a comparison with settings of its own (`PARTS`); it writes ``docs/results/defenses-cifar10-PART.json`` and
+its cards, and the page is made anew from the parts that are there. A killed run goes on where it stopped; with
+``--only NAME ...`` a second process trains and attacks some defences of a part in advance and writes nothing else.
 """
 
 import argparse
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from splitveil.auditing.suites import custom_suite, find_suite
+from splitveil.auditing.suites import find_suite
 from splitveil.cli.audit import read_judge
 from splitveil.cli.console import showing_progress
 from splitveil.cut import Split, trace
 from splitveil.data import load_data
-from splitveil.defenses import DEFENSES
 from splitveil.models.loader import load_model
 from splitveil.records import Comparison, Contender, Estimate, Measured
-from splitveil.registry import Spec
 from splitveil.report import render_comparison
 from splitveil.report.words import attack_label
 from splitveil.sweeps import compare, without_tuning
 from splitveil.sweeps.verdict import overlap
 
 NAME = "defenses-cifar10"
-PATROL = {
-    "full": "patrol",
-    "Lipschitz alone": "patrol:adversarial=0.0",
-    "adversary alone": "patrol:lipschitz=0.0",
-    "pruning alone": "patrol:adversarial=0.0,lipschitz=0.0",
-}
+MODEL, AT = "resnet20", "layer2"
 SMOOTHING = {"positive": "label_smoothing:alpha=0.3", "negative": "label_smoothing:alpha=-0.05"}
 VEIL = {
     "whole": "veil", "no teacher": "veil:distillation=0.0", "no passage": "veil:channels=0",
     "full resolution": "veil:pool=1", "no noise": "veil:sigma=0.0", "with a rival": "veil:adversarial=1.0",
 }  # fmt: skip
-PRIVYNET = {"supervised": "privynet", "random": "privynet:choice=random"}
-DEFAULT = [
-    "noise", "laplace", "dropout", "uniform", "top_k", "siftfunnel", *PATROL.values(), "pripro", "shredder",
-    *PRIVYNET.values(), "label_smoothing", *SMOOTHING.values(), "cloak", "nopeek", "adversarial", "vib", "cem", "disco",
-    "ensembler", "infoscissors", "noise_for_floor", "bottleneck", *VEIL.values(),
-]  # fmt: skip
-"""What is registered of these is run."""
+PATROL = {
+    "full": "patrol:adversarial=1.0",
+    "Lipschitz alone": "patrol:adversarial=0.0",
+    "adversary alone": "patrol:adversarial=1.0,lipschitz=0.0",
+    "pruning alone": "patrol:adversarial=0.0,lipschitz=0.0",
+}
+PRIVYNET = {"supervised": "privynet:keep=8", "random": "privynet:keep=8,choice=random"}
+FUNNEL = "siftfunnel:channels=12,pool=2,replace=0"
+"""768 numbers instead of 8,192, behind the whole edge half."""
+SURVEY = (
+    "noise", "laplace", "dropout", "shredder", "pripro", "cloak", "nopeek", "adversarial", "vib", "cem", "disco",
+    "ensembler", "infoscissors", "noise_for_floor", "label_smoothing", *SMOOTHING.values(), "uniform", "top_k",
+    "bottleneck", "veil",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One comparison of the page.
+
+    Attributes:
+        title: of its section.
+        about: what is compared and why, in a sentence or two.
+        defenses: specs.
+        train: training images.
+        epochs: of every training.
+        suite: of attacks.
+        drops: budgets in points.
+        seeds: each trains and audits anew.
+        n: private images.
+        aux: the adversary's images.
+        trials: trainings that tuning may spend on a defence and a budget.
+        lr: peak learning rate.
+    """
+
+    title: str
+    about: str
+    defenses: tuple[str, ...]
+    train: int = 10_000
+    epochs: int = 2
+    suite: str = "smoke"
+    drops: tuple[float, ...] = (1.0, 3.0)
+    seeds: tuple[int, ...] = (0,)
+    n: int = 100
+    aux: int = 3000
+    trials: int = 4
+    lr: float = 1e-3
+
+
+PARTS = {
+    "survey": Part("All that keep the net", "Every defence that starts from the trained net.", SURVEY),
+    "ablation": Part("What each part of veil does", "Veil, and veil without one of its parts.", tuple(VEIL.values())),
+    "leaders": Part(
+        "The best ones under the standard suite",
+        "Veil and the published defences that leaked least in the survey.",
+        ("veil", "pripro", "noise"),
+        suite="standard",
+    ),
+    "layers": Part(
+        "Defences with new layers",
+        "PATROL removes half of the edge's multiply-accumulates, SiftFunnel puts layers with random weights into the "
+        "net. Neither is back at its accuracy after training that short, so everything here is trained longer, and has "
+        "a budget that they reach.",
+        (FUNNEL, "noise", "dropout", "vib", *PATROL.values()),
+        epochs=8,
+        drops=(10.0,),
+    ),
+    "subsets": Part(
+        "PrivyNet's choice",
+        "Eight of the 32 channels, drawn from what supervised pruning leaves or from all; each seed draws its own.",
+        tuple(PRIVYNET.values()),
+        epochs=8,
+        drops=(20.0,),
+        seeds=(0, 1, 2),
+    ),
+}  # fmt: skip
 Check = tuple[str, str, str]
 """What the paper says, what was measured, and whether it holds."""
 
 
-def directions(found: Comparison) -> list[Check]:
-    """The directions of the papers, one line each and budget."""
+def directions(parts: Iterable[Comparison]) -> list[Check]:
+    """The directions of the papers, one line each, budget and part that has them."""
     checks: list[Check] = []
-    for drop in found.drops:
-        by = {c.label: c.measured for c in found.contenders if c.drop == drop}
-        for check in (_funnel, _patrol, _pripro, _privynet):
-            checks += [(f"within {drop:g}: {says}", saw, holds) for says, saw, holds in check(by, found)]
-    return checks + _smoothing(found)
-
-
-def _of(by: dict[str, Measured | None], name: str) -> Measured | None:
-    return by.get(name)
+    for found in parts:
+        for drop in found.drops:
+            by = {c.label: c.measured for c in found.contenders if c.drop == drop}
+            for check in (_funnel, _patrol, _pripro, _privynet):
+                checks += [(f"within {drop:g}: {says}", saw, holds) for says, saw, holds in check(by, found)]
+        checks += _smoothing(found)
+    return checks
 
 
 def _compared(
@@ -77,33 +140,45 @@ def _compared(
     saw = f"{name} {text.format(value.mean)}; " + ", ".join(f"{k} {text.format(v.mean)}" for k, v in there.items())
     rival = (max if more else min)(there.values(), key=lambda v: v.mean)
     holds = value.mean > rival.mean if more else value.mean < rival.mean
-    apart = {True: "intervals overlap", False: "intervals apart", None: "one seed"}[overlap(value, rival)]
+    apart = {True: "intervals overlap", False: "intervals apart", None: "no interval"}[overlap(value, rival)]
     absent = [k for k in others if k not in there]
     told = f"{'holds' if holds else '**does not hold**'} ({apart})"
     return says, saw, told + (f"; no number for {', '.join(absent)}" if absent else "")
 
 
+def _mse(by: dict[str, Measured | None], name: str) -> Estimate | None:
+    return m.mse if (m := by.get(name)) else None
+
+
 def _funnel(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
-    own, rivals = _of(by, "siftfunnel"), {k: m.mse if (m := _of(by, k)) else None for k in ("noise", "dropout", "vib")}
+    if FUNNEL not in by:
+        return []
+    rivals = {k: _mse(by, k) for k in ("noise", "dropout", "vib")}
     says = "SiftFunnel: error above noise, dropout and VIB"
-    checks = [_compared(says, ("siftfunnel", own.mse if own else None), rivals, more=True)]
-    plain = found.undefended.measured
+    checks = [_compared(says, ("siftfunnel", _mse(by, FUNNEL)), rivals, more=True)]
+    own, plain = by[FUNNEL], found.undefended.measured
     if own and plain:
         times = plain.payload_bytes / own.payload_bytes
         small = "holds" if times >= 10 else "**does not hold**"
         checks.append(("SiftFunnel: payload at least 10 times smaller", f"{times:.1f} times", small))
+        within = "holds" if own.lost.mean <= 3 else "**does not hold**"
+        checks.append(("SiftFunnel: within 3 points of the plain split", f"{own.lost.mean:.2f} points lost", within))
     return checks
 
 
 def _patrol(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
-    errors = {part: m.mse if (m := _of(by, spec)) else None for part, spec in PATROL.items()}
+    if PATROL["full"] not in by:
+        return []
+    errors = {part: _mse(by, spec) for part, spec in PATROL.items()}
     return [
         _compared("PATROL: error of the full loss above each part", ("full", errors.pop("full")), errors, more=True)
     ]
 
 
 def _pripro(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
-    one, other = _of(by, "pripro"), _of(by, "shredder")
+    if "shredder" not in by:
+        return []
+    one, other = by.get("pripro"), by["shredder"]
     names = sorted({k for m in (one, other) if m for k in m.extra})
     correct, index = (next((k for k in names if k.partition("@")[0] == name), name) for name in ("pa", "pi_q5"))
     return [
@@ -118,14 +193,18 @@ def _pripro(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
 
 
 def _privynet(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
-    psnr = {choice: m.psnr if (m := _of(by, spec)) else None for choice, spec in PRIVYNET.items()}
-    others = {"random": psnr["random"]}
+    if PRIVYNET["supervised"] not in by:
+        return []
+    psnr = {choice: m.psnr if (m := by.get(spec)) else None for choice, spec in PRIVYNET.items()}
     says = "PrivyNet: supervised subsets leak less than random ones"
-    return [_compared(says, ("supervised", psnr["supervised"]), others, more=False, text="{:.2f} dB")]
+    one, others = ("supervised", psnr["supervised"]), {"random": psnr["random"]}
+    return [_compared(says, one, others, more=False, text="{:.2f} dB")]
 
 
 def _smoothing(found: Comparison) -> list[Check]:
     """Fixed settings, so any budget that they kept will do; R_c^2 / D of what leaves the device."""
+    if not any(c.label in SMOOTHING.values() for c in found.contenders):
+        return []
     plain = found.undefended.measured
     radius: dict[str, Estimate | None] = {"none": plain.radius if plain else None}
     for sign, spec in SMOOTHING.items():
@@ -138,21 +217,38 @@ def _smoothing(found: Comparison) -> list[Check]:
     ]
 
 
-def page(found: Comparison) -> str:
-    """The Markdown page."""
-    first = found.undefended
+def page(parts: dict[str, Comparison]) -> str:
+    """The Markdown page of the parts that are there."""
+    first = next(iter(parts.values()))
     lines = [
         "# Defences at the same accuracy",
         "",
-        f"Made by `python -m benchmarks.defenses`. {found.model} ({found.weights}) on {found.data}, "
-        f"cut at `{found.cut}`, codec {found.codec}; suite {found.suite}, {found.private_n} private images, seeds "
-        f"{', '.join(map(str, found.seeds))}; {found.threat_model}. Every training {found.epochs} epochs at "
-        f"{found.lr:g}, the undefended split's too; at most {found.trials} settings a defence and a budget, chosen "
-        f"with the first seed on {first.validation:.2%} validation accuracy less the budget. Accuracy and points lost "
-        "are from test images. PSNR and SSIM: worst case per image over all attacks, mean over seeds with the 95 % "
-        "interval of Student's t.",
-        f"Hardware: {found.hardware}. Code {found.versions.get('code', '')}, torch {found.versions.get('torch', '')}. "
-        f"Raw record: [{NAME}.json]({NAME}.json), cards in [{NAME}/]({NAME}/).",
+        f"Made by `python -m benchmarks.defenses`. {first.model} ({first.weights}) on CIFAR-10, cut at "
+        f"`{first.cut}`, codec {first.codec}; {first.threat_model}. In each part all are trained alike, the undefended "
+        "split too. Each "
+        "defence's knob is turned, with the first seed, to the strongest setting whose validation accuracy is within "
+        "the budget of the undefended split. Accuracy and points lost are from test images. PSNR and SSIM: worst case "
+        "per image over all attacks, mean over seeds with the 95 % interval of Student's t where there are several.",
+        "",
+        f"Hardware: {first.hardware}. Code {first.versions.get('code', '')}, torch {first.versions.get('torch', '')}. "
+        f"Cards in [{NAME}/]({NAME}/).",
+    ]
+    for name, found in parts.items():
+        lines += ["", *_section(name, found)]
+    lines += ["", "## Whether the papers' directions hold", "", "| direction | measured | |", "|---|---|---|"]
+    lines += [f"| {says} | {saw} | {holds} |" for says, saw, holds in directions(parts.values())]
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, found: Comparison) -> list[str]:
+    part, first = PARTS[name], found.undefended
+    lines = [
+        f"## {part.title}",
+        "",
+        f"{part.about} {part.train:,} training images, {found.epochs} epochs at {found.lr:g}; suite {found.suite}, "
+        f"{found.private_n} private images, seed{'s' if len(found.seeds) > 1 else ''} "
+        f"{', '.join(map(str, found.seeds))}; at most {found.trials} trainings to tune a defence to a budget below "
+        f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json).",
         "",
         "| defence | setting | test accuracy | points lost | PSNR, dB | SSIM | strongest | edge MACs | "
         "edge parameters | bytes sent | training over plain |",
@@ -164,14 +260,12 @@ def page(found: Comparison) -> str:
         )
     lines.append(_row(first))
     for drop in found.drops:
-        lines.append(f"| **within {drop:g} points** | | | | | | | | | | |")
+        lines.append(f"| **within {drop:g} point{'' if drop == 1 else 's'}** | | | | | | | | | | |")
         lines += [_row(c) for c in found.ranked(drop)]
-    lines += ["", "## What binds", "", *(f"- {text}" for text in found.findings)]
-    lines += ["", "## Whether the papers' directions hold", "", "| direction | measured | |", "|---|---|---|"]
-    lines += [f"| {says} | {saw} | {holds} |" for says, saw, holds in directions(found)]
+    lines += ["", *(f"- {text}" for text in found.findings)]
     if found.notes:
         lines += ["", "Notes: " + "; ".join(found.notes) + "."]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _row(c: Contender) -> str:
@@ -193,14 +287,37 @@ def _pm(e: Estimate, digits: int) -> str:
     return f"{e.mean:.{digits}f}{half}"
 
 
-def starting(args: argparse.Namespace, shape: tuple[int, int, int], classes: int) -> Callable[[int], Split]:
+def starting(weights: Path | None, shape: tuple[int, int, int], classes: int) -> Callable[[int], Split]:
     """Seed -> halves with the weights that every training starts from."""
 
     def fresh(seed: int) -> Split:
-        loaded = load_model(args.model, shape=shape, classes=classes, weights=args.weights, seed=seed)
-        return trace(loaded.model, torch.zeros(2, *shape)).split(args.at)
+        loaded = load_model(MODEL, shape=shape, classes=classes, weights=weights, seed=seed)
+        return trace(loaded.model, torch.zeros(2, *shape)).split(AT)
 
     return fresh
+
+
+def measure(part: Part, args: argparse.Namespace) -> Comparison:
+    """Run one part, or as much of it as is asked for, on what was done before."""
+    data = load_data(f"{args.data}?n={part.train}")
+    data, tuning = without_tuning(data, len(data.test) // 2 if args.weights else 0)
+    judge = read_judge(args.judge, args.judge_weights, data)
+    weights = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=args.weights).weights
+    return compare(
+        starting(args.weights, data.shape, len(data.classes)), data, model=MODEL, weights=weights,
+        defenses=[d for d in part.defenses if not args.only or d in args.only], out=args.work, drops=part.drops,
+        suite=find_suite(part.suite), n=part.n, aux_n=part.aux, seeds=part.seeds, trials=part.trials,
+        epochs=part.epochs, lr=part.lr, tuning=tuning, judge=judge, resume=True,
+    )  # fmt: skip
+
+
+def keep(name: str, found: Comparison, args: argparse.Namespace) -> None:
+    """Write a part's record and cards."""
+    found.save(args.out / f"{NAME}-{name}.json")
+    (args.out / NAME).mkdir(parents=True, exist_ok=True)
+    for card in dict.fromkeys(card for c in found.contenders if c.measured for card in c.measured.cards):
+        shutil.copyfile(args.work / card, args.out / NAME / f"{Path(card).parent.name}.json")
+    render_comparison(found, args.work / f"{name}.html")
 
 
 def main() -> None:
@@ -208,47 +325,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--at", default="layer2")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--suite", default="standard")
-    parser.add_argument("--attack", action="append", help="instead of a suite")
-    parser.add_argument("--defenses", nargs="+", default=DEFAULT)
-    parser.add_argument("--drops", nargs="+", type=float, default=[1.0, 3.0])
-    parser.add_argument("-n", type=int, default=200)
-    parser.add_argument("--aux-n", type=int, default=None)
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--codec", default="raw")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", metavar="DEFENSE")
     parser.add_argument("--judge")
     parser.add_argument("--judge-weights", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/defenses"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
-    data = load_data(args.data)
-    data, tuning = without_tuning(data, len(data.test) // 2 if args.weights else 0)
-    known = set(DEFENSES.names()) | {"uniform"}
-    chosen = [d for d in args.defenses if args.defenses is not DEFAULT or Spec.parse(d).name in known]
-    weights = load_model(args.model, shape=data.shape, classes=len(data.classes), weights=args.weights).weights
     with showing_progress():
-        found = compare(
-            starting(args, data.shape, len(data.classes)), data, model=args.model, weights=weights, defenses=chosen,
-            out=args.work, drops=args.drops, codec=args.codec,
-            suite=custom_suite(args.attack) if args.attack else find_suite(args.suite), n=args.n, aux_n=args.aux_n,
-            seeds=[int(s) for s in args.seeds.split(",")], trials=args.trials, epochs=args.epochs, lr=args.lr,
-            tuning=tuning,
-            judge=read_judge(args.judge, args.judge_weights, data), resume=True,
-        )  # fmt: skip
-    found.save(args.out / f"{NAME}.json")
-    cards = [card for c in found.contenders if c.measured for card in c.measured.cards]
-    (args.out / NAME).mkdir(parents=True, exist_ok=True)
-    for card in dict.fromkeys(cards):
-        shutil.copyfile(args.work / card, args.out / NAME / f"{Path(card).parent.name}.json")
-    render_comparison(found, args.work / "comparison.html")
-    text = page(found)
-    (args.out / f"{NAME}.md").write_text(text)
-    print(text)
+        for name in args.part:
+            found = measure(PARTS[name], args)
+            if not args.only:
+                keep(name, found, args)
+    if not args.only:
+        paths = {name: args.out / f"{NAME}-{name}.json" for name in PARTS}
+        text = page({name: Comparison.load(path) for name, path in paths.items() if path.exists()})
+        (args.out / f"{NAME}.md").write_text(text)
+        print(text)
 
 
 if __name__ == "__main__":

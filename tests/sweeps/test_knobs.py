@@ -55,6 +55,8 @@ def test_mistakes_name_their_remedy() -> None:
         Candidate.parse("noize", "raw")
     with pytest.raises(InputError, match=r"no option 'sigmas'.*Did you mean 'sigma'"):
         Candidate.parse("noise:sigmas=1", "raw")
+    with pytest.raises(InputError, match=r"got key of privynet; leave it out"):
+        Candidate.parse("privynet:keep=2,key=7", "raw")
     with pytest.raises(InputError, match="twice"):
         parse_all(["noise", "noise"], "raw")
     with pytest.raises(InputError, match="begins with"):

@@ -72,12 +72,18 @@ class Candidate:
         """Build it once, so that a wrong option stops a long run before it begins.
 
         Raises:
-            InputError: an option that it does not have or that is out of range.
+            InputError: an option that it does not have, that is out of range, or that no record may name.
         """
         ends = (0.0, 1.0) if self.knob else (0.0,)
         for setting in map(partial(self.at, channels=1), ends):
             DEFENSES.build(setting.defense)
             CODECS.build(setting.codec)
+        told = Spec.parse(setting.defense if self.spec.name in DEFENSES.names() else setting.codec)
+        if secret := [option for option in self.spec.options if option not in told.options]:
+            raise InputError(
+                f"expected options that a record may name, got {secret[0]} of {self.spec.name}; leave it out: every "
+                "seed draws its own."
+            )
 
     def at(self, strength: float, channels: int) -> Setting:
         """With its knob turned. strength: 0 weakest to 1 strongest; channels: of the cut, before the defence."""
