@@ -81,7 +81,7 @@ class Part:
     seeds: tuple[int, ...] = (0,)
     n: int = 100
     aux: int = 3000
-    trials: int = 4
+    trials: int = 5
     lr: float = 1e-3
 
 
