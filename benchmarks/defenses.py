@@ -1,7 +1,7 @@
 """Every defence at the same accuracy: ResNet-20 on CIFAR-10, floors first, and whether the papers' directions hold.
 
     python -m benchmarks.defenses --weights cifar10_resnet20.safetensors --data npz:cifar10.npz
-        [--part survey ablation leaders layers] [--judge NAME --judge-weights FILE] [--work runs/defenses]
+        [--part survey seeds ...] [--judge NAME --judge-weights FILE] [--work runs/defenses]
 
 Each part is a comparison with settings of its own (`PARTS`); it writes ``docs/results/defenses-cifar10-PART.json`` and
 its cards, and the page is made anew from the parts that are there. A killed run goes on where it stopped; with
@@ -225,10 +225,10 @@ def page(parts: dict[str, Comparison]) -> str:
         "",
         f"Made by `python -m benchmarks.defenses`. {first.model} ({first.weights}) on CIFAR-10, cut at "
         f"`{first.cut}`, codec {first.codec}; {first.threat_model}. In each part all are trained alike, the undefended "
-        "split too. Each "
-        "defence's knob is turned, with the first seed, to the strongest setting whose validation accuracy is within "
-        "the budget of the undefended split. Accuracy and points lost are from test images. PSNR and SSIM: worst case "
-        "per image over all attacks, mean over seeds with the 95 % interval of Student's t where there are several. "
+        "split too. Each defence's knob is turned, with the first seed, to the strongest setting found whose "
+        "validation accuracy is within the budget of the undefended split. Accuracy and points lost are from test "
+        "images. PSNR and SSIM: worst case per image over all attacks, mean over seeds with the 95 % interval of "
+        "Student's t where there are several. "
         "What training costs: [cost of protection](protection-cost.md).",
         "",
         f"Hardware: {first.hardware}. Code {first.versions.get('code', '')}, torch {first.versions.get('torch', '')}. "
