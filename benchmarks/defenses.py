@@ -95,6 +95,14 @@ PARTS = {
         suite="standard",
     ),
     "seeds": Part("The same with three seeds", "Each seed trains and attacks anew.", LEADERS, seeds=(0, 1, 2)),
+    "smoothing": Part(
+        "Label smoothing",
+        "Positive and negative smoothing at the strengths of the Golden Partition Zone, with a budget that positive "
+        "smoothing keeps after training that short.",
+        tuple(SMOOTHING.values()),
+        drops=(12.0,),
+        seeds=(0, 1, 2),
+    ),
     "layers": Part(
         "Defences with new layers",
         "PATROL removes half of the edge's multiply-accumulates, SiftFunnel puts layers with random weights into the "
@@ -202,15 +210,13 @@ def _privynet(by: dict[str, Measured | None], found: Comparison) -> list[Check]:
 
 
 def _smoothing(found: Comparison) -> list[Check]:
-    """Fixed settings, so any budget that they kept will do; R_c^2 / D of what leaves the device."""
-    if not any(c.label in SMOOTHING.values() for c in found.contenders):
+    """R_c^2 / D of what leaves the device, where a budget kept both; settings are fixed, so any budget will do."""
+    reached = {c.label: c.measured for c in found.contenders if c.measured}
+    if not all(spec in reached for spec in SMOOTHING.values()):
         return []
+    radius = {sign: reached[spec].radius for sign, spec in SMOOTHING.items()}
     plain = found.undefended.measured
-    radius: dict[str, Estimate | None] = {"none": plain.radius if plain else None}
-    for sign, spec in SMOOTHING.items():
-        reached = [c.measured for c in found.contenders if c.label == spec and c.measured]
-        radius[sign] = reached[0].radius if reached else None
-    none = {"none": radius["none"]}
+    none = {"none": plain.radius if plain else None}
     return [
         _compared("label smoothing 0.3: smaller R_c²/D", ("positive", radius["positive"]), none, more=False),
         _compared("label smoothing below 0: larger R_c²/D", ("negative", radius["negative"]), none, more=True),
