@@ -1,5 +1,6 @@
 import pytest
 
+from splitveil.defenses import DEFENSES
 from splitveil.errors import InputError, UnknownNameError
 from splitveil.registry import Registry, Spec
 
@@ -51,3 +52,23 @@ def test_errors_name_the_nearest() -> None:
         THINGS.build("thing:sise=2")
     with pytest.raises(InputError, match="size is negative"):
         THINGS.build("thing:size=-1")
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("disco:hard=no", "expected hard to be true or false, got 'no'; use disco:hard=True"),
+        ("privynet:keep=2.5", "expected keep to be a whole number, got 2.5; use privynet:keep=0"),
+        ("noise:sigma=1e999", "expected sigma to be a finite number, got inf; use noise:sigma=0.5"),
+        ("noise:sigma=true", "expected sigma to be a number, got True; use noise:sigma=0.5"),
+        ("adversarial:aim=low", "expected aim to be a finite number, got 'low'"),
+    ],
+)
+def test_options_are_of_the_kind_that_their_annotation_names(spec: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        DEFENSES.build(spec)
+
+
+@pytest.mark.parametrize("spec", ["noise:sigma=2", "adversarial:aim=None", "privynet:key=1", "privynet:key=word"])
+def test_options_of_that_kind_are_taken(spec: str) -> None:
+    DEFENSES.build(spec)

@@ -12,6 +12,7 @@ from splitveil.cut import Split
 from splitveil.data import Dataset
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Defense, Protected, Sample, Stage
+from splitveil.errors import InputError
 from splitveil.seeds import derive
 from splitveil.training import History, IndexBatches, fit, infer
 
@@ -35,8 +36,8 @@ def protect(
 ) -> tuple[Protected, History]:
     """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
 
-    The epoch kept is the one most accurate on a tenth of the training images that is set aside. No test image is
-    touched.
+    All scales are fixed anew after every epoch, since features grow while the edge half learns. The epoch kept is the
+    one most accurate on a tenth of the training images that is set aside. No test image is touched.
 
     Args:
         split: halves with their weights; changed in place.
@@ -50,6 +51,7 @@ def protect(
         resume: go on from the checkpoint.
 
     Raises:
+        InputError: fewer epochs than the defence has stages; a stage in which nothing may move.
         TrainingError: training diverged.
     """
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
@@ -62,6 +64,19 @@ def protect(
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
     _settle(protected, codec, sample, seed)
+    stages = defense.stages()
+    spans = shared([s.share for s in stages], epochs) if epochs else [0] * len(stages)
+    if epochs and not all(spans):
+        raise InputError(
+            f"expected at least {len(stages)} epochs, one for each stage of {defense.name}, got {epochs}; "
+            f"use --epochs {len(stages)}."
+        )
+    for stage in stages:
+        if epochs and not any(p.numel() for name in stage.trains for p in protected.parts()[name].parameters()):
+            raise InputError(
+                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: one part keeps "
+                "still what another trains; chain only one of them."
+            )
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
@@ -89,14 +104,15 @@ def protect(
             if checkpoint and named
             else checkpoint,
             resume=resume,
+            settle=lambda: _rescale(protected, codec, sample, seed),
             validate=None if stage.last else accuracy,
             what=stage.name,
         )
         protected.rival = protected.stage = None
         return found
 
-    history, stages = History(), defense.stages()
-    for stage, some in zip(stages, shared([s.share for s in stages], epochs), strict=True):
+    history = History()
+    for stage, some in zip(stages, spans, strict=True):
         protected.split = defense.enter(protected.split, stage)
         if some:
             _settle(protected, codec, sample, seed)
@@ -108,9 +124,13 @@ def protect(
 
 
 def shared(shares: list[float], epochs: int) -> list[int]:
-    """Whole epochs of each stage, in proportion; the sum is `epochs`."""
+    """Whole epochs of each stage, in proportion, at least one each if there are as many; the sum is `epochs`."""
     ends = np.cumsum([0.0, *shares]) / max(1e-12, sum(shares)) * epochs
-    return [int(n) for n in np.diff(np.rint(ends))]
+    spans = [int(n) for n in np.diff(np.rint(ends))]
+    while 0 in spans and max(spans) > 1:
+        spans[spans.index(max(spans))] -= 1
+        spans[spans.index(0)] += 1
+    return spans
 
 
 def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
@@ -147,13 +167,20 @@ def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
-    """Fix the scales of the defence, and those of the codec on defended features."""
+    """Nothing trains any more, or yet: all in eval mode, nothing frozen, scales fixed."""
     protected.eval().requires_grad_(True)
-    features = infer(protected.split.edge, sample.x.split(250))
+    _rescale(protected, codec, sample, seed)
+
+
+def _rescale(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
+    """Fix the scales of the defence, and those of the codec on defended features."""
+    edge = protected.split.edge
+    device = next((p.device for p in edge.parameters()), torch.device("cpu"))
+    features = infer(edge, sample.x.split(250)).to(device)
     protected.defense.calibrate(features)
     torch.manual_seed(derive(seed, "codec"))
     with torch.no_grad():
-        protected.codec = codec.calibrate(protected.defense(features))
+        protected.codec = codec.calibrate(protected.defense(features).cpu())
 
 
 def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:

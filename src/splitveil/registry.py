@@ -4,10 +4,12 @@ import ast
 import difflib
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args
 
 from splitveil.errors import InputError, UnknownNameError
 
@@ -75,6 +77,23 @@ def _literal(text: str) -> Value:
     return value if isinstance(value, bool | int | float | str | None) else text
 
 
+def _not(value: Value, annotation: Any) -> str:
+    """What an option annotated so should be instead of `value`; empty where it will do, or the annotation is no help.
+
+    Text is what its own reader makes of it; only switches and numbers are judged here.
+    """
+    kinds = set(get_args(annotation) or (annotation,))
+    if not kinds <= {bool, int, float, NoneType} or (value is None and NoneType in kinds):
+        return ""
+    if isinstance(value, bool):
+        return "" if bool in kinds else "a number"
+    if isinstance(value, int) and kinds & {int, float}:
+        return ""
+    if isinstance(value, float) and float in kinds and math.isfinite(value):
+        return ""
+    return "a finite number" if float in kinds else "a whole number" if int in kinds else "true or false"
+
+
 class Registry(Generic[T]):
     """Names of one kind of thing. Entries are ``module:attribute`` strings, imported when asked for, or objects.
 
@@ -110,16 +129,24 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownNameError: no such name.
-            InputError: an option that this entry does not have, or a missing one.
+            InputError: an option that this entry does not have, one of another kind than its annotation, or a missing
+                one.
         """
         spec = Spec.parse(spec) if isinstance(spec, str) else spec
         factory = self.get(spec.name)
-        known = [p for p in inspect.signature(factory).parameters if p not in extra]
+        parameters = inspect.signature(factory).parameters
+        known = [p for p in parameters if p not in extra]
         for key in spec.options:
             if key not in known:
                 raise InputError(
                     f"{self.kind} {spec.name!r} has no option {key!r}.{nearest(key, known)} "
                     f"Options: {', '.join(known) or 'none'}."
+                )
+            if wanted := _not(spec.options[key], parameters[key].annotation):
+                usual = parameters[key].default
+                example = "" if usual in (None, "", inspect.Parameter.empty) else f"; use {spec.name}:{key}={usual}"
+                raise InputError(
+                    f"{self.kind} {spec.name!r}: expected {key} to be {wanted}, got {spec.options[key]!r}{example}."
                 )
         try:
             return factory(**spec.options, **extra)

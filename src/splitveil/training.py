@@ -28,6 +28,9 @@ logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNI
 WARM_UP = 0.15
 """Share of the steps in which the learning rate rises; it falls as a cosine afterwards."""
 
+TOO_FEW = 1 / 8
+"""Share of a batch."""
+
 
 class Batches(Protocol):
     """Where a loop's batches come from; each epoch is a function of its generator only."""
@@ -43,7 +46,9 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexBatches:
-    """Shuffled batches of whatever `read` gives for an index; the last, smaller batch is kept.
+    """Shuffled batches of whatever `read` gives for an index; the last one is smaller.
+
+    One below `TOO_FEW` of a batch, too few for BatchNorm and terms over pairs, shares evenly with the one before.
 
     Args:
         count: samples.
@@ -59,7 +64,10 @@ class IndexBatches:
         return math.ceil(self.count / self.size)
 
     def epoch(self, draws: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        for index in torch.randperm(self.count, generator=draws).split(self.size):
+        order = torch.randperm(self.count, generator=draws).split(self.size)
+        if len(order) > 1 and len(order[-1]) < TOO_FEW * self.size:
+            order = (*order[:-2], *torch.cat(order[-2:]).chunk(2))
+        for index in order:
             yield self.read(index, draws)
 
 
@@ -91,6 +99,7 @@ def fit(
     precision: str = "auto",
     checkpoint: Path | None = None,
     resume: bool = False,
+    settle: Callable[[], None] | None = None,
     validate: Callable[[], float] | None = None,
     fabric: Fabric | None = None,
     what: str = "training",
@@ -107,9 +116,9 @@ def fit(
         precision: Fabric's word for it, or ``auto``: see `native_precision`. A given `fabric` has its own.
         checkpoint: file written after every epoch; None for none.
         resume: go on from `checkpoint` if it is there.
+        settle: called after each epoch, in eval mode: fixes anew what is measured and not learned, such as scales.
         validate: score after each epoch, larger is better, on the adversary's or defender's own validation data; the
-            best
-            epoch's weights are the ones kept. Without it the last epoch's are.
+            best epoch's weights are the ones kept. Without it the last epoch's are.
         fabric: a launched Fabric, for several devices or processes: each takes its share of every batch, the first one
             writes the checkpoint. None for one device, an accelerator where there is one.
         what: for the progress bar.
@@ -155,6 +164,8 @@ def fit(
             if not math.isfinite(mean):
                 raise TrainingError(f"{what}: the loss is {mean} in epoch {epoch + 1}; lower the learning rate ({lr}).")
             objective.eval()
+            if settle is not None:
+                settle()
             score = validate() if validate is not None else math.nan
             if validate is not None and score > max(history.scores, default=-math.inf):
                 best = {k: v.detach().cpu().clone() for k, v in objective.state_dict().items()}

@@ -94,6 +94,8 @@ class Defense(nn.Module):
     """Noise is drawn afresh for every request."""
     trains: ClassVar[frozenset[str]] = frozenset({"edge", "cloud"})
     """Halves whose weights training moves; the others stay as they are, in eval mode. The defence's own always move."""
+    measures: ClassVar[bool] = False
+    """`study` or a penalty measures the edge half's own features, so that nothing may act on them before."""
 
     def install(self, split: Split) -> Split:
         """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""

@@ -52,6 +52,7 @@ class ConditionalEntropy(GaussianNoise):
     """
 
     name: ClassVar[str] = "cem"
+    measures: ClassVar[bool] = True
     centres: Tensor | None
     variances: Tensor | None
     sizes: Tensor | None

@@ -24,7 +24,9 @@ class Chain(Defense):
 
     Raises:
         InputError: fewer than two; two that train in stages of their own or set the task's loss; a defence that
-            rebuilds its edge from its weights (``patrol``) before the last.
+            rebuilds its edge from its weights (``patrol``) before the last; one that measures the edge's features
+            (``noise_for_floor``) behind one that changes them; when installed, one that changes the shape of what
+            crosses behind one that acts on it, or one that acts inside the edge (``pripro:layers=2``) beside another.
     """
 
     name: ClassVar[str] = "chain"
@@ -40,15 +42,26 @@ class Chain(Defense):
             if len(told) > 1:
                 raise InputError(f"each of {' and '.join(p.name for p in told)} {does}; chain only one of them.")
         for part in parts[:-1]:
-            if _overrides(part, "restored"):
+            if _does(part, "restored"):
                 raise InputError(f"{part.name} changes the shape of the edge after training; put it last in the chain.")
+        for k, part in enumerate(parts):
+            if part.measures and (first := next(filter(_acts, parts[:k]), None)):
+                raise InputError(f"{part.name} measures the edge's own features; put it before {first.name}.")
+        self.measures = any(p.measures for p in parts)  # type: ignore[misc]
         self.stochastic = any(p.stochastic for p in parts)  # type: ignore[misc]
         self.trains = frozenset.intersection(*(p.trains for p in parts))  # type: ignore[misc]
         self.passed: list[Tensor] = []
 
     def install(self, split: Split) -> Split:
+        acting: list[Defense] = []
         for part in self._each():
+            shape = split.cut.shape
             split = part.install(split)
+            if acting and split.cut.shape != shape:
+                raise InputError(f"{part.name} changes the shape of what crosses; put it before {acting[0].name}.")
+            acting += [part] if _acts(part) else []
+        if len(acting) > 1 and (inner := next((p for p in acting if p.rest() is not None), None)):
+            raise InputError(f"{inner.name} at several layers acts inside the edge half; chain it with losses only.")
         return split
 
     def study(self, split: Split, sample: Sample) -> None:
@@ -88,7 +101,7 @@ class Chain(Defense):
         return (sum(math.prod(p.noise_shape(h)) for p in drawing),)
 
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
-        self.passed, shape, start = [z], tuple(z.shape[1:]), 0
+        passed, shape, start = [z], tuple(z.shape[1:]), 0
         several = sum(p.stochastic for p in self._each()) > 1
         for part in self._each():
             own = noise if part.stochastic else None
@@ -97,7 +110,14 @@ class Chain(Defense):
                 own = own[:, start : start + math.prod(drawn)].unflatten(1, drawn)
                 start += math.prod(drawn)
             z = part.apply_noise(z, own)
-            self.passed.append(z)
+            passed.append(z)
+        if self.training:
+            self.passed = passed
+        return z
+
+    def mean(self, z: Tensor) -> Tensor:
+        for part in self._each():
+            z = part.mean(z)
         return z
 
     def spread(self, z: Tensor) -> Tensor | None:
@@ -140,13 +160,21 @@ def _outside_brackets(text: str) -> list[str]:
     return found
 
 
-def _overrides(part: Defense, method: str) -> bool:
+def _does(part: Defense, method: str) -> bool:
+    """Whether the defence has its own; a chain inside a chain does what one of its parts does."""
+    if isinstance(part, Chain):
+        return any(_does(p, method) for p in part._each())
     return getattr(type(part), method) is not getattr(Defense, method)
 
 
+def _acts(part: Defense) -> bool:
+    return _does(part, "apply_noise")
+
+
 def _staged(parts: list[Defense]) -> list[Defense]:
-    return [p for p in parts if len(p.stages()) > 1]
+    usual = Stage().name
+    return [p for p in parts if any(s.name != usual for s in p.stages())]
 
 
 def _tasked(parts: list[Defense]) -> list[Defense]:
-    return [p for p in parts if _overrides(p, "task_loss")]
+    return [p for p in parts if _does(p, "task_loss")]

@@ -68,5 +68,5 @@ class Distillation(Defense):
         return {"weight": self.weight, "temperature": self.temperature}
 
     def _asked(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._teacher[0](x)
+        logits: Tensor = self._teacher[0].to(x.device)(x)
         return logits

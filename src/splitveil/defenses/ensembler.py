@@ -94,6 +94,7 @@ class Ensembler(GaussianNoise):
     """
 
     name: ClassVar[str] = "ensembler"
+    measures: ClassVar[bool] = True
     secret: Tensor
 
     def __init__(

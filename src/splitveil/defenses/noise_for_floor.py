@@ -51,6 +51,7 @@ class NoiseForFloor(GaussianNoise):
     """
 
     name: ClassVar[str] = "noise_for_floor"
+    measures: ClassVar[bool] = True
     factor: Tensor
 
     def __init__(

@@ -73,6 +73,8 @@ class PrivyNet(Defense):
         self.keep, self.choice = keep, choice
         self.drop_useless, self.drop_leaky = float(drop_useless), float(drop_leaky)
         self._key = secrets.token_bytes(32) if key is None else str(key).encode()
+        # The whole edge half, from installation to study; in a tuple, so that it is no part of the defence.
+        self._whole: tuple[nn.Module, Selection] | None = None
 
     def install(self, split: Split) -> Split:
         shape = split.cut.shape
@@ -87,10 +89,14 @@ class PrivyNet(Defense):
                 f"use privynet:keep={left}, or drop less."
             )
         expansion = nn.Conv2d(keep, channels, 1) if len(shape) == 3 else nn.Linear(keep, channels)
-        return graft(split, Selection(torch.arange(keep)), expansion)
+        selection = Selection(torch.arange(keep))
+        self._whole = split.edge, selection
+        return graft(split, selection, expansion)
 
     def study(self, split: Split, sample: Sample) -> None:
-        edge, selection = split.edge.get_submodule("0"), split.edge.get_submodule("1")
+        if self._whole is None:
+            raise InputError("expected a split with a selection of channels; install the defence in it first.")
+        (edge, selection), self._whole = self._whole, None
         index = selection.get_buffer("index")
         z = infer(edge, sample.x.split(250))
         index.copy_(self.chosen(z, sample.x, sample.y, len(index)))

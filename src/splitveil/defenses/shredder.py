@@ -40,8 +40,8 @@ class Shredder(Defense):
 
     What to know before trusting it: sorting takes nearly all randomness away. The order statistics of thousands of
     numbers hardly vary, so that an adversary who knows the collection subtracts the noise but for the choice of the
-    member, and a decoder trained on what is sent learns to. Measured on digits (small net, relu2, 2 epochs, accuracy
-    0.90 from 0.97): linear inversion reaches 33.0 dB with this defence and 33.0 without.
+    member, and a decoder trained on what is sent learns to. Measured on digits (small net, relu2, 12 epochs, accuracy
+    0.967 from 0.978): linear inversion reaches 32.2 dB with this defence and 32.2 without.
 
     Args:
         weight: of the noise's mean size beside the cross-entropy.
