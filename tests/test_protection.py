@@ -32,7 +32,7 @@ def test_scales_follow_the_features_while_they_grow(defense: str, codec: str) ->
     data, split = digits(600), fresh()
     with torch.no_grad():
         for weight in split.edge.parameters():
-            weight *= 0.2
+            weight.mul_(0.2)
     protected, history = protect(split, defense, codec, data, epochs=8, lr=5e-3)
     assert max(history.scores) > 0.8
     assert validation_accuracy(protected, data) == pytest.approx(max(history.scores), abs=0.04)

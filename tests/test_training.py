@@ -82,6 +82,13 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(path, resume=True)
 
 
+def test_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    fit(Regression(), BATCHES, epochs=2, lr=1e-2, checkpoint=file, of="noise at relu2")
+    with pytest.raises(TrainingError, match="another run"):
+        fit(Regression(), BATCHES, epochs=2, lr=1e-2, checkpoint=file, of="nopeek at relu2", resume=True)
+
+
 def test_keeps_the_best_epoch_not_the_last() -> None:
     objective, scores, kept = Regression(), iter([1.0, 3.0, 2.0]), list[Tensor]()
 

@@ -13,7 +13,7 @@ from splitveil.data import Dataset
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.errors import InputError
-from splitveil.seeds import derive
+from splitveil.seeds import derive, digest
 from splitveil.training import History, IndexBatches, fit, infer
 
 CALIBRATION = 1024
@@ -56,6 +56,8 @@ def protect(
     """
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
+    begun = {**split.edge.state_dict(), **{f"cloud.{k}": v for k, v in split.cloud.state_dict().items()}}
+    decides = digest(data.train.x, data.train.y, *(begun[k].cpu().numpy() for k in sorted(begun)))
     torch.manual_seed(derive(seed, "install"))
     split = defense.install(split)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
@@ -64,19 +66,7 @@ def protect(
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
     _settle(protected, codec, sample, seed)
-    stages = defense.stages()
-    spans = shared([s.share for s in stages], epochs) if epochs else [0] * len(stages)
-    if epochs and not all(spans):
-        raise InputError(
-            f"expected at least {len(stages)} epochs, one for each stage of {defense.name}, got {epochs}; "
-            f"use --epochs {len(stages)}."
-        )
-    for stage in stages:
-        if epochs and not any(p.numel() for name in stage.trains for p in protected.parts()[name].parameters()):
-            raise InputError(
-                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: one part keeps "
-                "still what another trains; chain only one of them."
-            )
+    stages, spans = scheduled(protected, epochs)
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
@@ -107,6 +97,7 @@ def protect(
             settle=lambda: _rescale(protected, codec, sample, seed),
             validate=None if stage.last else accuracy,
             what=stage.name,
+            of=f"{defense!r} {codec!r} at {protected.split.cut.name} of {decides}",
         )
         protected.rival = protected.stage = None
         return found
@@ -121,6 +112,29 @@ def protect(
     protected.split = defense.finish(protected.split)
     _settle(protected, codec, sample, seed)
     return protected, history
+
+
+def scheduled(protected: Protected, epochs: int) -> tuple[tuple[Stage, ...], list[int]]:
+    """The stages of training and the epochs of each.
+
+    Raises:
+        InputError: fewer epochs than stages, unless there are none; a stage in which nothing may move.
+    """
+    defense, stages = protected.defense, protected.defense.stages()
+    if not epochs:
+        return stages, [0] * len(stages)
+    if epochs < len(stages):
+        raise InputError(
+            f"expected at least {len(stages)} epochs, one for each stage of {defense.name}, got {epochs}; "
+            f"use --epochs {len(stages)}."
+        )
+    for stage in stages:
+        if not any(p.numel() for name in stage.trains for p in protected.parts()[name].parameters()):
+            raise InputError(
+                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: one part keeps "
+                "still what another trains; chain only one of them."
+            )
+    return stages, shared([s.share for s in stages], epochs)
 
 
 def shared(shares: list[float], epochs: int) -> list[int]:

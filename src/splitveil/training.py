@@ -103,6 +103,7 @@ def fit(
     validate: Callable[[], float] | None = None,
     fabric: Fabric | None = None,
     what: str = "training",
+    of: str = "",
 ) -> History:
     """Minimise ``objective(*batch)`` with AdamW; one cycle of warm-up and cosine.
 
@@ -122,6 +123,7 @@ def fit(
         fabric: a launched Fabric, for several devices or processes: each takes its share of every batch, the first one
             writes the checkpoint. None for one device, an accelerator where there is one.
         what: for the progress bar.
+        of: what is trained and on what, in words or as a digest; a checkpoint of anything else is refused.
 
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
@@ -143,7 +145,7 @@ def fit(
     module, wrapped = fabric.setup(objective, optimizer)
     history = History(precision=chosen)
     best: dict[str, Tensor] = {}
-    run = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "seed": seed, "batches": len(batches)}
+    run = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "seed": seed, "batches": len(batches), "of": of}
     if resume and checkpoint is not None and checkpoint.exists():
         best = _restore(checkpoint, run, objective, optimizer, schedule, history)
     with task(what, steps) as show:

@@ -35,9 +35,9 @@ class Told(Grey):
     name = "told"
     needs = Knows.AUX | Knows.WEIGHTS
 
-    def __init__(self, *, draws: float = 4, gradient: float = 0, gain: float = 0, gap: float = 0) -> None:
+    def __init__(self, *, draws: float = 4, gradient: float = 0, gain: float | str = 0, gap: float = 0) -> None:
         super().__init__()
-        self.evidence = {"draws": draws, "gradient": gradient, "gain": gain, "gap": gap}
+        self.evidence = {"draws": draws, "gradient": gradient, "gain": float(gain), "gap": gap}
 
     def run(self, view: View) -> Tensor:
         view.record(**self.evidence)

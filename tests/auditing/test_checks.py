@@ -135,7 +135,7 @@ def test_copies_and_near_duplicates_are_counted() -> None:
         ("told:gradient=0.5", "none", "zero gradients"),
         ("told:gain=0.5", "none", "under-trained"),
         ("told:gap=5", "none", "over-fitted"),
-        ("told:gain=1e999", "none", "not finite"),
+        ("told:gain=inf", "none", "not finite"),
         ("told:draws=1", "noise", "unaveraged noise"),
         ("told:draws=2", "noise", None),
         ("reading:times=1", "noise", "unaveraged noise"),

@@ -182,7 +182,7 @@ def test_a_private_image_cannot_be_reached_from_a_view(
         assert not holds(reachable, found.inputs)
 
 
-def test_a_defended_split_stands_beside_its_undefended_self(trained: Trained) -> None:
+def test_a_defended_split_stands_beside_its_halves_with_nothing_between(trained: Trained) -> None:
     subject = Subject.of_split(
         trained.protected("relu3", "noise:sigma=1.0", "uniform:bits=4"), model="small", weights="test"
     )
@@ -191,6 +191,31 @@ def test_a_defended_split_stands_beside_its_undefended_self(trained: Trained) ->
     assert pairs == [("none", "raw"), ("noise:sigma=1.0,clip=1.0", "uniform:bits=4")]
     assert len(set(found.card.accuracies.values())) == 2
     assert found.card.task_accuracy == found.card.accuracies["relu3 | noise:sigma=1.0,clip=1.0 | uniform:bits=4"]
+    (note,) = found.card.notes
+    assert "(defense none) are as the defence left them, not undefended; splitveil compare audits" in note
+
+
+@pytest.mark.parametrize(
+    ("defense", "codec", "rows"),
+    [
+        ("none", "raw", [("none", "raw")]),
+        ("none", "uniform:bits=4", [("none", "raw"), ("none", "uniform:bits=4")]),
+        ("nopeek", "raw", [("nopeek", "raw")]),
+        ("nopeek", "uniform:bits=4", [("none", "raw"), ("nopeek", "uniform:bits=4")]),
+        ("top_k", "raw", [("none", "raw"), ("top_k", "raw")]),
+        ("chain:of=[siftfunnel + distillation]", "raw", [("chain", "raw")]),
+        ("veil:sigma=0", "raw", [("veil", "raw")]),
+        ("veil", "raw", [("none", "raw"), ("veil", "raw")]),
+        ("pripro:layers=2", "raw", [("none", "raw"), ("pripro", "raw")]),
+    ],
+)
+def test_halves_with_nothing_between_are_audited_where_they_differ(
+    trained: Trained, defense: str, codec: str, rows: list[tuple[str, str]]
+) -> None:
+    subject = Subject.of_split(trained.protected("relu2", defense, codec), model="small", weights="test")
+    assert [(c.defense.partition(":")[0], c.codec) for c in subject.configurations] == rows
+    assert len(subject.notes) == (defense != "none")
+    assert [n for n in subject.notes if "no row without it" in n] == list(subject.notes) * (len(rows) == 1)
 
 
 class KilledError(Exception):

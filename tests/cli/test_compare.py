@@ -22,14 +22,23 @@ QUICK = (
 
 
 def test_compare_writes_a_record_and_a_page(splitveil: Command) -> None:
-    words = ("compare", "small", *DIGITS, *QUICK, "--defense", "top_k:keep=0.5", "--drop", "60")
+    defenses = ("--defense", "top_k:keep=0.5", "--defense", "half")
+    words = ("compare", "small", *DIGITS, *QUICK, *defenses, "--drop", "60", "--metric", "gms")
     done = splitveil(*words)
     assert done.code in (0, 3), done.err
     found = json.loads((splitveil.folder / "c" / "comparison.json").read_text())
-    assert [c["label"] for c in found["contenders"]] == ["none", "top_k:keep=0.5"]
+    assert [c["label"] for c in found["contenders"]] == ["none", "top_k:keep=0.5", "half"]
     assert "within 60 points" in done.out
-    assert "not a defence" in done.out
-    assert "<svg" in (splitveil.folder / "c" / "comparison.html").read_text()
+    assert done.out.count("not a defence") == 2
+    assert "without the features" not in done.out
+    assert done.out.count("the undefended split's features") == 2, "class mean and nearest image"
+    assert "more leaks more" in done.out.partition("further metrics")[2]
+    extra = found["contenders"][0]["measured"]["extra"]["gms"]
+    assert (extra["unit"], extra["higher_leaks"]) == ("1", True)
+    page = (splitveil.folder / "c" / "comparison.html").read_text()
+    assert "<svg" in page
+    assert "Further metrics" in page
+    assert f"With seed 0, {found['notes'][-1]};" in page, "where settings were chosen is what the record says"
     assert "compare:" in done.err, "progress"
     again = splitveil(*words, "--resume", "--json")
     assert again.json["contenders"] == found["contenders"]

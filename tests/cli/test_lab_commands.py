@@ -39,6 +39,14 @@ def test_fit_audit_report(splitveil: Command, bundle: Path) -> None:
     assert (splitveil.folder / "page.html").read_text().count("<table") >= 1
 
 
+def test_a_chain_is_named_whole(splitveil: Command) -> None:
+    parts = ("--defense", "label_smoothing", "--defense", "noise:sigma=0.3")
+    done = splitveil("fit", "small", *DIGITS, "--at", "relu3", "--epochs", "1", *parts, "--out", "b")
+    assert done.code == 0, done.err
+    name = "chain:of=[label_smoothing:alpha=0.3 + noise:sigma=0.3,clip=1.0]"
+    assert f"b: small cut at relu3, {name}, uniform:bits=8; " in done.out
+
+
 def test_cuts_as_json_and_as_a_table(splitveil: Command) -> None:
     found = splitveil("cuts", "resnet20", "--input", "3x16x16", "--json").json
     by = {c["name"]: c for c in found["cuts"]}

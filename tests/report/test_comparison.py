@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.records import Comparison, Contender, Estimate, Floor, Measured, Trial
+from splitveil.records import Comparison, Contender, Estimate, Floor, Further, Measured, Trial
 from splitveil.report.comparison import pareto, render_comparison
 
 
@@ -61,7 +61,7 @@ def test_marks_stand_where_their_numbers_are(comparison: Comparison) -> None:
     plain, noise, funnel, more = chart.dots
     assert len(chart.dots) == 4, "who missed the budget has no mark"
     assert plain.point.x < funnel.point.x < noise.point.x < more.point.x
-    assert plain.point.y < noise.point.y < more.point.y < funnel.point.y < chart.floors[0].y, "paper counts downwards"
+    assert plain.point.y < noise.point.y < more.point.y < funnel.point.y < chart.floors[0].at, "paper counts downwards"
     assert [d.hollow for d in chart.dots] == [False, False, False, True]
     assert noise.slot == more.slot != funnel.slot
     assert all(d.point.whisker.count("V") >= 1 for d in chart.dots)
@@ -74,15 +74,58 @@ def test_the_front_joins_what_nothing_else_beats(comparison: Comparison) -> None
     assert chart.front == f"M{plain.x},{plain.y}H{funnel.x}V{funnel.y}"
 
 
-def test_names_of_floors_stand_clear_of_lines_and_of_each_other(comparison: Comparison) -> None:
-    close = [Floor(attack=a, psnr=estimate(v), ssim=estimate(0.1)) for a, v in (("mean", 12.0), ("nearest", 12.4))]
-    far = Floor(attack="class_mean", psnr=estimate(16.0), ssim=estimate(0.1))
-    floors = pareto(comparison.model_copy(update={"floors": [*close, far]}), "psnr").floors
-    low, near, high = floors
-    assert near.y < low.y, "paper counts downwards"
-    assert max(low.text_y, near.text_y) < near.y, "above both lines of their group"
-    assert abs(low.text_y - near.text_y) >= 12
-    assert high.text_y == high.y - 4, "one that stands alone keeps its name beside it"
+def test_only_the_floor_that_needs_no_features_holds_for_every_defence(comparison: Comparison, tmp_path: Path) -> None:
+    """The others are of the undefended split's features, and a defence's own worst case lies below them at times."""
+    found = [(a, estimate(v)) for a, v in (("mean", 12.0), ("class_mean", 16.0), ("nearest", 40.0))]
+    several = comparison.model_copy(update={"floors": [Floor(attack=a, psnr=e, ssim=e) for a, e in found]})
+    assert [f.free for f in several.floors] == [True, False, False]
+    assert pareto(several, "psnr") == pareto(comparison, "psnr"), "no line, and no room for one"
+    page = render_comparison(several, tmp_path / "c.html").read_text()
+    for label, told in (("class mean", "from the undefended split's features"), ("mean image", "needs no features")):
+        assert f"<td>{label}<small>{told}</small></td>" in page
+    assert "floors, guesses that need no features" not in page
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ([], "on a tenth of the training part;"),
+        (
+            ["judge j", "knobs are tuned by the accuracy on 250 further test images, which is not attacked"],
+            "on 250 further test images, which is not attacked;",
+        ),
+    ],
+)
+def test_the_page_tells_which_images_settings_were_chosen_by(
+    notes: list[str], told: str, comparison: Comparison, tmp_path: Path
+) -> None:
+    page = render_comparison(comparison.model_copy(update={"notes": notes}), tmp_path / "c.html").read_text()
+    assert f"With seed 0, knobs are tuned by the accuracy {told}" in page
+    assert ("tenth of the training" in page) == (not notes)
+
+
+def test_metrics_that_were_asked_for_have_a_table_with_their_directions(comparison: Comparison, tmp_path: Path) -> None:
+    assert "Further metrics" not in render_comparison(comparison, tmp_path / "c.html").read_text()
+    extra = {
+        "pi@judge": Further(mean=0.4321, interval=(0.4, 0.46), values=[0.43], unit="share", higher_leaks=False),
+        "gms": Further(mean=0.5, interval=None, values=[0.5]),
+    }
+    plain, noise, *rest = comparison.contenders
+    assert noise.measured
+    noise = noise.model_copy(update={"measured": noise.measured.model_copy(update={"extra": extra})})
+    page = render_comparison(comparison.model_copy(update={"contenders": [plain, noise, *rest]}), tmp_path / "c.html")
+    table = page.read_text().partition("<h2>Further metrics")[2].partition("<h2>")[0]
+    assert '<th class="n">pi<wbr>@judge<br>share<br>less leaks more</th><th class="n">gms</th>' in table
+    assert '<td class="n">0.432<small>0.400 to 0.460</small></td><td class="n">0.500</td>' in table
+    assert table.count("<tr") == 1 + 2 + 4, "head, budgets and those that were measured"
+    assert "edges and texture. More leaks more." in table, "what the words know of a record without directions"
+
+
+def test_a_record_from_before_directions_were_kept_loads(comparison: Comparison) -> None:
+    plain = comparison.undefended.measured
+    assert plain
+    old = plain.model_dump() | {"extra": {"gms": {"mean": 0.5, "interval": None, "values": [0.5]}}}
+    assert Measured.model_validate(old).extra["gms"].higher_leaks is None
 
 
 def test_ranks(comparison: Comparison) -> None:

@@ -77,6 +77,17 @@ def test_the_configuration_is_named_where_there_are_others(defense: str, codec: 
     assert found.endswith("with decoder, task accuracy 90.0 %.")
 
 
+def test_halves_of_a_defended_split_are_not_called_undefended() -> None:
+    """What training did to them is there with nothing between them, too."""
+    rows = [row("decoder", 14, 0.5), row("decoder", 14, 0.5, defense="siftfunnel", unreliable=["few images: 9"])]
+    bare, own = configurations(card(*rows, row("decoder", 20, 0.5, cut="layer2")))[:2]
+    assert bare.label == "defended halves with nothing between · raw"
+    assert str(finding(bare, alone=False)).startswith("At layer1, with nothing between the defended halves, the cloud")
+    assert str(finding(own, alone=False)).startswith("At layer1, defended by siftfunnel, the cloud")
+    elsewhere = configurations(card(*rows, row("decoder", 20, 0.5, cut="layer2")))[2]
+    assert elsewhere.label == "undefended · raw", "another cut, where nothing is defended"
+
+
 def test_opening_keeps_the_card_s_order_where_depths_are_unknown() -> None:
     rows = [row("decoder", 20, 0.5, cut=cut) for cut in ("layer3", "layer1", "layer2")]
     assert opening(card(*rows)) == ("resnet20 on cifar10, task accuracy 92.1 %, attacked at layer3, layer1 and layer2.")

@@ -48,6 +48,15 @@ def test_every_row_of_the_card_is_in_the_table(make_audit: MakeAudit, tmp_path: 
     assert "no description of" in tags.text
 
 
+def test_halves_of_a_defended_split_are_called_so(make_audit: MakeAudit, tmp_path: Path) -> None:
+    _, tags = written(tmp_path, make_audit(configs=BOTH))
+    assert "undefended" not in tags.text
+    assert "defence none" not in tags.text
+    assert tags.text.count("defended halves with nothing between, codec raw, task accuracy") == 2
+    _, tags = written(tmp_path / "plain", make_audit("plain"))
+    assert "defence none, codec raw" in tags.text
+
+
 def test_hostile_names_stay_text(make_audit: MakeAudit, tmp_path: Path) -> None:
     text = ("model", "weights", "data", "threat_model", "suite", "hardware", "aux", "bundle")
     card: dict[str, object] = {**dict.fromkeys(text, HOSTILE), "notes": [HOSTILE], "versions": {HOSTILE: HOSTILE}}

@@ -50,6 +50,24 @@ def test_a_codec_is_a_baseline_without_a_defence() -> None:
     assert not found.defends
 
 
+@pytest.mark.parametrize(
+    ("text", "defends"),
+    [
+        ("raw", False),
+        ("half", False),
+        ("top_k", False),
+        ("distillation", False),
+        ("chain:of=[distillation + top_k:keep=0.1]", False),
+        ("chain:of=[none + chain:of=[distillation + top_k]]", False),
+        ("chain:of=[distillation + noise:sigma=0.3]", True),
+        ("veil", True),
+        ("noise", True),
+    ],
+)
+def test_only_what_has_a_defence_in_it_defends(text: str, defends: bool) -> None:
+    assert Candidate.parse(text, "raw").defends == defends
+
+
 def test_mistakes_name_their_remedy() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'noise'"):
         Candidate.parse("noize", "raw")

@@ -1,16 +1,20 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from splitveil.attacks.view import PRESETS
+from splitveil.auditing.suites import custom_suite
 from splitveil.cut import Split
 from splitveil.data import Dataset
-from splitveil.errors import InputError
+from splitveil.errors import InputError, SplitVeilError
 from splitveil.protection import protect, validation_accuracy
 from splitveil.records import Comparison, Estimate, Measured
 from splitveil.seeds import derive
+from splitveil.sweeps import compare
 from splitveil.sweeps.candidate import Setting
 from splitveil.sweeps.trials import Trials
 from splitveil.sweeps.verdict import findings, overlap
@@ -111,3 +115,54 @@ def test_findings_name_the_least_leakage_and_whether_it_is_sure(compared: tuple[
     (text, *_) = findings(changed, [15.0])
     assert "a leaks least" in text
     assert "2.00 dB below b (intervals apart)" in text
+    assert changed[1].measured
+    floor = changed[1].measured.model_copy(update={"strongest": {"psnr": "class_mean"}})
+    (text, *_) = findings([plain, changed[1].model_copy(update={"measured": floor})], [15.0])
+    assert "No single attack on it gets more than the floor class_mean does." in text
+
+
+def test_an_audit_is_found_again_only_for_the_same_question(
+    data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    def asked(**more: Any) -> Comparison:
+        settings: dict[str, Any] = {"n": 20, "suite": custom_suite(["linear"]), **more}
+        return compare(
+            fresh, data, model="small", weights="seed 0", defenses=["noise:sigma=1.0"], out=tmp_path / "c",
+            drops=(90.0,), seeds=(0,), epochs=1, resume=True, **settings,
+        )  # fmt: skip
+
+    found = asked()
+    cards = [card for c in found.contenders if c.measured for card in c.measured.cards]
+    others: tuple[dict[str, Any], ...] = (
+        {"n": 30},
+        {"suite": custom_suite(["linear", "positions:size=small,epochs=1,steps=5"])},
+        {"knows": PRESETS["black-box"]},
+        {"metrics": ["registered_psnr"]},
+        {"aux_n": 50},
+    )
+    for more in others:
+        again = asked(**more)
+        assert not set(cards) & {card for c in again.contenders if c.measured for card in c.measured.cards}, more
+    assert [c.measured for c in asked().contenders] == [c.measured for c in found.contenders]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"n": 5000}, "private"),
+        ({"metrics": ["nosuch"]}, "unknown metric"),
+        ({"suite": custom_suite(["linearr"])}, "unknown attack"),
+        ({"defenses": ["noise", "pripro:layers=9"]}, "expected 8 earlier places"),
+        ({"defenses": ["noise", "shredder"]}, "at least 4 epochs"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(
+    wrong: dict[str, Any], told: str, data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"n": 20, "suite": custom_suite(["linear"]), "defenses": ["noise"], **wrong}
+    with pytest.raises(SplitVeilError, match=told):
+        compare(
+            fresh, data, model="small", weights="seed 0", out=tmp_path / "c", drops=(90.0,), seeds=(0,), epochs=1,
+            **settings,
+        )  # fmt: skip
+    assert not (tmp_path / "c").exists()

@@ -77,3 +77,11 @@ def test_a_knob_in_whole_steps_ends_the_search_where_it_repeats_itself() -> None
 def test_a_cliff_is_found_by_halving(edge: float) -> None:
     strength, _ = strongest(lambda s: (str(s), 0.9 if s < edge else 0.1), 0.89, 8, reference=0.9)
     assert edge - 0.05 <= strength < edge
+
+
+@pytest.mark.parametrize(("known", "end"), [({0.5: 0.9, 1.0: 0.89}, 1.0), ({0.5: 0.5, 0.0: 0.8}, 0.0)])
+def test_an_end_that_is_known_for_one_budget_is_the_answer_for_another(known: dict[float, float], end: float) -> None:
+    """The knob of the first costs hardly anything, that of the second too much everywhere."""
+    curve = Curve(0.1)
+    assert strongest(curve, 0.87, 3, reference=0.9, known=known) == (end, known[end])
+    assert curve.asked == []

@@ -148,7 +148,7 @@ def audit(
         accuracies=accuracies,
         bundle=subject.bundle,
         versions=fingerprint(),
-        notes=[*plan.notes, *further.notes, *_limits(asked, most, parts), *_near(near, n, doubts)],
+        notes=[*subject.notes, *plan.notes, *further.notes, *_limits(asked, most, parts), *_near(near, n, doubts)],
         inferences=[u.row for u in answers],
         strongest=best,
     )

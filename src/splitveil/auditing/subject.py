@@ -1,4 +1,4 @@
-"""What is audited: a traced model at some cuts, or one protected split beside its undefended self."""
+"""What is audited: a traced model at some cuts, or one protected split beside its halves alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from splitveil.attacks.base import frozen
 from splitveil.codecs import CODECS
 from splitveil.cut import Cut, Split, Traced
 from splitveil.defenses.base import Defense, Protected
+from splitveil.defenses.chain import Chain
 from splitveil.defenses.none import Undefended
 
 
@@ -54,8 +55,9 @@ class Subject:
         weights: description for the card.
         tap: image -> (logits, features at each distinct cut), one forward pass.
         cuts: the distinct cuts, in the order of the tap.
-        configurations: undefended ones before defended ones at each cut.
+        configurations: at each cut the one without defence, if there is one, before the defended one.
         bundle: folder name where it came from a bundle.
+        notes: for the card.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Subject:
     cuts: tuple[Cut, ...]
     configurations: tuple[Configuration, ...]
     bundle: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_model(cls, traced: Traced, at: Sequence[str], *, model: str, weights: str) -> "Subject":
@@ -76,13 +79,16 @@ class Subject:
 
     @classmethod
     def of_split(cls, protected: Protected, *, model: str, weights: str, bundle: str = "") -> "Subject":
-        """A protected split, and the same halves without defence and codec."""
-        cut = protected.split.cut
+        """A protected split, and before it the same halves with nothing between them, unless nothing is there anyway.
+
+        Those halves are no undefended split: the defence may have rebuilt and trained them.
+        """
+        cut, whole = protected.split.cut, Halfway(protected.split, protected.defense.rest())
         bare = Configuration(cut, undefended(protected.split, protected.defense))
         own = Configuration(cut, protected.eval())
         frozen(protected)
-        both = (bare,) if own.plain else (bare, own)
-        return cls(model, weights, Halfway(protected.split, protected.defense.rest()), (cut,), both, bundle)
+        both = (own,) if own.codec == "raw" and not _acts(protected.defense) else (bare, own)
+        return cls(model, weights, whole, (cut,), both, bundle, _notes(own.defense, alone=len(both) == 1))
 
 
 class Halfway(nn.Module):
@@ -103,3 +109,20 @@ def undefended(split: Split, defense: Defense | None = None) -> Protected:
     protected = Protected(split, Undefended.beside(defense) if defense else Undefended(), CODECS.build("raw"))
     frozen(protected)
     return protected
+
+
+def _acts(defense: Defense) -> bool:
+    """Whether features may change between the halves; False where all of the defence is in the halves."""
+    parts = [part for part in defense.modules() if isinstance(part, Defense)]
+    passing = (Defense.apply_noise, Chain.apply_noise, Undefended.apply_noise)
+    return defense.rest() is not None or any(type(part).apply_noise not in passing for part in parts)
+
+
+def _notes(defense: str, *, alone: bool) -> tuple[str, ...]:
+    if defense == "none":
+        return ()
+    if alone:
+        told = "all of the defence is in the halves, so that there is no row without it"
+    else:
+        told = "the halves with nothing between them (defense none) are as the defence left them, not undefended"
+    return (f"{told}; splitveil compare audits the undefended split",)

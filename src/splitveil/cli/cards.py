@@ -12,8 +12,9 @@ Interval = tuple[float, float] | None
 def show_card(card: "Card") -> None:
     """The card: for each cut, defence and codec one table of images and, where labels were attacked, one of those."""
     from splitveil.cli.console import out, show_table
+    from splitveil.report.configuration import defended_cuts
 
-    name = card.bundle or card.model
+    name, defended = card.bundle or card.model, defended_cuts([*card.rows, *card.inferences])
     out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
     out.print(card.threat_model, highlight=False)
     for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
@@ -30,7 +31,7 @@ def show_card(card: "Card") -> None:
             if (r.cut, r.defense, r.codec) == key
         ]  # fmt: skip
         show_table(
-            f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy:.2%}",
+            f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy:.2%}",
             ["attack", "PSNR dB", "95 %", "worst 5 %", "SSIM", "95 %", "worst 5 %", "MSE", "s", ""],
             rows,
         )
@@ -46,9 +47,10 @@ def show_card(card: "Card") -> None:
 def show_summary(summary: "Summary") -> None:
     """Means and intervals over seeds, one table for each cut, defence and codec."""
     from splitveil.cli.console import out, show_table
+    from splitveil.report.configuration import defended_cuts
 
     seeds = ", ".join(map(str, summary.seeds))
-    name = summary.bundle or summary.model
+    name, defended = summary.bundle or summary.model, defended_cuts(summary.rows)
     out.print(f"{name} on {summary.data}: {summary.suite}, {summary.private_n} private images, seeds {seeds}")
     for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in summary.rows):
         rows, labels = [], []
@@ -62,7 +64,7 @@ def show_summary(summary: "Summary") -> None:
             else:
                 rows.append([_name(r, names), *_estimate(m["psnr"], 2), *_estimate(m["ssim"], 3), doubt])
         accuracy = summary.accuracies[" | ".join(key)]
-        title = f"{key[0]}, defense {key[1]}, codec {key[2]}: task accuracy {accuracy.mean:.2%}"
+        title = f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy.mean:.2%}"
         show_table(title, ["attack", "PSNR dB", "95 % over seeds", "SSIM", "95 % over seeds", ""], rows)
         if labels:
             show_table("", ["label", "attack", "accuracy", "95 % over seeds", ""], labels, left=2)
@@ -88,6 +90,14 @@ def show_criterion(found: "Criterion") -> None:
 def span(interval: Interval, digits: int) -> str:
     """``24.1 to 25.0``; empty for None."""
     return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if interval else ""
+
+
+def _halves(key: tuple[str, str, str], defended: set[str]) -> str:
+    """Cut and defence, or what the halves are without one. defended: cuts whose halves came with one."""
+    from splitveil.report.configuration import BARE
+
+    cut, defense, _ = key
+    return f"{cut}, {BARE if defense == 'none' and cut in defended else f'defense {defense}'}"
 
 
 def _name(row: "Row | SummaryRow", names: Sequence[str]) -> str:

@@ -104,8 +104,12 @@ def _show(found: "Comparison") -> None:
         highlight=False,
     )
     out.print(found.threat_model, highlight=False)
-    floors = [[f.attack, f"{f.psnr.mean:.2f}", f"{f.ssim.mean:.3f}"] for f in found.floors]
-    show_table("what an adversary guesses without the features", ["floor", "PSNR dB", "SSIM"], floors)
+    floors = [
+        [f.attack, "no features" if f.free else "the undefended split's features", f"{f.psnr.mean:.2f}",
+         f"{f.ssim.mean:.3f}"]
+        for f in found.floors
+    ]  # fmt: skip
+    show_table("what an adversary guesses without inverting", ["floor", "from", "PSNR dB", "SSIM"], floors, left=2)
     headers = [
         "defense", "setting", "accuracy", "lost", "PSNR dB", "95 %", "SSIM", "95 %", "strongest", "edge MMAC", "edge k",
         "bytes", "epoch x", "",
@@ -113,10 +117,28 @@ def _show(found: "Comparison") -> None:
     show_table("undefended", headers, [_cells(found.undefended)], left=2)
     for drop in found.drops:
         show_table(f"within {drop:g} points", headers, [_cells(c) for c in found.ranked(drop)], left=2)
+    _show_further(found)
     for text in found.findings:
         out.print(text, highlight=False)
     for note in found.notes:
         out.print(f"note: {note}", highlight=False)
+
+
+def _show_further(found: "Comparison") -> None:
+    from splitveil.cli.console import show_table
+
+    if not (further := found.further):
+        return
+    leaks = {True: "more leaks more", False: "less leaks more", None: ""}
+    rows = [
+        ["", "unit", *(f.unit for f in further.values())],
+        ["", "", *(leaks[f.higher_leaks] for f in further.values())],
+    ]
+    for c in [found.undefended, *(c for drop in found.drops for c in found.ranked(drop))]:
+        if m := c.measured:
+            means = [f"{m.extra[name].mean:.3f}" if name in m.extra else "" for name in further]
+            rows.append([c.label, "" if c.drop is None else f"within {c.drop:g}", *means])
+    show_table("further metrics of the worst case by PSNR", ["defense", "", *further], rows, left=2)
 
 
 def _cells(c: "Contender") -> list[str]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,8 +23,9 @@ from splitveil.progress import Show, reporting
 WIDE = 200
 """Columns where stdout is a file or a pipe: a table is for grep then, not for a screen."""
 
-out = Console() if sys.stdout.isatty() else Console(width=WIDE)
-err = Console(stderr=True)
+# Names such as chain:of=[noise + dropout] are no markup, nor any part of them an emoji.
+out = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 
 class Bars:
@@ -76,8 +76,8 @@ def showing_progress() -> Iterator[None]:
             yield
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress, reporting(Bars(progress)):
         yield
@@ -85,9 +85,11 @@ def showing_progress() -> Iterator[None]:
 
 def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table; the first `left` columns are words, the others numbers."""
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    if title:
+        out.print(title, style="table.title", highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for i, header in enumerate(headers):
         table.add_column(header, justify="left" if i < left else "right", overflow="fold", no_wrap=i == 0 or i >= left)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     out.print(table)

@@ -51,9 +51,7 @@ def run(
         _say(f"2. its legal cuts: {', '.join(c.name for c in traced.cuts())}")
         audits, cards = [], []
         for step, at in ((3, EARLY), (4, LATE)):
-            _say(
-                f"{step}. cut at {at}, defend with {DEFENSE} and {CODEC}, write the bundle, attack it without and with"
-            )
+            _say(f"{step}. cut at {at}, defend with {DEFENSE} and {CODEC}, write the bundle, attack the halves and it")
             protected, _ = protect(traced.split(at), DEFENSE, CODEC, data, epochs=15, lr=1e-3)
             bundle = save(
                 protected, out / f"bundle-{at}", name=f"digits-{at}", model_spec=MODEL, image_shape=data.shape,
@@ -118,6 +116,7 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
 def _show(cards: "list[Card]") -> None:
     """One line for each configuration: what the best guess without inverting gets, and what attacks get."""
     from splitveil.cli.console import show_table
+    from splitveil.report.configuration import BARE
 
     rows = []
     for card in cards:
@@ -126,7 +125,9 @@ def _show(cards: "list[Card]") -> None:
             floor = max((by[a] for a in ("mean", "class_mean", "nearest")), key=lambda r: r.ssim)
             shown = [floor, by["decoder"], by["mle"], by["worst_case:ssim"]]
             accuracy = f"{card.accuracies[' | '.join(key)]:.1%}"
-            rows.append([*key, accuracy, *(f"{r.psnr:.1f} / {r.ssim:.2f}" for r in shown)])
+            cut, defense, codec = key
+            means = [f"{r.psnr:.1f} / {r.ssim:.2f}" for r in shown]
+            rows.append([cut, BARE if defense == "none" else defense, codec, accuracy, *means])
     show_table(
         "what the cloud recovers: PSNR dB / SSIM",
         ["cut", "defense", "codec", "accuracy", "best floor", "decoder", "mle", "worst case"],

@@ -96,7 +96,8 @@ def run(
     else:
         screen.print(
             f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "
-            f"{accuracy:.2%} of {len(images.test):,} test images right"
+            f"{accuracy:.2%} of {len(images.test):,} test images right",
+            soft_wrap=True,
         )
         if found:
             from splitveil.cli.bundle import show_quantization

@@ -176,4 +176,4 @@ def _show(result: dict[str, Any]) -> None:
             f"({told['jpeg']:,.0f})"
         )
     if result["local"]:
-        out.print(f"[yellow]{result['local']} of them answered here: no server did[/yellow]")
+        out.print(f"{result['local']} of them answered here: no server did", style="yellow")

@@ -131,7 +131,7 @@ class Defense(nn.Module):
         return h
 
     def calibrate(self, z: Tensor) -> None:
-        """Fix scales from features of training images, before training. z: (M, *cut). Default: nothing."""
+        """Fix scales from features of training images, before and while training. z: (M, *cut). Default: nothing."""
 
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
         """What leaves the device. z: (N, *cut); noise: standard normal (N, *noise_shape); None if deterministic."""

@@ -5,7 +5,7 @@ No torch and nothing that trains: a device reads these too.
 
 from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
 from splitveil.records.card import Card, Cut, Extra, LabelRow, Row
-from splitveil.records.comparison import Comparison, Contender, Floor, Measured, Trial
+from splitveil.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.device import Device, Link, Timing
 from splitveil.records.manifest import DeviceGraph, Manifest, Quantization, Signature, Tensor
@@ -33,6 +33,7 @@ __all__ = [
     "Extra",
     "Figure",
     "Floor",
+    "Further",
     "LabelRow",
     "Link",
     "Manifest",

@@ -16,8 +16,16 @@ class Trial(Record):
     seed: int
     epochs: int
     seconds: float = Field(description="wall clock, with calibration, study and validation")
+    whole: bool = Field(default=True, description="False where a killed training went on, so that seconds lack a part")
     validation: float = Field(description="accuracy on the images set aside to tune by")
     strength: float | None = Field(default=None, description="0 weakest to 1 strongest end of the knob")
+
+
+class Further(Estimate):
+    """A metric that was asked for. Its unit is empty and its direction None in records from before both were kept."""
+
+    unit: str = ""
+    higher_leaks: bool | None = None
 
 
 class Measured(Record):
@@ -25,12 +33,15 @@ class Measured(Record):
 
     accuracy: Estimate = Field(description="on test images")
     lost: Estimate = Field(description="points below the undefended split of the same seed, on test images")
+    within: Estimate | None = Field(
+        default=None, description="the same on the images set aside to tune by, which the budget is about"
+    )
     psnr: Estimate = Field(description="worst case per image, dB")
     ssim: Estimate = Field(description="worst case per image")
     mse: Estimate = Field(description="worst case per image, chosen by PSNR")
-    strongest: dict[str, str] = Field(description="metric -> the one attack that leaks most on average, first seed")
+    strongest: dict[str, str] = Field(description="metric -> the one attack that leaks most on average, seeds too")
     radius: Estimate | None = Field(default=None, description="R_c^2 / D of what leaves the device; less is tighter")
-    extra: dict[str, Estimate] = Field(default={}, description="further metrics of the worst case by PSNR")
+    extra: dict[str, Further] = Field(default={}, description="further metrics of the worst case by PSNR")
     edge_macs: int = Field(description="edge half and defence")
     edge_params: int = Field(description="edge half and defence")
     payload_bytes: int = Field(description="of one request, without protocol headers")
@@ -48,6 +59,7 @@ class Contender(Record):
     codec: str
     knob: str = Field(default="", description="the option that was tuned")
     value: float | None = None
+    ended: bool = Field(default=False, description="the strong end of the knob is within the budget")
     defends: bool = Field(default=True, description="False for what is compared but called no defence")
     validation: float
     missing: float = Field(default=0.0, description="points below the budget, where it was not reached")
@@ -61,11 +73,16 @@ class Contender(Record):
 
 
 class Floor(Record):
-    """What an adversary guesses without the features."""
+    """What an adversary guesses without inverting. All but the mean image look at the undefended split's features."""
 
     attack: str
     psnr: Estimate
     ssim: Estimate
+
+    @property
+    def free(self) -> bool:
+        """Whether it needs no features, and so bounds what any defence can reach."""
+        return self.attack == "mean"
 
 
 class Comparison(Document):
@@ -98,6 +115,14 @@ class Comparison(Document):
     def undefended(self) -> Contender:
         """The reference."""
         return next(c for c in self.contenders if c.drop is None)
+
+    @property
+    def further(self) -> dict[str, Further]:
+        """Metrics that were asked for, by name, each as the first contender has it."""
+        found: dict[str, Further] = {}
+        for c in self.contenders:
+            found = (c.measured.extra if c.measured else {}) | found
+        return found
 
     def ranked(self, drop: float) -> list[Contender]:
         """Contenders at one budget: least leakage by PSNR first, those that missed it last, closest first."""

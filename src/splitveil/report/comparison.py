@@ -13,18 +13,7 @@ from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.templates import environment
 
 WIDTH, LEFT, RIGHT, TOP, PLOT, FOOT = 480, 44, 18, 16, 260, 44
-LETTERS = 14
-"""Height of a line of letters on a narrow page, in units of the chart."""
 Measure = Literal["psnr", "ssim"]
-
-
-@dataclass(frozen=True, slots=True)
-class FloorLine:
-    """A floor as a line across the chart."""
-
-    y: float
-    text_y: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +27,19 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Pareto:
-    """Leakage against accuracy lost, ready to draw. `front`: SVG path data of the defences that no other beats."""
+    """Leakage against accuracy lost, ready to draw.
+
+    Attributes:
+        floors: those that need no features, as lines across; the others are of the undefended split's features.
+        front: SVG path data of the defences that no other beats.
+    """
 
     title: str
     height: int
     bottom: float
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    floors: tuple[FloorLine, ...]
+    floors: tuple[Tick, ...]
     dots: tuple[Dot, ...]
     front: str
 
@@ -60,8 +54,9 @@ def render_comparison(comparison: Comparison, out: Path) -> Path:
     charts = [pareto(comparison, "psnr"), pareto(comparison, "ssim")]
     template = environment().get_template("comparison.html.j2")
     text = template.render(
-        c=comparison, charts=charts, slots=slots(comparison), words=words, setting=setting, estimate=estimate_text
-    )
+        c=comparison, charts=charts, slots=slots(comparison), words=words, setting=setting, estimate=estimate_text,
+        tuned_on=tuned_on,
+    )  # fmt: skip
     try:
         write_atomically(out, text.encode())
     except OSError as error:
@@ -77,7 +72,7 @@ def slots(comparison: Comparison) -> dict[str, int]:
 def pareto(comparison: Comparison, measure: Measure) -> Pareto:
     """Draw one metric: accuracy lost to the right, leakage upwards, so that the best defence stands bottom left."""
     found = [(c, c.measured) for c in comparison.contenders if c.measured]
-    levels = [(f.attack, _of(f, measure).mean) for f in comparison.floors]
+    levels = [(f.attack, _of(f, measure).mean) for f in comparison.floors if f.free]
     ends = [v for _, m in found for v in _ends(_of(m, measure))] + [v for _, v in levels]
     lost = [v for _, m in found for v in _ends(m.lost)]
     base = TOP + PLOT
@@ -94,7 +89,7 @@ def pareto(comparison: Comparison, measure: Measure) -> Pareto:
         base,
         tuple(x.ticks()),
         tuple(y.ticks()),
-        _floors(levels, measure, y),
+        tuple(Tick(y(v), f"{words.attack_label(attack)} {_number(v, measure)}") for attack, v in levels),
         dots,
         _front([(m.lost.mean, _of(m, measure).mean) for c, m in found if c.defends or c.drop is None], x, y),
     )
@@ -108,6 +103,12 @@ def setting(contender: Contender) -> str:
 def estimate_text(estimate: Estimate, digits: int) -> str:
     """The mean; the interval stands below it."""
     return words.signed(estimate.mean, digits)
+
+
+def tuned_on(comparison: Comparison) -> str:
+    """What the record says of the images that settings were chosen by; without a word it was part of the training."""
+    said = (note for note in comparison.notes if note.startswith("knobs are tuned"))
+    return next(said, "knobs are tuned by the accuracy on a tenth of the training part")
 
 
 def _of(record: object, measure: Measure) -> Estimate:
@@ -130,28 +131,14 @@ def _point(contender: Contender, m: Measured, measure: Measure, x: Scale, y: Sca
     if m.lost.interval:
         left, right = (round(x(end) - at_x, 2) for end in m.lost.interval)
         whisker += f"M{left},0H{right}M{left},-3V3M{right},-3V3"
-    number = words.decibels(value.mean) if measure == "psnr" else words.similarity(value.mean)
     where = "undefended" if contender.drop is None else f"within {contender.drop:g} points"
-    note = f"{contender.label}, {where}: {number}, {words.signed(m.lost.mean, 2)} points lost on test images"
+    number, lost = _number(value.mean, measure), words.signed(m.lost.mean, 2)
+    note = f"{contender.label}, {where}: {number}, {lost} points lost on test images"
     return Point(at_x, at_y, note, "", 0.0, whisker)
 
 
-def _floors(levels: Sequence[tuple[str, float]], measure: Measure, y: Scale) -> tuple[FloorLine, ...]:
-    """Lines with their names; names that would collide are stacked above the highest line of their group."""
-    groups: list[list[tuple[str, float]]] = []
-    for attack, value in sorted(levels, key=lambda pair: pair[1]):
-        close = groups and y(groups[-1][-1][1]) - y(value) < LETTERS
-        if close:
-            groups[-1].append((attack, value))
-        else:
-            groups.append([(attack, value)])
-    lines: list[FloorLine] = []
-    for group in groups:
-        top = y(group[-1][1]) - 4
-        for k, (attack, value) in enumerate(group):
-            number = words.decibels(value) if measure == "psnr" else words.similarity(value)
-            lines.append(FloorLine(y(value), round(top - LETTERS * k, 2), f"{words.attack_label(attack)} {number}"))
-    return tuple(lines)
+def _number(value: float, measure: Measure) -> str:
+    return words.decibels(value) if measure == "psnr" else words.similarity(value)
 
 
 def _front(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> str:

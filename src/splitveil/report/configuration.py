@@ -1,15 +1,17 @@
 """One cut with one defence and one codec: the rows of a card that belong together."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.records import Card, LabelRow, Row
+from splitveil.records import Card, LabelRow, Row, SummaryRow
 from splitveil.report.words import attack_label
 
 FLOORS = ("mean", "class_mean", "nearest")
 WORST = "worst_case:"
+BARE = "defended halves with nothing between"
+"""What ``none`` stands for in an audit of a protected split, whose defence may have rebuilt and trained the halves."""
 Metric = Literal["psnr", "ssim"]
 
 
@@ -50,11 +52,17 @@ class Configuration:
     entries: tuple[Entry, ...]
     accuracy: float | None
     inferences: tuple[LabelRow, ...] = ()
+    bare: bool = False
 
     @property
     def label(self) -> str:
         """``undefended · raw``."""
-        return f"{'undefended' if self.defense == 'none' else self.defense} · {self.codec}"
+        return f"{self.name} · {self.codec}"
+
+    @property
+    def name(self) -> str:
+        """The defence, or what the halves are without one."""
+        return self.defense if self.defense != "none" else BARE if self.bare else "undefended"
 
     @property
     def is_plain(self) -> bool:
@@ -89,22 +97,33 @@ class Configuration:
 
 
 def configurations(card: Card) -> list[Configuration]:
-    """The card's rows grouped: shallow cuts first, the undefended before the defended, else in the card's order."""
+    """The card's rows grouped: shallow cuts first, the bare before the defended, else in the card's order."""
     groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
     labels: dict[tuple[str, str, str], list[LabelRow]] = {}
     for number, row in enumerate(card.rows):
         groups.setdefault((row.cut, row.defense, row.codec), []).append((number, row))
     for inference in card.inferences:
         labels.setdefault((inference.cut, inference.defense, inference.codec), []).append(inference)
-    accuracies = card.accuracies
+    accuracies, moved = card.accuracies, defended_cuts([*card.rows, *card.inferences])
     found = [
-        Configuration(*key, _entries(groups.get(key, [])), accuracies.get(" | ".join(key)), tuple(labels.get(key, [])))
+        Configuration(
+            *key,
+            _entries(groups.get(key, [])),
+            accuracies.get(" | ".join(key)),
+            tuple(labels.get(key, [])),
+            key[1] == "none" and key[0] in moved,
+        )
         for key in groups | labels
     ]
     depth = {cut.name: cut.index for cut in card.cuts}
     first_seen = list(dict.fromkeys(c.cut for c in found))
     deepest = max(depth.values(), default=0)
     return sorted(found, key=lambda c: (depth.get(c.cut, deepest + 1), first_seen.index(c.cut), c.defense != "none"))
+
+
+def defended_cuts(rows: Iterable[Row | LabelRow | SummaryRow]) -> set[str]:
+    """Cuts whose halves came with a defence: a row without one is `BARE` there, since no audit mixes splits."""
+    return {row.cut for row in rows if row.defense != "none"}
 
 
 def _entries(rows: Sequence[tuple[int, Row]]) -> tuple[Entry, ...]:

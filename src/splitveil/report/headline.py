@@ -97,7 +97,10 @@ def _leak(config: Configuration) -> float:
 
 
 def _manner(config: Configuration) -> str:
-    defense = "undefended" if config.defense == "none" else f"defended by {config.defense}"
+    if config.bare:
+        defense = "with nothing between the defended halves"
+    else:
+        defense = config.name if config.defense == "none" else f"defended by {config.defense}"
     return defense if config.codec == "raw" else f"{defense}, sent as {config.codec}"
 
 

@@ -6,6 +6,8 @@ from functools import partial
 
 from splitveil.codecs import CODECS
 from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Defense
+from splitveil.defenses.chain import Chain
 from splitveil.errors import InputError, UnknownNameError
 from splitveil.registry import Spec, nearest
 from splitveil.sweeps.knobs import KNOBS, NOT_DEFENSES, Knob
@@ -66,7 +68,7 @@ class Candidate:
     @property
     def defends(self) -> bool:
         """Whether it may be called a defence."""
-        return self.spec.name not in (PLAIN, *NOT_DEFENSES)
+        return self.spec.name in DEFENSES.names() and _defends(DEFENSES.build(self.spec))
 
     def check(self) -> None:
         """Build it once, so that a wrong option stops a long run before it begins.
@@ -92,6 +94,12 @@ class Candidate:
         if self.spec.name in DEFENSES.names():
             return Setting(repr(DEFENSES.build(spec)), self.codec)
         return Setting(PLAIN, repr(CODECS.build(spec)))
+
+
+def _defends(defense: Defense) -> bool:
+    if isinstance(defense, Chain):
+        return any(_defends(part) for part in defense.parts if isinstance(part, Defense))
+    return defense.name not in NOT_DEFENSES
 
 
 def parse_all(texts: list[str], codec: str) -> list[Candidate]:

@@ -67,5 +67,5 @@ KNOBS = {
 }
 """By name of the defence, or of the codec where quantisation is the baseline. Others are taken as they are given."""
 
-NOT_DEFENSES = ("top_k", "uniform", "distillation")
-"""Compared, but never called the best defence."""
+NOT_DEFENSES = ("none", "top_k", "distillation")
+"""Compared, but never called the best defence; nor is a codec, or a chain of nothing else."""

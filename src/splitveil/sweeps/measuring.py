@@ -10,17 +10,24 @@ import torch
 from splitveil.attacks.base import frozen
 from splitveil.attacks.view import Knows
 from splitveil.auditing import audit
+from splitveil.auditing.judging import Asked
+from splitveil.auditing.plan import Plan
 from splitveil.auditing.subject import Configuration, Halfway, Subject
 from splitveil.auditing.suites import FLOORS, Suite
 from splitveil.auditing.summary import estimate
+from splitveil.auditing.worst import strongest
+from splitveil.codecs import CODECS
 from splitveil.data import Dataset
+from splitveil.data.parts import partition
+from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
+from splitveil.metrics import ALWAYS
 from splitveil.metrics.geometry import class_radius
 from splitveil.metrics.judge import Judge
 from splitveil.protection import accuracy_of
-from splitveil.records import Card, Floor, Measured, Row, Trial
-from splitveil.seeds import derive
-from splitveil.sweeps.candidate import Setting
+from splitveil.records import Card, Extra, Floor, Further, Measured, Row, Trial
+from splitveil.seeds import derive, digest, named
+from splitveil.sweeps.candidate import PLAIN, Setting
 from splitveil.sweeps.costs import edge_cost
 from splitveil.sweeps.trials import Trials
 
@@ -50,9 +57,31 @@ class Auditor:
     metrics: Sequence[str]
     judge: Judge | None
 
+    def check(self, seed: int) -> None:
+        """Read everything that an audit is asked for, so that a wrong word stops a long run before it begins.
+
+        Raises:
+            UnknownNameError: no such attack or metric.
+            InputError: an option that it does not have, or a judge that cannot judge.
+            DataError: fewer images than asked for.
+            ThreatModelError: no attack is within what the adversary knows.
+        """
+        split = self.trials.fresh(seed)
+        configuration = Configuration(split.cut, Protected(split, DEFENSES.build(PLAIN), CODECS.build("raw")))
+        subject = Subject(self.model, self.weights, split, (split.cut,), (configuration,))
+        Plan.of(subject, self.suite, self.knows)
+        parts = partition(self.trials.data, n=self.n, aux=self.aux, max_aux=self.aux_n or self.suite.max_aux, seed=seed)
+        Asked.of(self.metrics, self.judge, parts.private, subject)
+
     def card(self, setting: Setting, seed: int) -> tuple[Card, Path]:
         """The card of one trained split, and where it lies; from disk where it is finished."""
-        name = self.trials.name(setting, seed)
+        data, aux = self.trials.data.test, self.aux
+        asked = [
+            self.suite.attacks, self.knows.words(), self.n, self.aux_n, [str(m) for m in self.metrics],
+            self.judge and f"{self.judge.name} {self.judge.weights}", digest(data.x, data.y),
+            aux and digest(aux.train.x, aux.train.y, aux.test.x, aux.test.y),
+        ]  # fmt: skip
+        name = named(f"{setting.defense} {setting.codec} seed {seed}", [self.trials.name(setting, seed), *asked])
         folder = self.out / "audits" / f"{name}-{self.suite.label}"
         path = folder / "card.json"
         if path.exists():
@@ -82,21 +111,27 @@ class Auditor:
         by_psnr, by_ssim = ([_row(c, f"worst_case:{m}") for c in cards] for m in ("psnr", "ssim"))
         cost = edge_cost(protected, self.trials.data.shape)
         against = plain.accuracies if plain else accuracies
+        validated = plain.validations if plain else [t.validation for t in trained]
         names = [name for name in by_psnr[0].extra if all(name in r.extra for r in by_psnr)]
-        seconds = statistics.median(_pace(t) for t in trained)
+        seconds = _pace(trained)
         return Measured(
             accuracy=estimate(accuracies),
             lost=estimate(100 * (a - b) for a, b in zip(against, accuracies, strict=True)),
+            within=estimate(100 * (a - b) for a, b in zip(validated, (t.validation for t in trained), strict=True)),
             psnr=estimate(r.psnr for r in by_psnr),
             ssim=estimate(r.ssim for r in by_ssim),
             mse=estimate(r.mse for r in by_psnr),
-            strongest=next(iter(cards[0].strongest.values())),
+            strongest=strongest_over(cards),
             radius=estimate(radii) if len(radii) == len(seeds) else None,
-            extra={name: estimate(r.extra[name].mean for r in by_psnr) for name in names},
+            extra={name: _further([r.extra[name] for r in by_psnr]) for name in names},
             edge_macs=cost.macs,
             edge_params=cost.params,
             payload_bytes=cost.payload,
-            epoch_ratio=round(seconds / plain.seconds, 3) if plain else 1.0,
+            epoch_ratio=1.0
+            if plain is None
+            else round(seconds / plain.seconds, 3)
+            if seconds and plain.seconds
+            else None,
             unreliable=[f"seed {card.seed}: {why}" for card in cards for why in card.unreliable],
             cards=[path.relative_to(self.out).as_posix() for path in paths],
         ), list(cards)
@@ -104,19 +139,20 @@ class Auditor:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The undefended split by seed: test accuracies, and seconds of training an epoch."""
+    """The undefended split by seed: accuracies on test images and on those to tune by; seconds an epoch, if known."""
 
     accuracies: list[float]
-    seconds: float
+    validations: list[float]
+    seconds: float | None
 
     @classmethod
     def of(cls, measured: Measured, trained: Sequence[Trial]) -> "Plain":
         """From its record and its trainings."""
-        return cls(measured.accuracy.values, statistics.median(_pace(t) for t in trained))
+        return cls(measured.accuracy.values, [t.validation for t in trained], _pace(trained))
 
 
 def floors(cards: Sequence[Card]) -> list[Floor]:
-    """What the adversary guesses without the features, over the seeds."""
+    """What the adversary guesses without inverting, over the seeds. cards: the undefended split's."""
     found = []
     for attack in FLOORS:
         rows = [_row(card, attack) for card in cards if any(r.attack == attack for r in card.rows)]
@@ -125,8 +161,29 @@ def floors(cards: Sequence[Card]) -> list[Floor]:
     return found
 
 
-def _pace(trial: Trial) -> float:
-    return max(trial.seconds, 1e-9) / max(1, trial.epochs)
+def strongest_over(cards: Sequence[Card]) -> dict[str, str]:
+    """Metric -> the one attack that leaks most on average over images and seeds. cards: of one configuration."""
+    rows = [{(r.attack, r.options): r for r in card.rows if not r.attack.startswith("worst_case:")} for card in cards]
+    return strongest(
+        [
+            row.model_copy(update={m: statistics.fmean(getattr(of[key], m) for of in rows) for m in ALWAYS})
+            for key, row in rows[0].items()
+            if all(key in of for of in rows)
+        ]
+    )
+
+
+def _further(of: Sequence[Extra]) -> Further:
+    over = estimate(e.mean for e in of)
+    return Further(
+        mean=over.mean, interval=over.interval, values=over.values, unit=of[0].unit, higher_leaks=of[0].higher_leaks
+    )
+
+
+def _pace(trained: Sequence[Trial]) -> float | None:
+    """Seconds an epoch, median of the trainings that were never interrupted; None where all were."""
+    whole = [max(t.seconds, 1e-9) / max(1, t.epochs) for t in trained if t.whole]
+    return statistics.median(whole) if whole else None
 
 
 def _row(card: Card, attack: str) -> Row:

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing.suites import Suite, find_suite
+from splitveil.codecs import CODECS
 from splitveil.cut import Split
 from splitveil.data import Dataset, Images
+from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Protected
 from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
 from splitveil.progress import task
+from splitveil.protection import scheduled
 from splitveil.records import Comparison, Contender, Trial
 from splitveil.seeds import fingerprint, hardware
 from splitveil.sweeps.candidate import PLAIN, Candidate, Setting, parse_all
@@ -77,8 +81,9 @@ def compare(
         resume: go on with what is in `out`.
 
     Raises:
-        UnknownNameError: no such defence or suite.
-        InputError: `out` is not empty, a budget is not above 0, a defence is there twice.
+        UnknownNameError: no such defence, suite, attack or metric.
+        InputError: `out` is not empty, a budget is not above 0, a defence is there twice or cannot be installed at this
+            cut or trained for so few epochs, more private images than there are: all before the first training.
     """
     begun = time.perf_counter()
     suite = find_suite(suite) if isinstance(suite, str) else suite
@@ -87,6 +92,11 @@ def compare(
     shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
     auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
     cut = fresh(seeds[0]).cut
+    auditor.check(seeds[0])
+    for candidate in candidates:
+        for strength in (0.0, 1.0) if candidate.knob else (0.0,):
+            defense = DEFENSES.build(candidate.at(strength, cut.shape[0]).defense)
+            scheduled(Protected(defense.install(fresh(seeds[0])), defense, CODECS.build(codec)), epochs)
     with task("compare", 1 + 2 * len(candidates) * len(drops)) as show:
         setting = Setting(PLAIN, codec)
         reference = [shop.trial(setting, seed) for seed in seeds]
@@ -148,6 +158,7 @@ class _Tuned:
             label=self.candidate.label, drop=drop, defense=trial.defense, codec=trial.codec,
             knob=knob.option if knob else "", value=float(value) if value is not None else None,
             defends=self.candidate.defends, validation=trial.validation,
+            ended=knob is not None and best == 1.0 and trial.validation >= target,
             missing=max(0.0, round(100 * (target - trial.validation), 6)),
             tried=[t.model_copy(update={"strength": s}) for s, t in sorted(self.tried.items())],
         )  # fmt: skip

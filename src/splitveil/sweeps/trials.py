@@ -96,7 +96,7 @@ class Trials:
         path = self.folder / f"{self.name(setting, seed)}.json"
         checkpoint = path.with_suffix(".checkpoint.safetensors")
         self.folder.mkdir(parents=True, exist_ok=True)
-        begun = time.perf_counter()
+        begun, whole = time.perf_counter(), not any(self.folder.glob(f"{path.stem}.checkpoint*"))
         torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
         protected, _ = protect(
             self.fresh(seed), setting.defense, setting.codec, self.data, epochs=self.epochs, lr=self.lr, seed=seed,
@@ -109,7 +109,7 @@ class Trials:
         )
         trial = Trial(
             defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs,
-            seconds=round(time.perf_counter() - begun, 3), validation=accuracy,
+            seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole,
         )  # fmt: skip
         tensors = {f"{part}.{k}": v for part, m in protected.parts().items() for k, v in m.state_dict().items()}
         tensors |= {f"codec.{k}": torch.tensor(v) for k, v in protected.codec.state().items()}

@@ -96,7 +96,8 @@ def strongest(
 
     Args:
         accuracy: strength -> name of the setting, and its accuracy on validation data; the same name is the same
-            setting, and ends the search, as does one that passes by no more than `CLOSE`.
+            setting, and ends the search, as does one that passes by no more than `CLOSE`, the strongest if it passes,
+            and the weakest if it fails and no other passes.
         target: accuracy that passes.
         trials: most settings to try.
         reference: accuracy without a defence.
@@ -117,7 +118,7 @@ def strongest(
                 )
             )  # fmt: skip
         seen: set[str] = set()
-        while len(seen) < trials and not _close(study, target):
+        while len(seen) < trials and not _close(study, target) and not _at_end(study, target):
             trial = study.ask()
             strength = trial.suggest_float(STRENGTH, 0.0, 1.0)
             name, found = accuracy(strength)
@@ -130,6 +131,13 @@ def strongest(
         return best.params[STRENGTH], best.user_attrs[ACCURACY]
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _at_end(study: optuna.Study, target: float) -> bool:
+    """Whether the strongest setting passed, or even the weakest failed as all others did."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    passed = {t.params[STRENGTH]: t.user_attrs[ACCURACY] >= target for t in done}
+    return passed.get(1.0, False) or (0.0 in passed and not any(passed.values()))
 
 
 def _close(study: optuna.Study, target: float) -> bool:

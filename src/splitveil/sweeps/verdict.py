@@ -22,16 +22,27 @@ def _at(drop: float, at: Sequence[Contender], plain: Measured | None) -> list[st
     pairs = [(c, c.measured) for c in at if c.measured and c.defends]
     inside = sorted(pairs, key=lambda pair: pair[1].psnr.mean)
     where = f"Within {drop:g} point{'' if drop == 1 else 's'}"
-    found = [_best(where, inside)] if inside else [f"{where}, no defence was accurate enough."]
+    wanting = "was accurate enough" if any(c.defends for c in at) else "was compared"
+    found = [_best(where, inside)] if inside else [f"{where}, no defence {wanting}."]
     if inside and (attack := inside[0][1].strongest.get("psnr")):
         binds = f"What binds it is {attack}: no other single attack gets more."
-        found.append(f"No attack gets more than the floor {attack}." if attack in FLOORS else binds)
+        floor = f"No single attack on it gets more than the floor {attack} does."
+        found.append(floor if attack in FLOORS else binds)
     idle = [c.label for c, m in inside if plain and overlap(m.psnr, plain.psnr)]
     if idle:
         found.append(f"Not told apart from the undefended split by PSNR: {', '.join(idle)}.")
     missed = [f"{c.label} by {c.missing:.2f}" for c in at if not c.reached]
     if missed:
         found.append(f"Missed, in points of validation accuracy at the closest setting: {', '.join(missed)}.")
+    over = [f"{c.label} {m.within.mean:.2f}" for c, m in inside if m.within and m.within.mean > drop]
+    if over:
+        found.append(f"Over the budget as the mean of all seeds, in points of validation accuracy: {', '.join(over)}.")
+    paid = [f"{c.label} {m.lost.mean:.2f}" for c, m in inside if m.lost.mean > drop]
+    if paid:
+        found.append(f"Lost more than that on test images, in points: {', '.join(paid)}.")
+    spare = [c.label for c, _ in inside if c.ended]
+    if spare:
+        found.append(f"At the end of the knob, with accuracy to spare: {', '.join(spare)}.")
     return found
 
 

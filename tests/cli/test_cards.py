@@ -1,0 +1,56 @@
+"""Cards and summaries as the console shows them."""
+
+import pytest
+
+from splitveil.auditing.summary import summarise
+from splitveil.cli.cards import show_card, show_summary
+from splitveil.records import Card, Extra, LabelRow, Row
+
+CHAIN = "chain:of=[label_smoothing:alpha=0.1 + veil:channels=16,pool=2,distillation=1.0,adversarial=0.0,sigma=0.3]"
+SIGMA = "[bold]is no markup[/bold], :cat: no picture"
+
+
+def card(*defenses: str) -> Card:
+    return Card(
+        model="small", weights="w", data="digits", task_accuracy=0.9, threat_model=f"knows {SIGMA}", suite="smoke",
+        seed=0, hardware="h", seconds=1.0, notes=[f"{CHAIN} was not run"],
+        accuracies={f"relu2 | {d} | raw": 0.9 for d in defenses},
+        rows=[
+            Row(
+                cut="relu2", defense=d, codec="raw", attack=SIGMA, needs=[], n=9, mse=0.1, psnr=10, ssim=0.5,
+                psnr_worst5=11, ssim_worst5=0.5, seconds=1,
+                extra={CHAIN: Extra(mean=1, unit="1", higher_leaks=True, n=9)},
+            )
+            for d in defenses
+        ],
+        inferences=[
+            LabelRow(
+                cut="relu2", defense=d, codec="raw", attack="attribute", needs=[], attribute=SIGMA, classes=2, n=9,
+                accuracy=0.5, chance=0.5, seconds=1,
+            )
+            for d in defenses
+        ],
+    )  # fmt: skip
+
+
+def test_names_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    show_card(card(CHAIN))
+    shown = capsys.readouterr().out
+    assert f"relu2, defense {CHAIN}, codec raw: task accuracy 90.00%\n" in shown
+    assert f"note: {CHAIN} was not run" in shown
+    assert shown.count(SIGMA) == 1 + 1 + 1 + 1, "the threat model, a row, a header and a label"
+    show_summary(summarise([card(CHAIN), card(CHAIN)]))
+    shown = capsys.readouterr().out
+    assert f"relu2, defense {CHAIN}, codec raw: task accuracy 90.00%\n" in shown
+    assert shown.count(SIGMA) == 2
+
+
+def test_bare_halves_are_not_called_undefended(capsys: pytest.CaptureFixture[str]) -> None:
+    """Cards from before this was told apart have the same rows."""
+    show_card(card("none", "siftfunnel"))
+    show_summary(summarise([card("none", "siftfunnel")]))
+    shown = capsys.readouterr().out
+    assert shown.count("relu2, defended halves with nothing between, codec raw: task accuracy") == 2
+    assert "defense none" not in shown
+    show_card(card("none"))
+    assert "relu2, defense none, codec raw" in capsys.readouterr().out
