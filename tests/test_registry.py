@@ -2,6 +2,7 @@ import pytest
 
 from splitveil.defenses import DEFENSES
 from splitveil.errors import InputError, UnknownNameError
+from splitveil.metrics import METRICS
 from splitveil.registry import Registry, Spec
 
 
@@ -72,3 +73,9 @@ def test_options_are_of_the_kind_that_their_annotation_names(spec: str, told: st
 @pytest.mark.parametrize("spec", ["noise:sigma=2", "adversarial:aim=None", "privynet:key=1", "privynet:key=word"])
 def test_options_of_that_kind_are_taken(spec: str) -> None:
     DEFENSES.build(spec)
+
+
+def test_options_that_are_needed_are_named() -> None:
+    told = "metric 'lpips' needs backbone_weights and lin_weights; write lpips:backbone_weights=...,lin_weights=..."
+    with pytest.raises(InputError, match=told):
+        METRICS.build("lpips")

@@ -148,6 +148,13 @@ class Registry(Generic[T]):
                 raise InputError(
                     f"{self.kind} {spec.name!r}: expected {key} to be {wanted}, got {spec.options[key]!r}{example}."
                 )
+        one = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        needed = [k for k in known if parameters[k].default is inspect.Parameter.empty and parameters[k].kind in one]
+        if any(k not in spec.options for k in needed):
+            raise InputError(
+                f"{self.kind} {spec.name!r} needs {' and '.join(needed)}; write {spec.name}:"
+                f"{','.join(f'{k}=...' for k in needed)}."
+            )
         try:
             return factory(**spec.options, **extra)
         except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ SMALLEST, LARGEST, RING = 9.0, 30.0, 9.0
 """Diameters of marks in pixels, and what a ring adds."""
 FADED = 0.4
 FLOOR = "_floor"
-"""Ending of a figure that says what is guessed without the features: ``ssim_floor``."""
+"""Ending of a figure that says what an adversary guesses without inverting: ``ssim_floor``."""
 OTHERS = "without splitting"
 """What the alternatives are called together."""
 Figures = dict[str, Figure]

@@ -26,7 +26,7 @@ class PrivacyPolicyError(BundleError):
 class PrivacyPolicy(Record):
     """Limits on the rows of the card that tell of the bundle's own cut, defence and codec.
 
-    Floors count too: what an adversary gets without the features, it also gets with them.
+    Floors count too: what an adversary gets without inverting the features, it gets all the same.
 
     A score is one of mse, psnr, ssim, psnr_worst5, ssim_worst5, a further metric of the card by its name (its mean), or
     accuracy, of label attacks. ``max`` is for scores that leak more when they are higher, ``min`` for the others.
