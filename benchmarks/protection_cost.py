@@ -1,11 +1,14 @@
 """Cost of protection: one training step of every defence over one of the plain split, in turn, in one run.
 
-    python -m benchmarks.protection_cost [--model resnet20] [--at layer2] [--batch 128] [--steps 12]
-        [--defenses noise siftfunnel ...] [--save docs/results/protection-cost.md]
+    python -m benchmarks.protection_cost --weights cifar10_resnet20.safetensors --data npz:cifar10.npz
+        [--model resnet20] [--at layer2] [--batch 128] [--steps 12] [--defenses noise siftfunnel ...]
+        [--save docs/results/protection-cost.md]
 
 What `splitveil.protection.protect` does in a step: forward through both halves, the defence's losses, its co-trained
 adversary where it has one, backward, AdamW, in the precision that training uses. A defence that trains in stages is
-timed in each, and counts as the mean by their shares of the epochs. Pixels are random, which changes no step's time.
+timed in each, and counts as the mean by their shares of the epochs. Weights are trained ones, since `distillation`
+asks a teacher only if it knows something.
+
 The plain step and the defended one take turns; the first turns are dropped; the ratio is the median over turns.
 """
 
@@ -16,19 +19,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from splitveil.codecs import CODECS
 from splitveil.cut import Split, trace
+from splitveil.data import load_data
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected, Sample, Stage
 from splitveil.models.loader import load_model
 from splitveil.protection import shared
-from splitveil.seeds import fingerprint, generator, hardware
+from splitveil.seeds import fingerprint, hardware
 from splitveil.training import native_precision
 
-SHAPE, CLASSES, STUDIED, WARM = (3, 32, 32), 10, 256, 2
+STUDIED, WARM = 256, 2
 ALONE, WITH_ADVERSARY = 1.5, 2.5
 """What a step may cost without and with a co-trained adversary."""
 
@@ -54,18 +59,26 @@ class Cost:
 
 
 def halves(args: argparse.Namespace) -> Split:
-    """Fresh halves with random weights."""
-    loaded = load_model(args.model, shape=SHAPE, classes=CLASSES, weights=None, seed=0)
-    return trace(loaded.model, torch.zeros(2, *SHAPE)).split(args.at)
+    """Fresh halves with the weights."""
+    shape, classes = args.images.shape, len(args.images.classes)
+    loaded = load_model(args.model, shape=shape, classes=classes, weights=args.weights, seed=0)
+    return trace(loaded.model, torch.zeros(2, *shape)).split(args.at)
 
 
-def stepper(protected: Protected, stage: Stage, x: Tensor, y: Tensor) -> Callable[[], float]:
+def pictures(args: argparse.Namespace, count: int) -> tuple[Tensor, Tensor]:
+    """The first training images and their labels."""
+    some = args.images.train.take(np.arange(count))
+    x = torch.from_numpy(some.x).float() / 255
+    return x.contiguous(memory_format=torch.channels_last), torch.from_numpy(some.y)
+
+
+def stepper(protected: Protected, stage: Stage, x: Tensor, y: Tensor, classes: int) -> Callable[[], float]:
     """A function that takes one training step and says how many seconds it took."""
     protected.stage = stage
     for name, part in protected.parts().items():
         part.requires_grad_(name in stage.trains)
     if not stage.task_only:
-        protected.rival = protected.defense.adversary(protected.split.cut.shape, SHAPE, CLASSES)
+        protected.rival = protected.defense.adversary(protected.split.cut.shape, (x.shape[1], *x.shape[2:]), classes)
     protected.train()
     optimizer = torch.optim.AdamW([p for p in protected.parameters() if p.requires_grad], lr=1e-5)
 
@@ -86,7 +99,7 @@ def measured(spec: str, plain: Callable[[], float], args: argparse.Namespace, x:
     torch.manual_seed(0)
     defense = DEFENSES.build(spec)
     split = defense.install(halves(args)).eval()
-    defense.study(split, Sample(x.repeat(STUDIED // len(x) + 1, 1, 1, 1)[:STUDIED], y.repeat(4)[:STUDIED], 0))
+    defense.study(split, Sample(*pictures(args, STUDIED), 0))
     found, times, adversary = dict[str, tuple[float, float]](), list[float](), False
     stages = defense.stages()
     for stage in stages:
@@ -94,7 +107,7 @@ def measured(spec: str, plain: Callable[[], float], args: argparse.Namespace, x:
         with torch.no_grad():
             defense.calibrate(split.eval().edge(x))
         protected = Protected(split, defense, CODECS.build("raw"))
-        step = stepper(protected, stage, x, y)
+        step = stepper(protected, stage, x, y, len(args.images.classes))
         adversary = adversary or protected.rival is not None
         ratios = [step() / plain() for _ in range(WARM + args.steps)][WARM:]
         low, middle, high = statistics.quantiles(ratios, n=4)
@@ -107,6 +120,8 @@ def measured(spec: str, plain: Callable[[], float], args: argparse.Namespace, x:
 def main() -> None:
     """Time every defence and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--at", default="layer2")
     parser.add_argument("--batch", type=int, default=128)
@@ -114,10 +129,10 @@ def main() -> None:
     parser.add_argument("--defenses", nargs="+", default=[n for n in DEFENSES.names() if n != "none"])
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
-    draws = generator(0, "pixels")
-    x = torch.rand(args.batch, *SHAPE, generator=draws).contiguous(memory_format=torch.channels_last)
-    y = torch.arange(args.batch) % CLASSES
-    plain = stepper(Protected(halves(args), DEFENSES.build("none"), CODECS.build("raw")), Stage(), x, y)
+    args.images = load_data(args.data)
+    x, y = pictures(args, args.batch)
+    undefended = Protected(halves(args), DEFENSES.build("none"), CODECS.build("raw"))
+    plain = stepper(undefended, Stage(), x, y, len(args.images.classes))
     seconds = statistics.median([plain() for _ in range(WARM + args.steps)][WARM:])
     lines = [
         "# Cost of protection",
@@ -137,7 +152,7 @@ def main() -> None:
         stages = "; ".join(f"{name} {middle:.2f} ± {spread:.2f}" for name, (middle, spread) in cost.stages.items())
         lines.append(
             f"| {spec} | {'yes' if cost.adversary else 'no'} | {cost.ratio:.2f} | {stages} | "
-            f"{'yes' if cost.within else '**no**'} |"
+            f"{'two at once' if spec == 'chain' else 'yes' if cost.within else '**no**'} |"
         )
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
