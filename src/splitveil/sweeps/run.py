@@ -1,5 +1,6 @@
 """`compare`: tune every defence to the same accuracy, train it with every seed, and audit what it leaks."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,12 +92,13 @@ def compare(
     candidates = parse_all(list(defenses), codec)
     shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
     auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
-    cut = fresh(seeds[0]).cut
+    start = fresh(seeds[0])
+    cut = start.cut
     auditor.check(seeds[0])
     for candidate in candidates:
         for strength in (0.0, 1.0) if candidate.knob else (0.0,):
             defense = DEFENSES.build(candidate.at(strength, cut.shape[0]).defense)
-            scheduled(Protected(defense.install(fresh(seeds[0])), defense, CODECS.build(codec)), epochs)
+            scheduled(Protected(defense.install(copy.deepcopy(start)), defense, CODECS.build(codec)), epochs)
     with task("compare", 1 + 2 * len(candidates) * len(drops)) as show:
         setting = Setting(PLAIN, codec)
         reference = [shop.trial(setting, seed) for seed in seeds]
