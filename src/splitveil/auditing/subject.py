@@ -9,7 +9,6 @@ from splitveil.attacks.base import frozen
 from splitveil.codecs import CODECS
 from splitveil.cut import Cut, Split, Traced
 from splitveil.defenses.base import Defense, Protected
-from splitveil.defenses.chain import Chain
 from splitveil.defenses.none import Undefended
 
 
@@ -87,7 +86,7 @@ class Subject:
         bare = Configuration(cut, undefended(protected.split, protected.defense))
         own = Configuration(cut, protected.eval())
         frozen(protected)
-        both = (own,) if own.codec == "raw" and not _acts(protected.defense) else (bare, own)
+        both = (own,) if own.codec == "raw" and not protected.defense.acts else (bare, own)
         return cls(model, weights, whole, (cut,), both, bundle, _notes(own.defense, alone=len(both) == 1))
 
 
@@ -109,13 +108,6 @@ def undefended(split: Split, defense: Defense | None = None) -> Protected:
     protected = Protected(split, Undefended.beside(defense) if defense else Undefended(), CODECS.build("raw"))
     frozen(protected)
     return protected
-
-
-def _acts(defense: Defense) -> bool:
-    """Whether features may change between the halves; False where all of the defence is in the halves."""
-    parts = [part for part in defense.modules() if isinstance(part, Defense)]
-    passing = (Defense.apply_noise, Chain.apply_noise, Undefended.apply_noise)
-    return defense.rest() is not None or any(type(part).apply_noise not in passing for part in parts)
 
 
 def _notes(defense: str, *, alone: bool) -> tuple[str, ...]:

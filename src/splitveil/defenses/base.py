@@ -97,6 +97,11 @@ class Defense(nn.Module):
     measures: ClassVar[bool] = False
     """`study` or a penalty measures the edge half's own features, so that nothing may act on them before."""
 
+    @property
+    def acts(self) -> bool:
+        """Whether features may change between the halves; False where all of the defence is in the halves."""
+        return type(self).apply_noise is not Defense.apply_noise
+
     def install(self, split: Split) -> Split:
         """Architecture surgery before training (funnel, masks, deeper cut). Default: unchanged."""
         return split

@@ -45,12 +45,16 @@ class Chain(Defense):
             if _does(part, "restored"):
                 raise InputError(f"{part.name} changes the shape of the edge after training; put it last in the chain.")
         for k, part in enumerate(parts):
-            if part.measures and (first := next(filter(_acts, parts[:k]), None)):
+            if part.measures and (first := next((p for p in parts[:k] if p.acts), None)):
                 raise InputError(f"{part.name} measures the edge's own features; put it before {first.name}.")
         self.measures = any(p.measures for p in parts)  # type: ignore[misc]
         self.stochastic = any(p.stochastic for p in parts)  # type: ignore[misc]
         self.trains = frozenset.intersection(*(p.trains for p in parts))  # type: ignore[misc]
         self.passed: list[Tensor] = []
+
+    @property
+    def acts(self) -> bool:
+        return any(p.acts for p in self._each())
 
     def install(self, split: Split) -> Split:
         acting: list[Defense] = []
@@ -59,7 +63,7 @@ class Chain(Defense):
             split = part.install(split)
             if acting and split.cut.shape != shape:
                 raise InputError(f"{part.name} changes the shape of what crosses; put it before {acting[0].name}.")
-            acting += [part] if _acts(part) else []
+            acting += [part] if part.acts else []
         if len(acting) > 1 and (inner := next((p for p in acting if p.rest() is not None), None)):
             raise InputError(f"{inner.name} at several layers acts inside the edge half; chain it with losses only.")
         return split
@@ -165,10 +169,6 @@ def _does(part: Defense, method: str) -> bool:
     if isinstance(part, Chain):
         return any(_does(p, method) for p in part._each())
     return getattr(type(part), method) is not getattr(Defense, method)
-
-
-def _acts(part: Defense) -> bool:
-    return _does(part, "apply_noise")
 
 
 def _staged(parts: list[Defense]) -> list[Defense]:

@@ -23,6 +23,10 @@ class Undefended(Defense):
         made.taken = other.rest()
         return made
 
+    @property
+    def acts(self) -> bool:
+        return self.taken is not None
+
     def rest(self) -> nn.Module | None:
         return self.taken
 

@@ -39,7 +39,7 @@ class Measured(Record):
     psnr: Estimate = Field(description="worst case per image, dB")
     ssim: Estimate = Field(description="worst case per image")
     mse: Estimate = Field(description="worst case per image, chosen by PSNR")
-    strongest: dict[str, str] = Field(description="metric -> the one attack that leaks most on average, seeds too")
+    strongest: dict[str, str] = Field(description="metric -> attack that leaks most, mean over images and seeds")
     radius: Estimate | None = Field(default=None, description="R_c^2 / D of what leaves the device; less is tighter")
     extra: dict[str, Further] = Field(default={}, description="further metrics of the worst case by PSNR")
     edge_macs: int = Field(description="edge half and defence")

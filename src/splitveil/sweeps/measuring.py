@@ -114,6 +114,7 @@ class Auditor:
         validated = plain.validations if plain else [t.validation for t in trained]
         names = [name for name in by_psnr[0].extra if all(name in r.extra for r in by_psnr)]
         seconds = _pace(trained)
+        usual = plain.seconds if plain else seconds
         return Measured(
             accuracy=estimate(accuracies),
             lost=estimate(100 * (a - b) for a, b in zip(against, accuracies, strict=True)),
@@ -127,11 +128,7 @@ class Auditor:
             edge_macs=cost.macs,
             edge_params=cost.params,
             payload_bytes=cost.payload,
-            epoch_ratio=1.0
-            if plain is None
-            else round(seconds / plain.seconds, 3)
-            if seconds and plain.seconds
-            else None,
+            epoch_ratio=round(seconds / usual, 3) if seconds and usual else None,
             unreliable=[f"seed {card.seed}: {why}" for card in cards for why in card.unreliable],
             cards=[path.relative_to(self.out).as_posix() for path in paths],
         ), list(cards)
