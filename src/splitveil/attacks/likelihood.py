@@ -24,7 +24,8 @@ class Likelihood:
 
     Relative, so that scaling z changes nothing. Where the defence adds noise of a known size after all else, its mean
     stands for draws of it, and each feature counts by how little noise it has: for Gaussian noise that is the
-    likelihood itself.
+    likelihood itself. Where that size depends on the input it is taken at the guess, as in reweighted least squares,
+    without the gradient that would make a guess attractive for its noise.
 
     Args:
         view: for the edge, which is folded, and the defence.
@@ -43,26 +44,29 @@ class Likelihood:
 
     def features(self, x: Tensor) -> Tensor:
         """x: (n, C, H, W) -> (n, *cut), the mean over the noise."""
-        z = self.edge(x.contiguous(memory_format=torch.channels_last))
-        if self.exact and (told := expected(self.defense, z)) is not None:
-            return told[0]
-        return torch.stack([self.defense(z) for _ in range(self.draws)]).mean(0) if self.draws > 1 else self.defense(z)
+        return self._told(x)[0]
 
     def to(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """The distance of images (n, C, H, W) from features z: (n, *cut), as a function; (n,)."""
-        weight = self._weight(z)
-        power = ((z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square() * weight).sum(1)
-        power = torch.where(power > 0, power, 1.0)
-        return lambda x: ((self.features(x).float() - z).flatten(1).square() * weight).sum(1) / power
+        varying = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square()
 
-    def _weight(self, z: Tensor) -> Tensor:
-        """(elements,), by the noise of each feature; ones where it is not known or the same for all."""
-        told = expected(self.defense, z[:1]) if self.exact else None
-        if told is None or told[1].numel() != z[0].numel():
-            return torch.ones(1, device=z.device)
-        variance = told[1].detach().float().flatten().square()
-        middle = variance.mean()
-        return torch.where(middle > 0, middle / (variance + SLIGHT * middle).clamp_min(1e-30), 1.0)
+        def distance(x: Tensor) -> Tensor:
+            mean, weight = self._told(x)
+            power = (varying * weight).sum(1)
+            error = ((mean.float() - z).flatten(1).square() * weight).sum(1)
+            return error / torch.where(power > 0, power, 1.0)
+
+        return distance
+
+    def _told(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, and the weight of each by its noise: (n or 1, elements), ones where that is not known."""
+        z = self.edge(x.contiguous(memory_format=torch.channels_last))
+        told = expected(self.defense, z) if self.exact else None
+        if told is not None:
+            mean, deviation = told
+            return mean, _weight(deviation.detach().expand_as(mean))
+        draws = [self.defense(z) for _ in range(self.draws)]
+        return (torch.stack(draws).mean(0) if self.draws > 1 else draws[0]), z.new_ones(1, 1)
 
     def blind(self, x: Tensor, z: Tensor) -> int:
         """Images from which a search could not begin: the gradient of the distance is zero or not finite."""
@@ -72,8 +76,15 @@ class Likelihood:
         return int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
 
 
+def _weight(deviation: Tensor) -> Tensor:
+    """(n, *cut) -> (n, elements): the less noise, the more; only the ratios count."""
+    variance = deviation.float().flatten(1).square()
+    middle = variance.mean(1, keepdim=True)
+    return torch.where(middle > 0, middle / (variance + SLIGHT * middle).clamp_min(1e-30), 1.0)
+
+
 def expected(defense: nn.Module, z: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of what a defence makes of z, if it can tell: (N, *cut) and (*cut)."""
+    """Mean and standard deviation of what a defence makes of z, if it can tell: see `Defense.expected`."""
     tell = getattr(defense, "expected", None)
     told: tuple[Tensor, Tensor] | None = tell(z) if callable(tell) else None
     return told

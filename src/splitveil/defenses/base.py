@@ -154,13 +154,20 @@ class Defense(nn.Module):
         """
         return None if self.stochastic else z.new_zeros(z.shape[1:])
 
-    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation of what leaves for z: (N, *cut) and (*cut); None where they are not known.
+    def deviation(self, z: Tensor) -> Tensor | None:
+        """Standard deviation of noise of mean 0 that is added last, as it is for z: (N, *cut) -> (*cut) or (N, *cut).
 
-        For adversaries, who know the defence: where noise is added last and of one size they need no draws.
+        Where this is known, `mean` is what leaves on average. Default: `spread`; None where it is not of that kind.
         """
-        spread = self.spread(z) if self.stochastic else None
-        return None if spread is None else (self.mean(z), spread)
+        return self.spread(z)
+
+    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation of what leaves for z, see `deviation`; None where they are not known.
+
+        For adversaries, who know the defence and then need no draws of its noise.
+        """
+        deviation = self.deviation(z) if self.stochastic else None
+        return None if deviation is None else (self.mean(z), deviation)
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""

@@ -128,6 +128,14 @@ class Chain(Defense):
         *others, last = self._each()
         return None if any(p.stochastic for p in others) else last.spread(z)
 
+    def deviation(self, z: Tensor) -> Tensor | None:
+        *others, last = self._each()
+        if any(p.stochastic for p in others):
+            return None
+        for part in others:
+            z = part.mean(z)
+        return last.deviation(z)
+
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         tasked = _tasked(self._each())
         return tasked[0].task_loss(logits, y) if tasked else super().task_loss(logits, y)

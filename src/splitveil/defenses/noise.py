@@ -92,6 +92,9 @@ class LaplaceNoise(GaussianNoise):
     def spread(self, z: Tensor) -> Tensor | None:
         return None
 
+    def deviation(self, z: Tensor) -> Tensor | None:
+        return super().spread(z)
+
     def epsilon(self, cut: tuple[int, ...], *, delta: float = 0.0) -> float:
         """Local differential privacy of one answer; delta is 0, whatever is given.
 

@@ -195,6 +195,9 @@ class PriPro(Defense):
             self._last = (z, sigmas)
         return sent
 
+    def deviation(self, z: Tensor) -> Tensor | None:
+        return self._installed()[0].scale * self.sigmas(z)[0] if self.layers == 1 else None
+
     def sigmas(self, h: Tensor) -> list[Tensor]:
         """Sigma of every layer, relative and as it is without noise before; each broadcasts to that layer's features.
 

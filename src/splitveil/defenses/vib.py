@@ -50,6 +50,9 @@ class VariationalBottleneck(Defense):
         mean, deviation = self.moments(z)
         return mean if noise is None else mean + deviation * noise
 
+    def deviation(self, z: Tensor) -> Tensor | None:
+        return self.moments(z)[1]
+
     def moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z given h: (N, *cut) each."""
         if self.linear is None:
