@@ -155,9 +155,10 @@ class Defense(nn.Module):
         return None if self.stochastic else z.new_zeros(z.shape[1:])
 
     def deviation(self, z: Tensor) -> Tensor | None:
-        """Standard deviation of noise of mean 0 that is added last, as it is for z: (N, *cut) -> (*cut) or (N, *cut).
+        """Standard deviation of what leaves for z about `mean`: (N, *cut) -> (*cut) or (N, *cut).
 
-        Where this is known, `mean` is what leaves on average. Default: `spread`; None where it is not of that kind.
+        Only where `mean` is what leaves on average, as with noise of mean 0 added last. Default: `spread`; None where
+        that does not hold.
         """
         return self.spread(z)
 

@@ -36,5 +36,8 @@ class Dropout(Defense):
     def mean(self, z: Tensor) -> Tensor:
         return (1 - self.rate) * z
 
+    def deviation(self, z: Tensor) -> Tensor | None:
+        return (self.rate * (1 - self.rate)) ** 0.5 * z.abs()
+
     def options(self) -> dict[str, Value]:
         return {"rate": self.rate}
