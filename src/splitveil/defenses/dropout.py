@@ -37,7 +37,8 @@ class Dropout(Defense):
         return (1 - self.rate) * z
 
     def deviation(self, z: Tensor) -> Tensor | None:
-        return (self.rate * (1 - self.rate)) ** 0.5 * z.abs()
+        deviation: Tensor = (self.rate * (1 - self.rate)) ** 0.5 * z.abs()
+        return deviation
 
     def options(self) -> dict[str, Value]:
         return {"rate": self.rate}
