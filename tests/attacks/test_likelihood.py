@@ -48,6 +48,25 @@ def test_known_noise_needs_no_draws_and_loud_features_count_less() -> None:
     assert torch.allclose(torch.stack(moved).flatten() / moved[0], wanted / wanted[0], rtol=1e-3)
 
 
+def test_noise_that_depends_on_the_input_is_taken_at_the_guess_and_draws_no_guess_to_itself() -> None:
+    class Relative(nn.Module):
+        def expected(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            return z, z.abs()
+
+        def forward(self, z: Tensor) -> Tensor:
+            return z + z.abs() * torch.randn_like(z)
+
+    x = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3).requires_grad_(True)
+    z = torch.tensor([[1.5, 2.5, 2.0]])
+    found = Likelihood(view_of(Relative()), draws=4).to(z)(x)
+    variance, middle = torch.tensor([1.0, 4.0, 9.0]), 14 / 3
+    weight = middle / (variance + 0.01 * middle)
+    error, power = torch.tensor([-0.5, -0.5, 1.0]), torch.tensor([-0.5, 0.5, 0.0])
+    assert torch.allclose(found, (weight * error**2).sum() / (weight * power**2).sum())
+    slope = torch.autograd.grad(found.sum(), x)[0].flatten()
+    assert torch.allclose(slope, 2 * weight * error / (weight * power**2).sum())
+
+
 def test_unknown_noise_is_averaged_over_draws() -> None:
     likelihood = Likelihood(view_of(Loud(tells=False)), draws=4)
     assert likelihood.averaged == 4
