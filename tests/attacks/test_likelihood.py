@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.attacks.combine import Averaged
-from splitveil.attacks.likelihood import Likelihood, expected
+from splitveil.attacks.likelihood import Likelihood, laws
 from splitveil.attacks.view import Knows, View
 
 
@@ -14,10 +14,13 @@ class Loud(nn.Module):
     def __init__(self, *, tells: bool) -> None:
         super().__init__()
         self.sizes = torch.tensor([0.1, 1.0, 10.0])
-        self.expected = self._told if tells else None
+        self.tells = tells
 
-    def _told(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return 2 * z, self.sizes
+    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        return (2 * z, self.sizes) if self.tells else None
+
+    def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(2 * z, self.sizes)] if self.tells else []
 
     def forward(self, z: Tensor) -> Tensor:
         return 2 * z + self.sizes * torch.randn_like(z)
@@ -36,7 +39,7 @@ def view_of(defense: nn.Module) -> View:
 def test_known_noise_needs_no_draws_and_loud_features_count_less() -> None:
     likelihood = Likelihood(view_of(Loud(tells=True)), draws=4)
     x = torch.tensor([[0.3, 0.5, 0.9]]).reshape(1, 1, 1, 3)
-    assert torch.equal(likelihood.features(x), 2 * x.flatten(1))
+    assert torch.equal(likelihood.features(x)[0][0], 2 * x.flatten(1))
     z = torch.tensor([[1.0, 0.0, -1.0]])
     distance = likelihood.to(z)
     # An error where noise is slight counts nearly a hundred times one where it is louder by ten.
@@ -50,8 +53,8 @@ def test_known_noise_needs_no_draws_and_loud_features_count_less() -> None:
 
 def test_noise_that_depends_on_the_input_is_taken_at_the_guess_and_draws_no_guess_to_itself() -> None:
     class Relative(nn.Module):
-        def expected(self, z: Tensor) -> tuple[Tensor, Tensor]:
-            return z, z.abs()
+        def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+            return [(z, z.abs())]
 
         def forward(self, z: Tensor) -> Tensor:
             return z + z.abs() * torch.randn_like(z)
@@ -71,13 +74,26 @@ def test_unknown_noise_is_averaged_over_draws() -> None:
     likelihood = Likelihood(view_of(Loud(tells=False)), draws=4)
     assert likelihood.averaged == 4
     x = torch.zeros(1, 1, 1, 3)
-    many = torch.stack([likelihood.features(x) for _ in range(400)])
+    many = torch.stack([likelihood.features(x)[0][0] for _ in range(400)])
     assert torch.allclose(many.std(0)[0], torch.tensor([0.05, 0.5, 5.0]), rtol=0.2)
 
 
 def test_a_mean_of_crossings_is_less_noisy() -> None:
-    told = expected(Averaged(Loud(tells=True), 4), torch.ones(2, 3))
-    assert told is not None
-    assert torch.allclose(told[0], torch.full((2, 3), 2.0))
-    assert torch.allclose(told[1], torch.tensor([0.05, 0.5, 5.0]))
-    assert expected(Averaged(Loud(tells=False), 4), torch.ones(2, 3)) is None
+    ((mean, deviation),) = laws(Averaged(Loud(tells=True), 4), torch.ones(2, 3))
+    assert torch.allclose(mean, torch.full((2, 3), 2.0))
+    assert torch.allclose(deviation, torch.tensor([0.05, 0.5, 5.0]))
+    assert not laws(Averaged(Loud(tells=False), 4), torch.ones(2, 3))
+
+
+def test_of_several_laws_the_nearest_counts() -> None:
+    class Either(nn.Module):
+        def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+            return [(z, torch.ones(3)), (z + 5, torch.ones(3))]
+
+        def forward(self, z: Tensor) -> Tensor:
+            return z
+
+    x = torch.tensor([0.1, 0.4, 0.8])
+    likelihood = Likelihood(view_of(Either()), draws=4)
+    for shift in (0.0, 5.0):
+        assert likelihood.to((x + shift)[None])(x.reshape(1, 1, 1, 3)).item() < 1e-9

@@ -76,6 +76,20 @@ def test_most_of_the_noise_is_the_member_and_not_the_draw() -> None:
     assert many.std(0).min() > 0.02
 
 
+def test_an_adversary_knows_what_each_member_adds() -> None:
+    defense, z = installed(collection=2), draws(1, 4, 4, 4)
+    defense.calibrate(draws(16, 4, 4, 4))
+    noise = draws(20_000, 4, 4, 4, seed=3)
+    with torch.no_grad():
+        sent = defense.apply_noise(z.expand(len(noise), -1, -1, -1), noise)
+        laws = defense.laws(z)
+    member = noise.flatten(1).argmax(1) * 2 // 64
+    for k, (mean, deviation) in enumerate(laws):
+        own = sent[member == k]
+        assert ((own.mean(0) - mean[0]).abs() / deviation).max() < 5 / len(own) ** 0.5 + 0.02
+        assert torch.allclose(own.std(0), deviation, rtol=0.1)
+
+
 def test_scale_buys_nothing() -> None:
     one, ten = installed(), installed()
     z, noise = draws(16, 4, 4, 4), draws(16, 4, 4, 4, seed=5)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import Attack
-from splitveil.attacks.likelihood import expected
 from splitveil.attacks.view import Knows, View
 from splitveil.errors import InputError
 from splitveil.registry import Value
@@ -23,10 +22,11 @@ class Averaged(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return mean_of(lambda: self.defense(z), self.times)
 
-    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation of what it gives, where the defence can tell its own."""
-        told = expected(self.defense, z)
-        return None if told is None else (told[0], told[1] / self.times**0.5)
+    def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of what it gives, where the defence can tell its own: see `Defense.laws`."""
+        tell = getattr(self.defense, "expected", None)
+        told = tell(z) if callable(tell) else None
+        return [] if told is None else [(told[0], told[1] / self.times**0.5)]
 
 
 class Repeat(Attack):

@@ -25,7 +25,8 @@ class Likelihood:
     Relative, so that scaling z changes nothing. Where the defence adds noise of a known size after all else, its mean
     stands for draws of it, and each feature counts by how little noise it has: for Gaussian noise that is the
     likelihood itself. Where that size depends on the input it is taken at the guess, as in reweighted least squares,
-    without the gradient that would make a guess attractive for its noise.
+    without the gradient that would make a guess attractive for its noise. Where a request follows one of several laws,
+    the nearest counts.
 
     Args:
         view: for the edge, which is folded, and the defence.
@@ -34,7 +35,7 @@ class Likelihood:
 
     def __init__(self, view: View, draws: int) -> None:
         self.edge, self.defense = folded(view.edge), view.defense
-        self.exact = view.stochastic and expected(self.defense, self.edge(_blank(view))) is not None
+        self.exact = view.stochastic and bool(laws(self.defense, self.edge(_blank(view))))
         self.draws = draws if view.stochastic and not self.exact else 1
 
     @property
@@ -42,31 +43,27 @@ class Likelihood:
         """Draws that a step averages, for the self-checks; the exact mean counts as `EXACT`."""
         return EXACT if self.exact else float(self.draws)
 
-    def features(self, x: Tensor) -> Tensor:
-        """x: (n, C, H, W) -> (n, *cut), the mean over the noise."""
-        return self._told(x)[0]
+    def features(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Means over the noise (n, *cut), one for each law that it may follow, and the features' weights.
+
+        x: (n, C, H, W); weights: (n or 1, elements), ones where the noise is not known.
+        """
+        z = self.edge(x.contiguous(memory_format=torch.channels_last))
+        if self.exact:
+            return [(mean, _weight(deviation.detach().expand_as(mean))) for mean, deviation in laws(self.defense, z)]
+        draws = [self.defense(z) for _ in range(self.draws)]
+        return [(torch.stack(draws).mean(0) if self.draws > 1 else draws[0], z.new_ones(1, 1))]
 
     def to(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """The distance of images (n, C, H, W) from features z: (n, *cut), as a function; (n,)."""
         varying = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square()
 
-        def distance(x: Tensor) -> Tensor:
-            mean, weight = self._told(x)
+        def under(mean: Tensor, weight: Tensor) -> Tensor:
             power = (varying * weight).sum(1)
             error = ((mean.float() - z).flatten(1).square() * weight).sum(1)
             return error / torch.where(power > 0, power, 1.0)
 
-        return distance
-
-    def _told(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, and the weight of each by its noise: (n or 1, elements), ones where that is not known."""
-        z = self.edge(x.contiguous(memory_format=torch.channels_last))
-        told = expected(self.defense, z) if self.exact else None
-        if told is not None:
-            mean, deviation = told
-            return mean, _weight(deviation.detach().expand_as(mean))
-        draws = [self.defense(z) for _ in range(self.draws)]
-        return (torch.stack(draws).mean(0) if self.draws > 1 else draws[0]), z.new_ones(1, 1)
+        return lambda x: torch.stack([under(*law) for law in self.features(x)]).amin(0)
 
     def blind(self, x: Tensor, z: Tensor) -> int:
         """Images from which a search could not begin: the gradient of the distance is zero or not finite."""
@@ -83,10 +80,10 @@ def _weight(deviation: Tensor) -> Tensor:
     return torch.where(middle > 0, middle / (variance + SLIGHT * middle).clamp_min(1e-30), 1.0)
 
 
-def expected(defense: nn.Module, z: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of what a defence makes of z, if it can tell: see `Defense.expected`."""
-    tell = getattr(defense, "expected", None)
-    told: tuple[Tensor, Tensor] | None = tell(z) if callable(tell) else None
+def laws(defense: nn.Module, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Mean and standard deviation of what a defence may make of z, if it can tell: see `Defense.laws`."""
+    tell = getattr(defense, "laws", None)
+    told: list[tuple[Tensor, Tensor]] = tell(z) if callable(tell) else []
     return told
 
 

@@ -170,6 +170,14 @@ class Defense(nn.Module):
         deviation = self.deviation(z) if self.stochastic else None
         return None if deviation is None else (self.mean(z), deviation)
 
+    def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """As `expected`, for each of several that a request may follow; an adversary recognises the one it followed.
+
+        Default: the one, or none where it is not known.
+        """
+        told = self.expected(z)
+        return [] if told is None else [told]
+
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
         if self.stochastic and noise is None:

@@ -128,13 +128,13 @@ class Chain(Defense):
         *others, last = self._each()
         return None if any(p.stochastic for p in others) else last.spread(z)
 
-    def deviation(self, z: Tensor) -> Tensor | None:
-        *others, last = self._each()
-        if any(p.stochastic for p in others):
-            return None
-        for part in others:
-            z = part.mean(z)
-        return last.deviation(z)
+    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        last, z = self._last(z)
+        return None if last is None else last.expected(z)
+
+    def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        last, z = self._last(z)
+        return [] if last is None else last.laws(z)
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         tasked = _tasked(self._each())
@@ -156,6 +156,13 @@ class Chain(Defense):
 
     def options(self) -> dict[str, Value]:
         return {"of": " + ".join(map(repr, self._each()))}
+
+    def _last(self, z: Tensor) -> tuple[Defense | None, Tensor]:
+        """The last part, if no other one draws noise, and what reaches it. z: (N, *cut)."""
+        *others, last = self._each()
+        for part in others:
+            z = part.mean(z)
+        return (None if any(p.stochastic for p in others) else last), z
 
     def _each(self) -> list[Defense]:
         return [p for p in self.parts if isinstance(p, Defense)]

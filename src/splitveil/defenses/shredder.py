@@ -28,6 +28,20 @@ def laplace(noise: Tensor) -> Tensor:
     return drawn
 
 
+def order_statistics(n: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the sorted numbers of a Laplace sample of location 0 and scale 1: (n,) each.
+
+    The tail beyond the r-th largest is Beta distributed and its logarithm's moments are known; near the median, where
+    that is off by the chance of the other sign, hardly anything varies.
+    """
+    above = torch.arange(n, 0, -1, dtype=torch.float64)
+    tail = torch.minimum(above, n + 1 - above)
+    whole = torch.tensor(n + 1.0, dtype=torch.float64)
+    size = torch.digamma(whole) - torch.digamma(tail) - math.log(2)
+    variance = torch.polygamma(1, tail) - torch.polygamma(1, whole)
+    return (torch.where(2 * above <= n + 1, size, -size)).float(), variance.sqrt().float()
+
+
 class Shredder(Defense):
     """``h + noise`` where the noise follows one of several learned tensors; both halves stay as they are.
 
@@ -125,6 +139,24 @@ class Shredder(Defense):
     def mean(self, z: Tensor) -> Tensor:
         """The collection's mean location added, the same for all inputs."""
         return z + self.scale * self.location.mean()
+
+    def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """One for each member: what it adds on average, and how little its order statistics vary."""
+        mean, deviation = order_statistics(self.ranks.shape[1])
+        return [
+            (
+                z + self.scale * (at + width * mean[rank]).reshape(z.shape[1:]),
+                (self.scale * width * deviation[rank]).reshape(z.shape[1:]),
+            )
+            for at, width, rank in zip(self.location, self.width, self.ranks.long(), strict=True)
+        ]
+
+    def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Over all members, each as likely as any other."""
+        members = self.laws(z)
+        means, deviations = (torch.stack(parts) for parts in zip(*members, strict=True))
+        variance = (deviations.square() + (means - means.mean(0))[:, 0].square()).mean(0)
+        return means.mean(0), variance.sqrt()
 
     def penalty(self, batch: Batch) -> Tensor:
         if self._current is None:
