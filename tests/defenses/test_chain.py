@@ -11,7 +11,7 @@ from splitveil.codecs import CODECS
 from splitveil.cut import trace
 from splitveil.cut.pieces import Split
 from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Protected
+from splitveil.defenses.base import Defense, Protected
 from splitveil.defenses.chain import Chain
 from splitveil.errors import InputError
 from splitveil.export import save
@@ -44,6 +44,27 @@ def test_features_pass_one_after_the_other_and_each_draws_its_own_noise() -> Non
     assert torch.allclose(chain.apply_noise(z, noise), wanted)
     assert torch.allclose(chain.mean(z), y)
     assert chain.spread(z) is None, "noise before noise is not of one size"
+
+
+def test_adversaries_are_told_of_the_noise_of_the_last_one_alone() -> None:
+    z = draws(6, 8, 4, 4)
+    for last, laws in (("noise:sigma=0.5", 1), ("shredder:collection=3", 3), ("vib", 1)):
+        chain = DEFENSES.build(f"chain:of=[top_k:keep=0.5 + {last}]")
+        chain.install(split_of())
+        chain.calibrate(z)
+        assert isinstance(chain, Chain)
+        first, second = (p for p in chain.parts if isinstance(p, Defense))
+        reached = first.mean(z)
+        for law, own in zip(chain.laws(z), second.laws(reached), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(law, own, strict=True))
+        assert len(chain.laws(z)) == laws
+        told, wanted = chain.expected(z), second.expected(reached)
+        assert told is not None
+        assert wanted is not None
+        assert all(torch.equal(a, b) for a, b in zip(told, wanted, strict=True))
+    both = DEFENSES.build("chain:of=[noise:sigma=0.5 + laplace:sigma=1.0]")
+    assert both.expected(z) is None
+    assert not both.laws(z)
 
 
 def test_losses_add_up() -> None:
