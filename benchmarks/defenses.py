@@ -247,8 +247,7 @@ def page(parts: dict[str, Comparison]) -> str:
         "Student's t where there are several. "
         "What training costs: [cost of protection](protection-cost.md).",
         "",
-        f"Hardware: {first.hardware}. Code {first.versions.get('code', '')}, torch {first.versions.get('torch', '')}. "
-        f"Cards in [{NAME}/]({NAME}/).",
+        f"Hardware: {first.hardware}. torch {first.versions.get('torch', '')}. Cards in [{NAME}/]({NAME}/).",
     ]
     for name, found in parts.items():
         lines += ["", *_section(name, found)]
@@ -265,7 +264,8 @@ def _section(name: str, found: Comparison) -> list[str]:
         f"{part.about} {part.train:,} training images, {found.epochs} epochs at {found.lr:g}; suite {found.suite}, "
         f"{found.private_n} private images, seed{'s' if len(found.seeds) > 1 else ''} "
         f"{', '.join(map(str, found.seeds))}; at most {found.trials} trainings to tune a defence to a budget below "
-        f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json).",
+        f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json), code "
+        f"{found.versions.get('code', '')}.",
         "",
         "| defence | setting | test accuracy | points lost | PSNR, dB | SSIM | strongest | edge MACs | "
         "edge parameters | bytes sent |",
