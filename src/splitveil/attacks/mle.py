@@ -68,8 +68,8 @@ class MaximumLikelihood(Attack):
     ``||E(x) - z||^2 / ||z - mean(z)||^2 + prior * (variation * TV(x) + |p|^2)`` for each image, by Adam with a cosine
     rate or by L-BFGS, in whitened coordinates p; of all iterates each image keeps the one that was best by this
     objective, never by the truth. The distance is relative, so scaling z changes nothing. Against a random defence the
-    defended features are averaged over draws. Where images of its own may be queried, rate and weights are tuned on
-    some that were set aside, all choices in one batch.
+    features' mean and spread are used where it can tell them, else they are averaged over draws. Where images of its
+    own may be queried, rate and weights are tuned on some that were set aside, all choices in one batch.
 
     Args:
         steps: iterations.
