@@ -3,10 +3,15 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
 import splitveil
+from splitveil.auditing.suites import custom_suite
+from splitveil.export import save
+from splitveil.report import render
 from tests.device_only import device_only
 
 
@@ -67,3 +72,19 @@ def test_help_is_instant() -> None:
         "from splitveil.cli import app\nprint([m for m in ('numpy', 'torch', 'onnxruntime') if m in sys.modules])"
     )
     assert heavy.stdout.strip() == "[]", heavy.stderr
+
+
+def test_folders_and_files_may_be_text(tmp_path: Path) -> None:
+    data = splitveil.load_data("digits?n=200")
+    net = splitveil.load_model("small", shape=data.shape, classes=10, weights=None).model
+    split = splitveil.trace(net, torch.zeros(2, *data.shape)).split("relu3")
+    protected, _ = splitveil.protect(split, "noise", "raw", data, epochs=1, checkpoint=f"{tmp_path}/run.safetensors")
+    assert (tmp_path / "run.safetensors").exists()
+    save(
+        protected, f"{tmp_path}/bundle", name="digits", model_spec="small", image_shape=data.shape, classes=data.classes
+    )
+    assert splitveil.Bundle.load(f"{tmp_path}/bundle").manifest.name == "digits"
+    subject = splitveil.Subject.of_split(protected, model="small", weights="none")
+    found = splitveil.audit(subject, data, suite=custom_suite(["linear"]), n=20, out=f"{tmp_path}/audit", samples=0)
+    assert splitveil.Card.load(f"{tmp_path}/audit/card.json") == found.card
+    assert render([f"{tmp_path}/audit"], f"{tmp_path}/page.html").stat().st_size > 0

@@ -31,7 +31,7 @@ def protect(
     epochs: int = 0,
     lr: float = 2e-3,
     seed: int = 0,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     resume: bool = False,
 ) -> tuple[Protected, History]:
     """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
@@ -56,6 +56,7 @@ def protect(
     """
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     begun = {**split.edge.state_dict(), **{f"cloud.{k}": v for k, v in split.cloud.state_dict().items()}}
     decides = digest(data.train.x, data.train.y, *(begun[k].cpu().numpy() for k in sorted(begun)))
     torch.manual_seed(derive(seed, "install"))

@@ -97,7 +97,7 @@ def fit(
     weight_decay: float = 0.0,
     seed: int = 0,
     precision: str = "auto",
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     resume: bool = False,
     settle: Callable[[], None] | None = None,
     validate: Callable[[], float] | None = None,
@@ -128,6 +128,7 @@ def fit(
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     objective.train()
     chosen = native_precision() if precision == "auto" else precision
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]

@@ -42,9 +42,9 @@ def audit(
     n: int = 500,
     seed: int = 0,
     samples: int = 8,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
     plates: Dataset | None = None,
@@ -78,6 +78,7 @@ def audit(
         ThreatModelError: no attack of the suite is within what the adversary knows.
     """
     begun = time.perf_counter()
+    out, cache = (None if folder is None else Path(folder) for folder in (out, cache))
     suite = find_suite(suite) if isinstance(suite, str) else suite
     if aux_n is not None and aux_n < 1:
         raise InputError(f"expected at least one image for the adversary, got {aux_n}; give --aux-n a larger number.")

@@ -28,13 +28,14 @@ class Bundle:
     card: Card | None = None
 
     @classmethod
-    def peek(cls, folder: Path) -> "Bundle":
+    def peek(cls, folder: Path | str) -> "Bundle":
         """Read the manifest only; `verify` then tells what is wrong with the files. The card is not read.
 
         Raises:
             InputError: not a bundle.
             BundleError: another schema, or a manifest that cannot be read.
         """
+        folder = Path(folder)
         path = folder / MANIFEST
         if not path.is_file():
             raise InputError(f"{folder} is not a bundle: no {MANIFEST}; give a folder that `splitveil fit` wrote.")
@@ -52,7 +53,7 @@ class Bundle:
             raise BundleError(str(error)) from None
 
     @classmethod
-    def load(cls, folder: Path) -> "Bundle":
+    def load(cls, folder: Path | str) -> "Bundle":
         """Read a bundle and check every file.
 
         Raises:
@@ -66,7 +67,7 @@ class Bundle:
         if CARD not in found.manifest.files:
             return found
         try:
-            return cls(folder, found.manifest, Card.load(folder / CARD))
+            return cls(found.folder, found.manifest, Card.load(found.folder / CARD))
         except InputError as error:
             raise BundleError(str(error)) from None
 

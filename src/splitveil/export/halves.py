@@ -71,7 +71,7 @@ def export_halves(protected: Protected, image_shape: tuple[int, int, int]) -> Ha
 
 def save(
     protected: Protected,
-    folder: Path,
+    folder: Path | str,
     *,
     name: str,
     model_spec: str,
@@ -118,7 +118,7 @@ def save(
         versions={**fingerprint(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )
     extra = {} if card is None else {CARD: card.to_json().encode() + b"\n"}
-    return write_bundle(folder, manifest, {**halves.files, **extra})
+    return write_bundle(Path(folder), manifest, {**halves.files, **extra})
 
 
 def preprocessing_words(image_shape: tuple[int, int, int]) -> str:

@@ -39,7 +39,7 @@ def plan(
     model: str,
     weights: str,
     budget: Budget,
-    out: Path,
+    out: Path | str,
     cuts: Sequence[str] | None = None,
     defenses: Sequence[str] = DEFENSES,
     codecs: Sequence[str] = CODECS_TRIED,
@@ -101,7 +101,7 @@ def plan(
         UnknownNameError: no such defence, codec or suite.
         CutError: no such cut.
     """
-    clock = Clock(minutes)
+    clock, out = Clock(minutes), Path(out)
     check_budget(budget)
     suite = find_suite(suite) if isinstance(suite, str) else suite
     if budget.latency is not None and (device is None or link is None):

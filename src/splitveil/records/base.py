@@ -46,19 +46,19 @@ class Document(Record):
     kind: ClassVar[str]
     schema_version: int = SCHEMA_VERSION
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write atomically: a reader sees the old text or the new one."""
-        write_atomically(path, self.to_json().encode() + b"\n")
+        write_atomically(Path(path), self.to_json().encode() + b"\n")
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read a file.
 
         Raises:
             InputError: missing, unreadable, not valid, or from another schema.
         """
         try:
-            text = path.read_bytes()
+            text = Path(path).read_bytes()
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}; check the path.") from None
         found = cls.from_json(text, str(path))

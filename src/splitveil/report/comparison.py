@@ -44,13 +44,14 @@ class Pareto:
     front: str
 
 
-def render_comparison(comparison: Comparison, out: Path) -> Path:
+def render_comparison(comparison: Comparison, out: Path | str) -> Path:
     """Write one self-contained HTML page; the answer is `out`.
 
     Raises:
         InputError: `out` cannot be written.
         MissingExtraError: jinja2 is not installed.
     """
+    out = Path(out)
     charts = [pareto(comparison, "psnr"), pareto(comparison, "ssim")]
     template = environment().get_template("comparison.html.j2")
     text = template.render(

@@ -81,14 +81,15 @@ class Page:
         return any(row.psnr_interval for section in self.sections for row in section.folder.card.rows)
 
 
-def render(folders: Sequence[Path], out: Path) -> Path:
+def render(folders: Sequence[Path | str], out: Path | str) -> Path:
     """Write one self-contained HTML page about one audit or several; the answer is `out`.
 
     Raises:
         InputError: a folder is missing or damaged, or `out` cannot be written; then nothing is written.
         MissingExtraError: jinja2 is not installed.
     """
-    page = _page(load_all(folders))
+    out = Path(out)
+    page = _page(load_all([Path(folder) for folder in folders]))
     text = _filled(page)
     try:
         write_atomically(out, text.encode())

@@ -34,7 +34,7 @@ def compare(
     model: str,
     weights: str,
     defenses: Sequence[str],
-    out: Path,
+    out: Path | str,
     drops: Sequence[float] = DROPS,
     codec: str = "raw",
     suite: str | Suite = "standard",
@@ -86,7 +86,7 @@ def compare(
         InputError: `out` is not empty, a budget is not above 0, a defence is there twice or cannot be installed at this
             cut or trained for so few epochs, more private images than there are: all before the first training.
     """
-    begun = time.perf_counter()
+    begun, out = time.perf_counter(), Path(out)
     suite = find_suite(suite) if isinstance(suite, str) else suite
     _check(drops, seeds, trials, out, resume=resume)
     candidates = parse_all(list(defenses), codec)
