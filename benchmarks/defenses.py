@@ -23,7 +23,6 @@ from splitveil.cut import Split, trace
 from splitveil.data import load_data
 from splitveil.models.loader import load_model
 from splitveil.records import Comparison, Contender, Estimate, Measured
-from splitveil.registry import Spec
 from splitveil.report import render_comparison
 from splitveil.report.words import attack_label
 from splitveil.sweeps import compare, without_tuning
@@ -295,16 +294,9 @@ def _row(c: Contender) -> str:
     doubt = " **do not trust**" if m.unreliable else ""
     return (
         f"| {name}{doubt} | {value} | {m.accuracy.mean:.2%} | {_pm(m.lost, 2)} | {_pm(m.psnr, 2)} | {_pm(m.ssim, 3)} | "
-        f"{_short(m.strongest.get('psnr', ''))} | {m.edge_macs:,} | {m.edge_params:,} | "
+        f"{attack_label(m.strongest.get('psnr', ''))} | {m.edge_macs:,} | {m.edge_params:,} | "
         f"{m.payload_bytes:,} |"
     )
-
-
-def _short(attack: str) -> str:
-    """``repeat of mle`` for the spec of an attack on what another one reads; its options stand in the cards."""
-    spec = Spec.parse(attack) if attack else Spec("")
-    inner = str(spec.options.get("attack", "")).partition(":")[0]
-    return f"{spec.name} of {inner}" if inner else attack_label(attack)
 
 
 def _pm(e: Estimate, digits: int) -> str:

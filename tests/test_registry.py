@@ -79,3 +79,17 @@ def test_options_that_are_needed_are_named() -> None:
     told = "metric 'lpips' needs backbone_weights and lin_weights; write lpips:backbone_weights=...,lin_weights=..."
     with pytest.raises(InputError, match=told):
         METRICS.build("lpips")
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("mle", "mle"),
+        ("mle:steps=9", "mle:steps=9"),
+        ("repeat:attack=[mle:steps=9],k=4", "repeat of mle"),
+        ("repeat:attack=linear", "repeat of linear"),
+        ("", ""),
+    ],
+)
+def test_a_short_name_says_what_an_attack_builds_on(text: str, short: str) -> None:
+    assert Spec.parse(text).short == short

@@ -47,6 +47,12 @@ class Spec:
             options[key.strip()] = _literal(value.strip())
         return cls(name.strip(), options)
 
+    @property
+    def short(self) -> str:
+        """``repeat of mle`` for an attack on what another one reads; any other as it is written."""
+        inner = str(self.options.get("attack", "")).partition(":")[0]
+        return f"{self.name} of {inner}" if inner else str(self)
+
     def __str__(self) -> str:
         return self.name + (":" + ",".join(f"{k}={_text(v)}" for k, v in self.options.items()) if self.options else "")
 

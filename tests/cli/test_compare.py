@@ -29,6 +29,7 @@ def test_compare_writes_a_record_and_a_page(splitveil: Command) -> None:
     found = json.loads((splitveil.folder / "c" / "comparison.json").read_text())
     assert [c["label"] for c in found["contenders"]] == ["none", "top_k:keep=0.5", "half"]
     assert "within 60 points" in done.out
+    assert "95 %" not in done.out, "one seed has no interval, and an empty column says nothing"
     assert done.out.count("not a defence") == 2
     assert "without the features" not in done.out
     assert done.out.count("the undefended split's features") == 2, "class mean and nearest image"

@@ -1,5 +1,6 @@
 """``splitveil compare``: defences at the same accuracy, and what each leaks there."""
 
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,9 +115,12 @@ def _show(found: "Comparison") -> None:
         "defense", "setting", "accuracy", "lost", "PSNR dB", "95 %", "SSIM", "95 %", "strongest", "edge MMAC", "edge k",
         "bytes", "epoch x", "",
     ]  # fmt: skip
-    show_table("undefended", headers, [_cells(found.undefended)], left=2)
-    for drop in found.drops:
-        show_table(f"within {drop:g} points", headers, [_cells(c) for c in found.ranked(drop)], left=2)
+    tables = {"undefended": [_cells(found.undefended)]}
+    tables |= {f"within {drop:g} points": [_cells(c) for c in found.ranked(drop)] for drop in found.drops}
+    told = [any(row[k] for rows in tables.values() for row in rows) for k in range(len(headers))]
+    for title, rows in tables.items():
+        shown = [list(compress(row, told)) for row in rows]
+        show_table(title, list(compress(headers, told)), shown, left=sum(told[:2]))
     _show_further(found)
     for text in found.findings:
         out.print(text, highlight=False)
@@ -143,14 +147,16 @@ def _show_further(found: "Comparison") -> None:
 
 def _cells(c: "Contender") -> list[str]:
     from splitveil.cli.cards import span
+    from splitveil.registry import Spec
 
     setting = f"{c.knob}={c.value:g}" if c.value is not None else ""
     m = c.measured
     if m is None:
         return [c.label, setting, f"{c.validation:.2%}", *[""] * 10, f"misses it by {c.missing:.2f}"]
     return [
-        c.label, setting, f"{m.accuracy.mean:.2%}", f"{m.lost.mean:.2f}", f"{m.psnr.mean:.2f}",
-        span(m.psnr.interval, 2), f"{m.ssim.mean:.3f}", span(m.ssim.interval, 3), m.strongest.get("psnr", ""),
+        c.label, setting, f"{m.accuracy.mean:.2%}", f"{m.lost.mean:.2f}",
+        f"{m.psnr.mean:.2f}", span(m.psnr.interval, 2), f"{m.ssim.mean:.3f}", span(m.ssim.interval, 3),
+        Spec.parse(m.strongest.get("psnr", "")).short,
         f"{m.edge_macs / 1e6:.2f}", f"{m.edge_params / 1e3:.1f}", f"{m.payload_bytes:,}",
         f"{m.epoch_ratio:.2f}" if m.epoch_ratio is not None else "",
         ", ".join(

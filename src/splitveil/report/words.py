@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from splitveil.registry import Spec
+
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 LABELS = {
@@ -117,8 +119,8 @@ RAISED = {
 
 
 def attack_label(attack: str) -> str:
-    """``mean`` -> ``mean image``; names without a label stay."""
-    return LABELS.get(attack, attack)
+    """``mean`` -> ``mean image``, ``repeat:attack=[mle:steps=9]`` -> ``repeat of mle``; other names stay."""
+    return LABELS.get(attack) or (Spec.parse(attack).short if "=" in attack else attack)
 
 
 def attack_line(attack: str) -> str:

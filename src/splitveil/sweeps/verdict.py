@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from splitveil.auditing.suites import FLOORS
 from splitveil.records import Contender, Estimate, Measured
+from splitveil.registry import Spec
 
 Reached = tuple[Contender, Measured]
 
@@ -25,7 +26,7 @@ def _at(drop: float, at: Sequence[Contender], plain: Measured | None) -> list[st
     wanting = "was accurate enough" if any(c.defends for c in at) else "was compared"
     found = [_best(where, inside)] if inside else [f"{where}, no defence {wanting}."]
     if inside and (attack := inside[0][1].strongest.get("psnr")):
-        binds = f"What binds it is {attack}: no other single attack gets more."
+        binds = f"What binds it is {Spec.parse(attack).short}: no other single attack gets more."
         floor = f"No single attack on it gets more than the floor {attack} does."
         found.append(floor if attack in FLOORS else binds)
     idle = [c.label for c, m in inside if plain and overlap(m.psnr, plain.psnr)]
