@@ -4,8 +4,9 @@
         [--part survey seeds ...] [--judge NAME --judge-weights FILE] [--work runs/defenses]
 
 Each part is a comparison with settings of its own (`PARTS`); it writes ``docs/results/defenses-cifar10-PART.json`` and
-its cards, and the page is made anew from the parts that are there. A killed run goes on where it stopped; with
-``--only NAME ...`` a second process trains and attacks some defences of a part in advance and writes nothing else.
+its cards, and the page and its pictures are made anew from the parts that are there. A killed run goes on where it
+stopped; with ``--only NAME ...`` a second process trains and attacks some defences of a part in advance and writes
+nothing else; ``--part`` without a name makes the page alone.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from splitveil.cut import Split, trace
 from splitveil.data import load_data
 from splitveil.models.loader import load_model
 from splitveil.records import Comparison, Contender, Estimate, Measured
-from splitveil.report import render_comparison
+from splitveil.report import render_comparison, render_picture
 from splitveil.report.words import attack_label
 from splitveil.sweeps import compare, without_tuning
 from splitveil.sweeps.verdict import findings, overlap
@@ -266,6 +267,8 @@ def _section(name: str, found: Comparison) -> list[str]:
         f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json), code "
         f"{found.versions.get('code', '')}.",
         "",
+        f"![leakage against accuracy lost]({NAME}-{name}.svg)",
+        "",
         "| defence | setting | test accuracy | points lost | PSNR, dB | SSIM | strongest | edge MACs | "
         "edge parameters | bytes sent |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -341,14 +344,18 @@ def main() -> None:
     """Compare and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--data", default="")
+    parser.add_argument("--part", nargs="*", metavar="PART", default=list(PARTS), help="none: the page alone")
     parser.add_argument("--only", nargs="+", metavar="DEFENSE")
     parser.add_argument("--judge")
     parser.add_argument("--judge-weights", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/defenses"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
+    if unknown := [name for name in args.part if name not in PARTS]:
+        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    if args.part and not args.data:
+        parser.error("--data is missing; give it, or --part without a name for the page alone")
     with showing_progress():
         for name in args.part:
             found = measure(PARTS[name], args)
@@ -356,7 +363,10 @@ def main() -> None:
                 keep(name, found, args)
     if not args.only:
         paths = {name: args.out / f"{NAME}-{name}.json" for name in PARTS}
-        text = page({name: Comparison.load(path) for name, path in paths.items() if path.exists()})
+        there = {name: Comparison.load(path) for name, path in paths.items() if path.exists()}
+        for name, found in there.items():
+            render_picture(found, args.out / f"{NAME}-{name}.svg")
+        text = page(there)
         (args.out / f"{NAME}.md").write_text(text)
         print(text)
 

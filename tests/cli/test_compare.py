@@ -38,6 +38,7 @@ def test_compare_writes_a_record_and_a_page(splitveil: Command) -> None:
     assert (extra["unit"], extra["higher_leaks"]) == ("1", True)
     page = (splitveil.folder / "c" / "comparison.html").read_text()
     assert "<svg" in page
+    assert (splitveil.folder / "c" / "comparison.svg").read_text().startswith("<svg")
     assert "Further metrics" in page
     assert f"With seed 0, {found['notes'][-1]};" in page, "where settings were chosen is what the record says"
     assert "compare:" in done.err, "progress"

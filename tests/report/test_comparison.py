@@ -1,9 +1,10 @@
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from splitveil.records import Comparison, Contender, Estimate, Floor, Further, Measured, Trial
-from splitveil.report.comparison import pareto, render_comparison
+from splitveil.report.comparison import pareto, render_comparison, render_picture
 
 
 def estimate(mean: float, half: float = 0.5) -> Estimate:
@@ -65,6 +66,21 @@ def test_marks_stand_where_their_numbers_are(comparison: Comparison) -> None:
     assert [d.hollow for d in chart.dots] == [False, False, False, True]
     assert noise.slot == more.slot != funnel.slot
     assert all(d.point.whisker.count("V") >= 1 for d in chart.dots)
+
+
+def test_the_picture_is_one_file_with_both_charts_and_every_label(comparison: Comparison, tmp_path: Path) -> None:
+    path = render_picture(comparison, tmp_path / "c.svg")
+    root = ET.fromstring(path.read_text())
+    charts = [child for child in root if child.tag.endswith("svg")]
+    width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
+    for chart, x in zip(charts, (10, 510), strict=True):
+        assert (float(chart.attrib["x"]), float(chart.attrib["width"])) == (x, 480)
+        assert float(chart.attrib["height"]) == float(chart.attrib["viewBox"].split()[3])
+        assert sum("hollow" in g.attrib.get("class", "") for g in chart) == 1
+    assert (width, height > 400) == (1000, True)
+    text = "".join(root.itertext())
+    assert all(word in text for word in ("undefended", "noise <b>", "funnel", "Hollow: within 3 points", "mean image"))
+    assert "http" not in path.read_text().replace("http://www.w3.org", ""), "self-contained"
 
 
 def test_the_front_joins_what_nothing_else_beats(comparison: Comparison) -> None:

@@ -61,7 +61,7 @@ def run(
     from splitveil.cut import Split, trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
-    from splitveil.report import render_comparison
+    from splitveil.report import render_comparison, render_picture
     from splitveil.sweeps import compare, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
@@ -84,11 +84,12 @@ def run(
             tuning=tuning, metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
         )  # fmt: skip
         page = render_comparison(found, out / "comparison.html")
+        picture = render_picture(found, out / "comparison.svg")
     if as_json:
         print(found.to_json())
     else:
         _show(found)
-        print(f"report: {page}")
+        print(f"report: {page}\npicture: {picture}")
     reasons = [f"{c.label}: {why}" for c in found.contenders if c.measured for why in c.measured.unreliable]
     for reason in dict.fromkeys(reasons):
         err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)

@@ -1,10 +1,18 @@
 """What an audit found, for people: one self-contained HTML page, and one picture. Nothing here imports torch."""
 
-from splitveil.report.comparison import render_comparison
+from splitveil.report.comparison import render_comparison, render_picture
 from splitveil.report.criterion import render_criterion
 from splitveil.report.document import render_document
 from splitveil.report.page import render
 from splitveil.report.plan import render_plan
 from splitveil.report.strip import samples_picture
 
-__all__ = ["render", "render_comparison", "render_criterion", "render_document", "render_plan", "samples_picture"]
+__all__ = [
+    "render",
+    "render_comparison",
+    "render_criterion",
+    "render_document",
+    "render_picture",
+    "render_plan",
+    "samples_picture",
+]

@@ -13,6 +13,8 @@ from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.templates import environment
 
 WIDTH, LEFT, RIGHT, TOP, PLOT, FOOT = 480, 44, 18, 16, 260, 44
+LEGEND, LETTER = 50 + TOP + PLOT + FOOT, 7.2
+"""Where the picture's legend begins, and how wide a letter of it is."""
 Measure = Literal["psnr", "ssim"]
 
 
@@ -51,13 +53,28 @@ def render_comparison(comparison: Comparison, out: Path | str) -> Path:
         InputError: `out` cannot be written.
         MissingExtraError: jinja2 is not installed.
     """
+    return _written(
+        "comparison.html.j2", comparison, out, words=words, setting=setting, estimate=estimate_text, tuned_on=tuned_on
+    )
+
+
+def render_picture(comparison: Comparison, out: Path | str) -> Path:
+    """Write the page's charts as one SVG picture, for papers and READMEs; the answer is `out`.
+
+    Raises:
+        InputError: `out` cannot be written.
+        MissingExtraError: jinja2 is not installed.
+    """
+    labels = slots(comparison)
+    columns = max(1, int(980 / (LETTER * max(len("undefended"), *map(len, labels)) + 28)))
+    last = LEGEND + 20 * -(-len(labels) // columns)
+    return _written("comparison.svg.j2", comparison, out, first=LEGEND, columns=columns, last=last, height=last + 20)
+
+
+def _written(template: str, comparison: Comparison, out: Path | str, **more: object) -> Path:
     out = Path(out)
     charts = [pareto(comparison, "psnr"), pareto(comparison, "ssim")]
-    template = environment().get_template("comparison.html.j2")
-    text = template.render(
-        c=comparison, charts=charts, slots=slots(comparison), words=words, setting=setting, estimate=estimate_text,
-        tuned_on=tuned_on,
-    )  # fmt: skip
+    text = environment().get_template(template).render(c=comparison, charts=charts, slots=slots(comparison), **more)
     try:
         write_atomically(out, text.encode())
     except OSError as error:

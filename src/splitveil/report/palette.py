@@ -10,8 +10,8 @@ Colours = dict[str, str]
 
 @cache
 def themes() -> tuple[Colours, Colours]:
-    """(light, dark): name in ``page.css.j2`` -> ``#rrggbb``; both have the same names."""
-    css = (Path(__file__).parent / "page.css.j2").read_text()
+    """(light, dark): name in ``chart.css.j2`` -> ``#rrggbb``; both have the same names."""
+    css = (Path(__file__).parent / "chart.css.j2").read_text()
     roots = re.findall(r":root\{(.*?)\}", css, re.DOTALL)[:2]
     light, dark = ({name: _full(hue) for name, hue in re.findall(r"--(\w+):(#\w+)", root)} for root in roots)
     return light, dark
