@@ -17,7 +17,10 @@ def costs_of(m: Material) -> list[Cost]:
     payload = protected.codec.payload_bytes(elements)
     found = [
         Cost(name="accuracy", value=accuracy(m.logits[known], m.labels[known]), unit="share"),
-        Cost(name="agreement with the undefended model", value=agreement(m.logits, m.undefended), unit="share"),
+        Cost(
+            name="agreement", value=agreement(m.logits, m.undefended), unit="share",
+            note="with the same halves' answers to features that no defence or codec touched",
+        ),
         Cost(
             name="calibration error", value=calibration_error(m.logits[known], m.labels[known]), unit="share",
             note="expected calibration error, 15 bins (Guo et al. 2017)",
