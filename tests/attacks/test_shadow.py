@@ -82,7 +82,7 @@ def test_the_cloud_and_the_features_seen_are_enough_to_beat_the_mean_where_label
     found = {}
     for labelled in (True, False):
         view, truth = query_free(labelled)
-        found[labelled] = psnr(truth, build("shadow:steps=200")(view).x_hat)
+        found[labelled] = psnr(truth, build("shadow:steps=300")(view).x_hat)
     assert found[True] > psnr(truth, build("mean")(view).x_hat) + 1
     assert found[True] > found[False] + 0.5
 
