@@ -104,8 +104,8 @@ PARTS = {
     ),
     "wide": Part(
         "Within 3 points under the standard suite",
-        "As before, with PriPro, which rests on noise.",
-        ("veil", "adversarial", "pripro"),
+        "As before, with one seed.",
+        ("veil", "adversarial"),
         suite="standard",
         drops=(3.0,),
     ),
