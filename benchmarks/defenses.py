@@ -257,7 +257,7 @@ def page(parts: dict[str, Comparison]) -> str:
         "Student's t where there are several. "
         "What training costs: [cost of protection](protection-cost.md).",
         "",
-        f"Hardware: {first.hardware}. torch {first.versions.get('torch', '')}. Cards in [{NAME}/]({NAME}/).",
+        f"torch {first.versions.get('torch', '')}. Cards in [{NAME}/]({NAME}/).",
     ]
     for name, found in parts.items():
         lines += ["", *_section(name, found)]
@@ -275,7 +275,7 @@ def _section(name: str, found: Comparison) -> list[str]:
         f"{found.private_n} private images, seed{'s' if len(found.seeds) > 1 else ''} "
         f"{', '.join(map(str, found.seeds))}; at most {found.trials} trainings to tune a defence to a budget below "
         f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json), code "
-        f"{found.versions.get('code', '')}.",
+        f"{found.versions.get('code', '')}, on {found.hardware}.",
         "",
         f"![leakage against accuracy lost]({NAME}-{name}.svg)",
         "",
