@@ -130,9 +130,7 @@ def test_another_edge_has_another_contract_and_no_card(bundle: Bundle, made: Bun
     assert made.manifest.contract != bundle.manifest.contract
     assert (made.read(CLOUD), made.read(GOLDEN)) == (bundle.read(CLOUD), bundle.read(GOLDEN))
     assert EDGE_WEIGHTS not in made.manifest.files
-    with pytest.raises(
-        BundleError, match=f"neither trained nor audited; use the bundle {bundle.manifest.contract[:12]}"
-    ):
+    with pytest.raises(BundleError, match=f"cannot be trained; use the bundle {bundle.manifest.contract[:12]}"):
         made.read(EDGE_WEIGHTS)
     assert write_half(made, "edge", made.folder.with_name("device")).manifest.contract == made.manifest.contract
 

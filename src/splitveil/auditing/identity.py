@@ -16,6 +16,7 @@ from splitveil.auditing.subject import Configuration, Subject
 from splitveil.data import Images
 from splitveil.metrics.base import Metric
 from splitveil.metrics.judge import Judge
+from splitveil.restoring import Shipped
 from splitveil.seeds import digest
 
 HASHED = ("torch.", "splitveil.")
@@ -26,7 +27,8 @@ def of_configuration(c: Configuration) -> dict[str, str]:
     """Halves, defence and codec: their words, structure and every weight, buffer and constant."""
     modules = (c.split.edge, c.split.cloud, c.protected.defense)
     codec = json.dumps(c.protected.codec.state(), sort_keys=True)
-    return {"label": c.label, "codec": codec, "modules": " ".join(_of_module(m) for m in modules)}
+    found = {"label": c.label, "codec": codec, "modules": " ".join(_of_module(m) for m in modules)}
+    return found | ({"graph": c.protected.graph.sha256} if isinstance(c.protected, Shipped) else {})
 
 
 def of_threat(threat: Threat) -> str:

@@ -152,6 +152,7 @@ def audit(
         notes=[*subject.notes, *plan.notes, *further.notes, *_limits(asked, most, parts), *_near(near, n, doubts)],
         inferences=[u.row for u in answers],
         strongest=best,
+        stand_in=subject.stand_in,
     )
     found = _audit(card, units, answers, parts, min(samples, n))
     if out is not None:

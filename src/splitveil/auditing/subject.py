@@ -10,6 +10,8 @@ from splitveil.codecs import CODECS
 from splitveil.cut import Cut, Split, Traced
 from splitveil.defenses.base import Defense, Protected
 from splitveil.defenses.none import Undefended
+from splitveil.records import StandIn
+from splitveil.restoring import Shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Configuration:
 
     @property
     def plain(self) -> bool:
-        """Nothing between the halves: the answers are the whole model's."""
-        return self.defense == "none" and self.codec == "raw"
+        """Nothing between the halves: the answers are the whole model's, and `observe` changes nothing."""
+        return self.defense == "none" and self.codec == "raw" and not isinstance(self.protected, Shipped)
 
     @property
     def label(self) -> str:
@@ -57,6 +59,7 @@ class Subject:
         configurations: at each cut the one without defence, if there is one, before the defended one.
         bundle: folder name where it came from a bundle.
         notes: for the card.
+        stand_in: what searches descend on, where what ships has no gradient.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Subject:
     configurations: tuple[Configuration, ...]
     bundle: str = ""
     notes: tuple[str, ...] = ()
+    stand_in: StandIn | None = None
 
     @classmethod
     def of_model(cls, traced: Traced, at: Sequence[str], *, model: str, weights: str) -> "Subject":
@@ -89,6 +93,25 @@ class Subject:
         both = (own,) if own.codec == "raw" and not protected.defense.acts else (bare, own)
         return cls(model, weights, whole, (cut,), both, bundle, _notes(own.defense, alone=len(both) == 1))
 
+    @classmethod
+    def of_shipped(cls, shipped: Shipped, x: Tensor, *, model: str, weights: str, bundle: str = "") -> "Subject":
+        """A bundle by the graph of its edge half, and nothing beside it.
+
+        The halves with nothing between them are not in the graph; those of the floats are in the float bundle's audit.
+
+        Args:
+            shipped: see `splitveil.restoring.restore_shipped`.
+            x: (n, C, H, W) uint8, images on which the stand-in is held against the graph.
+            model: name for the card.
+            weights: description for the card.
+            bundle: folder name.
+        """
+        own = Configuration(shipped.split.cut, shipped.eval())
+        frozen(shipped)
+        frozen(shipped.floats)
+        found = shipped.compared(x)
+        return cls(model, weights, Device(shipped), (own.cut,), (own,), bundle, (found.words,), found)
+
 
 class Halfway(nn.Module):
     """A split that shows its features: image -> (logits, (features,))."""
@@ -101,6 +124,18 @@ class Halfway(nn.Module):
         """x: (N, C, H, W) -> (logits (N, K), (z (N, *cut),))."""
         z = self.split.edge(x)
         return self.split.cloud(self.rest(z)), (z,)
+
+
+class Device(nn.Module):
+    """What ships, from the outside: image -> (logits, (image,)), for `Shipped.observe` begins with images."""
+
+    def __init__(self, shipped: Shipped) -> None:
+        super().__init__()
+        self.shipped = shipped
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x: (N, C, H, W) -> (logits (N, K), (x,))."""
+        return self.shipped(x), (x,)
 
 
 def undefended(split: Split, defense: Defense | None = None) -> Protected:

@@ -16,8 +16,9 @@ class Wire:
 
     Args:
         configuration: cut, defence and codec.
-        private: clean features of the private images, (N, *cut); they enter no view.
-        known: clean features of the adversary's images, (M, *cut).
+        private: clean features of the private images, (N, *cut), or whatever `Protected.observe` begins with; they
+            enter no view.
+        known: the same of the adversary's images, (M, *cut).
         aux: the adversary's images.
         knows: its grants.
         seed: of the audit.
@@ -52,6 +53,13 @@ class Wire:
         with torch.no_grad():
             return self.c.protected.observe(self.private).clone()
 
+    def _plan(self) -> nn.Module | None:
+        """Whose architecture is public, where it is not just the edge that the view holds."""
+        protected = self.c.protected
+        if self.rest is not None:
+            return nn.Sequential(protected.twin, self.rest)
+        return None if protected.twin is self.c.split.edge else protected.twin
+
     def view(self, seed: int, crossings: int, workdir: Path | None) -> View:
         """What the adversary holds; nothing in it leads to a private image or to its clean features."""
         observe, query = _channel(self.c, self.known)
@@ -71,7 +79,7 @@ class Wire:
             workdir=workdir,
             label=self.c.label,
             shared=self.shared,
-            plan=None if self.rest is None else nn.Sequential(self.c.split.edge, self.rest),
+            plan=self._plan(),
         )
 
     def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
@@ -93,7 +101,7 @@ class Wire:
             seed=seed,
             label=f"{self.c.label} times {factor:g}",
             shared=Shared(self.shared.seed),
-            plan=None if self.rest is None else nn.Sequential(self.c.split.edge, self.rest),
+            plan=self._plan(),
         )
 
     def _shape(self) -> tuple[int, int, int]:
@@ -129,6 +137,6 @@ def _channel(c: Configuration, known: Tensor) -> tuple[Callable[[Tensor], Tensor
 
     def query(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return c.protected.observe(c.split.edge(x))
+            return c.protected.sent(x)
 
     return observe, query

@@ -13,6 +13,8 @@ from splitveil.records import SCHEMA_VERSION, Card, Manifest
 MANIFEST, CARD, SIGNATURE = "manifest.json", "card.json", "manifest.sig"
 EDGE, CLOUD, GOLDEN = "edge.onnx", "cloud.onnx", "golden.safetensors"
 EDGE_WEIGHTS, CLOUD_WEIGHTS = "edge.safetensors", "cloud.safetensors"
+FLOAT_EDGE = "edge-float.safetensors"
+"""Weights that a quantised edge half was made from: what searches of an audit descend on, and never what ships."""
 REQUIRED = (EDGE, CLOUD, GOLDEN)
 HALVES = {"edge": (EDGE, EDGE_WEIGHTS), "cloud": (CLOUD, CLOUD_WEIGHTS)}
 """Files of each half alone; the graph first."""
@@ -119,7 +121,7 @@ class Bundle:
                 self._require(half)
         if name == EDGE_WEIGHTS and self.manifest.quantization:
             raise BundleError(
-                f"{self.folder} has a quantised edge, which can be neither trained nor audited; use the bundle "
+                f"{self.folder} has a quantised edge, which cannot be trained; use the bundle "
                 f"{self.manifest.quantization.source[:12]} that it was made from."
             )
         if not is_plain(name) or name not in self.manifest.files:

@@ -157,7 +157,7 @@ def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset
 
     if Path(target).is_dir():
         from splitveil.bundle import Bundle
-        from splitveil.restoring import restore
+        from splitveil.restoring import restore, restore_shipped
 
         bundle = Bundle.load(Path(target))
         manifest = bundle.manifest
@@ -169,9 +169,11 @@ def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset
             raise InputError(
                 f"{target} takes {manifest.image_shape} images, got {images.shape}; add ?size= or ?channels= to --data."
             )
-        return Subject.of_split(
-            restore(bundle), model=manifest.model, weights=f"bundle {manifest.contract[:12]}", bundle=manifest.name
-        )
+        weighed = f"bundle {manifest.contract[:12]}"
+        if manifest.quantization:
+            shipped, x = restore_shipped(bundle), torch.from_numpy(images.test.x)
+            return Subject.of_shipped(shipped, x, model=manifest.model, weights=weighed, bundle=manifest.name)
+        return Subject.of_split(restore(bundle), model=manifest.model, weights=weighed, bundle=manifest.name)
     loaded = load_model(target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     if weights is None:
         err.print("warning: no --weights: this audits an untrained model", style="yellow")

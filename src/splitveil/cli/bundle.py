@@ -178,7 +178,7 @@ def quantize(
     show_quantization(found)
     typer.echo(f"{out}: contract {made.manifest.contract}; serve and query this one together")
     if bundle.card:
-        typer.echo("the leakage card was of the float edge and is not in it; audit that bundle, not this one")
+        typer.echo("the leakage card was of the float edge and is not in it; run `splitveil audit` on this one")
 
 
 @app.command("export")

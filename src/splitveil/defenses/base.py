@@ -259,15 +259,35 @@ class Protected(nn.Module):
                 part.eval()
         return self
 
+    @property
+    def twin(self) -> nn.Module:
+        """The edge half as torch can differentiate it, and whose architecture is public: itself, unless it ships."""
+        return self.split.edge
+
+    def features(self, x: Tensor) -> Tensor:
+        """What `observe` begins with: (N, C, H, W) -> (N, *h), the edge half's features."""
+        z: Tensor = self.split.edge(x)
+        return z
+
     def observe(self, z: Tensor) -> Tensor:
         """What an adversary reads when the edge half computed z: (N, *h) -> (N, *cut). Fresh noise each call."""
         seen: Tensor = self.codec.decode(self.codec.encode(self.defense(z)))
         return seen
 
+    def sent(self, x: Tensor) -> Tensor:
+        """What an adversary reads when the device is given images: (N, C, H, W) -> (N, *cut)."""
+        return self.observe(self.features(x))
+
+    def bare(self, z: Tensor) -> Tensor:
+        """What would cross if neither defence nor codec touched it. z: (N, *h), as for `observe` -> (N, *cut)."""
+        rest = self.defense.rest()
+        whole: Tensor = z if rest is None else rest(z)
+        return whole
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """x: (N, C, H, W) in [0, 1] -> logits (N, K), or the scalar training loss where y: (N,) is given."""
         if y is None:
-            logits: Tensor = self.split.cloud(self.observe(self.split.edge(x)))
+            logits: Tensor = self.split.cloud(self.sent(x))
             return logits
         h = self.split.edge(x)
         z = self.defense(h)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from splitveil.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, Bundle, write_bundle
+from splitveil.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, FLOAT_EDGE, Bundle, write_bundle
 from splitveil.data import Dataset
 from splitveil.errors import BundleError, InputError
 from splitveil.export.halves import anonymize, quiet
@@ -37,8 +37,9 @@ def write_quantized(bundle: Bundle, data: Dataset, folder: Path, *, n: int = 256
 
     Activations are uint8 with one scale each, weights int8 with a scale per output channel; scales come from the
     smallest and largest values over the calibration images. Whatever follows the noise input stays float, and so do a
-    defence's clipping and the codec. The card is dropped, for it is of another edge, and so are the edge's float
-    weights, so that no audit of those can pass for one of this edge.
+    defence's clipping and the codec. The card is dropped, for it is of another edge. The edge's float weights go by
+    another name, so that no audit of those can pass for one of this edge: `splitveil.restoring.Shipped` is audited by
+    the graph and searched through them.
 
     Args:
         bundle: a whole bundle with a float edge.
@@ -74,6 +75,8 @@ def write_quantized(bundle: Bundle, data: Dataset, folder: Path, *, n: int = 256
     files: dict[str, bytes | Path] = {
         name: bundle.folder / name for name in manifest.files if name not in (CARD, EDGE, EDGE_WEIGHTS)
     }
+    if EDGE_WEIGHTS in manifest.files:
+        files[FLOAT_EDGE] = bundle.folder / EDGE_WEIGHTS
     changed = manifest.model_copy(update={"quantization": measured, "task_accuracy": measured.accuracy_after})
     return write_bundle(folder, changed, {**files, EDGE: after})
 

@@ -4,7 +4,7 @@ No torch and nothing that trains: a device reads these too.
 """
 
 from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
-from splitveil.records.card import Card, Cut, Extra, LabelRow, Row
+from splitveil.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
 from splitveil.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.device import Device, Link, Timing
@@ -45,6 +45,7 @@ __all__ = [
     "Record",
     "Row",
     "Signature",
+    "StandIn",
     "Summary",
     "SummaryRow",
     "Tensor",

@@ -1,6 +1,6 @@
 """The leakage card: what attacks got at each cut."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -84,6 +84,20 @@ class LabelRow(Record):
     evidence: dict[str, float] = {}
 
 
+class StandIn(Record):
+    """What searches through the edge half descend on where what ships has no gradient, held against what ships."""
+
+    kind: Literal["straight-through", "float"] = Field(
+        description="values of the shipped graph with the float edge's slope, or the float edge alone"
+    )
+    n: int = Field(description="images of the comparison")
+    relative_error: float = Field(description="float edge: root mean squared difference over the features' deviation")
+    equal_codes: float | None = Field(
+        default=None, description="float edge: share of codes that are the shipped ones; None where no codec rounds"
+    )
+    words: str = Field(description="the same as a sentence")
+
+
 class Card(Document):
     """A leakage card: the whole audit in one flat object, floors first, worst case per image last."""
 
@@ -109,6 +123,7 @@ class Card(Document):
     notes: list[str] = []
     knows: list[str] = []
     inferences: list[LabelRow] = []
+    stand_in: StandIn | None = Field(default=None, description="None where attacks searched through what was audited")
     strongest: dict[str, dict[str, str]] = Field(
         default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
     )

@@ -6,13 +6,15 @@ from splitveil.metrics.cost import latency
 from splitveil.metrics.utility import accuracy, agreement, calibration_error
 from splitveil.profiling.links import LINKS, transmission_seconds
 from splitveil.records import Cost
+from splitveil.restoring import Shipped
 
 
 def costs_of(m: Material) -> list[Cost]:
     """Utility, compute, storage and bytes of one configuration; latency on this machine, one image, torch."""
     protected, cut = m.configuration.protected, m.configuration.cut
     known = m.labels >= 0
-    here = latency(lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
+    shipped = protected.graph if isinstance(protected, Shipped) else None
+    here = latency(shipped.read if shipped else lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
     elements = m.z[0].numel()
     payload = protected.codec.payload_bytes(elements)
     found = [
@@ -26,7 +28,9 @@ def costs_of(m: Material) -> list[Cost]:
             note="expected calibration error, 15 bins (Guo et al. 2017)",
         ),
         Cost(name="edge", value=cut.edge_macs, unit="MACs"),
-        Cost(name="edge parameters", value=cut.edge_params * FP32_BYTES, unit="bytes", note="fp32"),
+        Cost(name="edge parameters", value=shipped.bytes, unit="bytes", note="edge.onnx with 8-bit weights")
+        if shipped
+        else Cost(name="edge parameters", value=cut.edge_params * FP32_BYTES, unit="bytes", note="fp32"),
         Cost(name="edge peak memory", value=cut.edge_peak_bytes, unit="bytes", note="activations, fp32, one image"),
         Cost(name="edge latency", value=1e3 * here.median, unit="ms", note=f"median of {here.runs}, on this machine"),
         Cost(name="edge latency, p95", value=1e3 * here.p95, unit="ms"),

@@ -55,7 +55,7 @@ class Material:
     def deterministic(self) -> Callable[[Tensor], Tensor]:
         """What leaves the device without noise: (n, C, H, W) -> (n, *cut), differentiable; the codec is left out."""
         protected = self.configuration.protected
-        return lambda x: protected.defense.mean(protected.split.edge(x))
+        return lambda x: protected.defense.mean(protected.twin(x))
 
     @cached_property
     def narrow_x(self) -> Tensor:

@@ -77,14 +77,14 @@ def criterion(
                 else:
                     clean = features[c.cut.name]
                     z = _observed(c, clean, seed)
-                    answers = (_answers(c, z), _answers(c, _whole(c, clean)))
+                    answers = (_answers(c, z), _answers(c, _bare(c, clean)))
                     numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
                     ledger.keep(names[c.label], numbers.to_json(), {})
                 cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
     return Criterion(
         model=subject.model, weights=subject.weights, data=data.name, seed=seed, hardware=hardware(),
         seconds=round(time.perf_counter() - begun, 3), n=n, cuts=cuts, correlations=correlations(cuts),
-        versions=fingerprint(), notes=[f"errors are of the audit {card.suite}: {card.threat_model}"] if card else [],
+        versions=fingerprint(), notes=_notes(subject, card),
     )  # fmt: skip
 
 
@@ -100,6 +100,12 @@ def check_images(data: Dataset) -> None:
         )
 
 
+def _notes(subject: Subject, card: Card | None) -> list[str]:
+    told = [f"errors are of the audit {card.suite}: {card.threat_model}"] if card else []
+    slopes = "numbers from derivatives are of the float edge half that was quantised"
+    return [*told, slopes] if subject.stand_in else told
+
+
 def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:
     """What crosses for clean features z: (N, *cut), one draw."""
     torch.manual_seed(derive(seed, c.label, "criterion"))
@@ -107,9 +113,9 @@ def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:
         return torch.cat([c.protected.observe(part) for part in z.split(512)])
 
 
-def _whole(c: Configuration, z: Tensor) -> Tensor:
-    rest = c.protected.defense.rest()
-    return z if rest is None else infer(rest, z.split(512))
+def _bare(c: Configuration, z: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([c.protected.bare(part) for part in z.split(512)])
 
 
 def _answers(c: Configuration, z: Tensor) -> Tensor:

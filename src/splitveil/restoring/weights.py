@@ -19,11 +19,17 @@ def restore(bundle: Bundle) -> Protected:
     """Rebuild the nets that the manifest names and give them the bundle's weights.
 
     Raises:
-        BundleError: the model no longer has these weights, or they are not here (one half alone, a quantised edge).
+        BundleError: the model no longer has these weights, or they are not here (one half alone, a quantised edge,
+            for which there is `restore_shipped`).
         InputError: the model that the manifest names cannot be built here.
     """
+    return rebuilt(bundle, EDGE_WEIGHTS)
+
+
+def rebuilt(bundle: Bundle, edge_weights: str) -> Protected:
+    """As `restore`, with the edge's weights from the file called `edge_weights`."""
     manifest = bundle.manifest
-    edge, cloud = load(bundle.read(EDGE_WEIGHTS)), load(bundle.read(CLOUD_WEIGHTS))
+    edge, cloud = load(bundle.read(edge_weights)), load(bundle.read(CLOUD_WEIGHTS))
     loaded = load_model(manifest.model, shape=manifest.image_shape, classes=len(manifest.classes), weights=None)
     defense = DEFENSES.build(manifest.defense)
     plain = split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape))

@@ -1,0 +1,6 @@
+"""From a bundle back to something to train or to audit. The lab's side."""
+
+from splitveil.restoring.shipped import Shipped, restore_shipped
+from splitveil.restoring.weights import restore
+
+__all__ = ["Shipped", "restore", "restore_shipped"]
