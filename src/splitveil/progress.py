@@ -21,8 +21,8 @@ class Reporter(Protocol):
         """Begin a task of `total` steps; the answer is called with the steps done so far and a short note."""
         ...
 
-    def done(self, what: str) -> None:
-        """End the task."""
+    def done(self, what: str, *, ended: bool = True) -> None:
+        """End the task; `ended` is False where it broke off."""
         ...
 
 
@@ -50,7 +50,10 @@ def task(what: str, total: int) -> Iterator[Show]:
     if reporter is None:
         yield _silent
         return
+    show = reporter.task(what, total)
     try:
-        yield reporter.task(what, total)
-    finally:
-        reporter.done(what)
+        yield show
+    except BaseException:
+        reporter.done(what, ended=False)
+        raise
+    reporter.done(what)

@@ -1,9 +1,12 @@
 """The command line: one file a command. Their top levels import nothing heavy, so that ``--help`` is instant."""
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
+from splitveil import __version__
 from splitveil.cli import (
     audit,
     bundle,
@@ -11,6 +14,7 @@ from splitveil.cli import (
     cuts,
     demo,
     fit,
+    interruption,
     listing,
     plan,
     profile,
@@ -18,12 +22,12 @@ from splitveil.cli import (
     report,
     retrieve,
     serve,
+    streams,
 )
 from splitveil.errors import MissingExtraError, SplitVeilError
 
 app = typer.Typer(
     name="splitveil",
-    help="What do the features a device sends reveal, where to cut, what defends it, and how to run both halves.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,22 +47,70 @@ app.command("report")(report.run)
 app.command("list")(listing.run)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"splitveil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What do the features a device sends reveal, where to cut, what defends it, and how to run both halves."""
+
+
 def main() -> None:
-    """Run the command line; an error made on purpose is one sentence on stderr and an exit code, never a traceback."""
+    """Run the command line; an error made on purpose is one sentence on stderr and an exit code, never a traceback.
+
+    Exit codes: 2 for what the user gave, 130 for Ctrl-C; the rest hangs on `splitveil.errors` and on the commands.
+    """
+    streams.mend_streams()
+    # gRPC's own log lines would stand between ours; whoever debugs it sets the variable.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    words = sys.argv[1:]
+    if "--json" in words:
+        streams.keep_for_json()
+    interruption.listen(words)
+    code = _code(words)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _say_unwritten(error)
+        code = code or SplitVeilError.exit_code
+    sys.exit(code)
+
+
+def _code(words: list[str]) -> int | str | None:
+    """Run the command; its exit code."""
     try:
         app()
+    except SystemExit as done:
+        if done.code != interruption.INTERRUPTED:
+            return done.code
+        interruption.say_parting(words)
+        return interruption.exit_code()
+    except KeyboardInterrupt:
+        interruption.say_parting(words)
+        return interruption.exit_code()
     except SplitVeilError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        print(
-            f"error: cannot read or write{where}: {error.strerror or error}; check the path and the disk.",
-            file=sys.stderr,
-        )
-        sys.exit(SplitVeilError.exit_code)
+        _say_unwritten(error)
+        return SplitVeilError.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("splitveil"):
             raise
         print(f"error: this command needs {error.name}; pip install 'splitveil[lab]'.", file=sys.stderr)
-        sys.exit(MissingExtraError.exit_code)
+        return MissingExtraError.exit_code
+    return 0
+
+
+def _say_unwritten(error: OSError) -> None:
+    where = f" {error.filename}" if error.filename else ""
+    print(
+        f"error: cannot read or write{where}: {error.strerror or error}; check the path and the disk.", file=sys.stderr
+    )

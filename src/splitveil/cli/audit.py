@@ -55,7 +55,7 @@ def run(
     from splitveil.auditing import audit, summarise
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.cards import show_card, show_criterion, show_summary
-    from splitveil.cli.console import err, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress
     from splitveil.data import load_data
     from splitveil.errors import InputError
     from splitveil.report import render, samples_picture
@@ -95,9 +95,9 @@ def run(
     if seeds is not None:
         summary = summarise(cards)
         summary.save(out / "summary.json")
-        print(summary.to_json()) if as_json else show_summary(summary)
+        print_json(summary.to_json()) if as_json else show_summary(summary)
     else:
-        print(cards[0].to_json()) if as_json else show_card(cards[0])
+        print_json(cards[0].to_json()) if as_json else show_card(cards[0])
     if not as_json:
         for numbers in told:
             show_criterion(numbers)

@@ -49,13 +49,13 @@ class Runtime(StrEnum):
 def show(folder: Folder, json: Json = False) -> None:
     """Show what a bundle holds and what both halves agreed on."""
     from splitveil.bundle import SIGNATURE, Bundle
-    from splitveil.cli.console import show_table
+    from splitveil.cli.console import print_json, show_table
     from splitveil.records import dumps
 
     bundle = Bundle.load(folder)
     m, card = bundle.manifest, bundle.card
     if json:
-        typer.echo(dumps({"manifest": m, "card": card}))
+        print_json(dumps({"manifest": m, "card": card}))
         return
     accuracy = "not measured" if m.task_accuracy is None else f"{m.task_accuracy:.3f}"
     rows = [
@@ -92,7 +92,7 @@ def verify(
 ) -> None:
     """Check every file against its hash, the contract against the halves, and a signature; exit 1 if one is wrong."""
     from splitveil.bundle import Bundle, verify_signature
-    from splitveil.cli.console import show_table
+    from splitveil.cli.console import print_json, show_table
     from splitveil.errors import BundleError
     from splitveil.records import dumps
 
@@ -106,7 +106,7 @@ def verify(
             signed = False
             problems.append(str(error))
     if json:
-        typer.echo(dumps({"files": bundle.states(), "signed": signed, "problems": problems}))
+        print_json(dumps({"files": bundle.states(), "signed": signed, "problems": problems}))
     else:
         show_table(bundle.manifest.name, ("file", "state"), list(bundle.states().items()), left=2)
         if signed:
@@ -163,7 +163,7 @@ def quantize(
 ) -> None:
     """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
     from splitveil.bundle import Bundle
-    from splitveil.cli.console import showing_progress
+    from splitveil.cli.console import print_json, showing_progress
     from splitveil.data import load_data
     from splitveil.export.quantizing import write_quantized
 
@@ -173,7 +173,7 @@ def quantize(
     found = made.manifest.quantization
     assert found is not None  # noqa: S101  # just written
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_json())
         return
     show_quantization(found)
     typer.echo(f"{out}: contract {made.manifest.contract}; serve and query this one together")

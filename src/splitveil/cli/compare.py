@@ -57,7 +57,7 @@ def run(
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge
-    from splitveil.cli.console import err, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress
     from splitveil.cut import Split, trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
@@ -86,7 +86,7 @@ def run(
         page = render_comparison(found, out / "comparison.html")
         picture = render_picture(found, out / "comparison.svg")
     if as_json:
-        print(found.to_json())
+        print_json(found.to_json())
     else:
         _show(found)
         print(f"report: {page}\npicture: {picture}")

@@ -1,7 +1,7 @@
 """What the commands share: tables on stdout, progress with an ETA on stderr, JSON when asked for."""
 
+import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from splitveil.cli import streams
+from splitveil.cli.lines import Lines, watched
 from splitveil.progress import Show, reporting
 
 WIDE = 200
@@ -32,47 +34,30 @@ class Bars:
     """Progress bars with elapsed time and ETA."""
 
     def __init__(self, progress: Progress) -> None:
-        self.progress, self.tasks = progress, dict[str, TaskID]()
+        self.progress, self.tasks = progress, list[tuple[str, TaskID]]()
 
     def task(self, what: str, total: int) -> Show:
         """Show a bar for `what`."""
-        bar = self.tasks[what] = self.progress.add_task(what, total=total, note="")
+        bar = self.progress.add_task(what, total=total, note="")
+        self.tasks.append((what, bar))
 
         def show(done: int, note: str = "") -> None:
             self.progress.update(bar, completed=done, note=note)
 
         return show
 
-    def done(self, what: str) -> None:
-        """Take the bar away."""
-        self.progress.remove_task(self.tasks.pop(what))
-
-
-class Lines:
-    """One line on stderr for each finished task, for logs."""
-
-    def __init__(self) -> None:
-        self.begun: dict[str, float] = {}
-
-    def task(self, what: str, total: int) -> Show:
-        """Note the time."""
-        self.begun[what] = time.perf_counter()
-
-        def show(done: int, note: str = "") -> None:
-            """Say nothing until it is done."""
-
-        return show
-
-    def done(self, what: str) -> None:
-        """Say how long it took."""
-        print(f"{what}: {time.perf_counter() - self.begun.pop(what):.1f} s", file=sys.stderr, flush=True)
+    def done(self, what: str, *, ended: bool = True) -> None:
+        """Take the bar away, the last one of that name."""
+        at = next(i for i in reversed(range(len(self.tasks))) if self.tasks[i][0] == what)
+        self.progress.remove_task(self.tasks.pop(at)[1])
 
 
 @contextmanager
 def showing_progress() -> Iterator[None]:
-    """Bars on stderr while inside; a line for each finished task where stderr is not a terminal."""
+    """Bars on stderr while inside; lines where stderr is not a terminal."""
     if not sys.stderr.isatty():
-        with reporting(Lines()):
+        lines = Lines()
+        with reporting(lines), watched(lines):
             yield
         return
     columns = (
@@ -81,6 +66,11 @@ def showing_progress() -> Iterator[None]:
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress, reporting(Bars(progress)):
         yield
+
+
+def print_json(text: str) -> None:
+    """One JSON object on stdout, in ASCII: it reads alike whatever the encoding of the terminal or the pipe."""
+    print("".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text), file=streams.answers(), flush=True)
 
 
 def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:

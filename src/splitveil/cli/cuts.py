@@ -16,7 +16,7 @@ def run(
     """List every legal cut: what would cross, and what each half costs."""
     import torch
 
-    from splitveil.cli.console import show_table
+    from splitveil.cli.console import print_json, show_table
     from splitveil.cut import cuts
     from splitveil.models.loader import load_model
     from splitveil.records import dumps
@@ -24,7 +24,7 @@ def run(
     loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights)
     found = cuts(loaded.model, torch.zeros(2, *loaded.shape))
     if as_json:
-        print(dumps({"model": model, "input": list(loaded.shape), "cuts": [c.model_dump() for c in found]}))
+        print_json(dumps({"model": model, "input": list(loaded.shape), "cuts": [c.model_dump() for c in found]}))
         return
     rows = [
         [

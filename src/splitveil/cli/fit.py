@@ -35,7 +35,7 @@ def run(
     import torch
 
     from splitveil.bundle import refuse_foreign
-    from splitveil.cli.console import err, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress
     from splitveil.cli.console import out as screen
     from splitveil.codecs import CODECS
     from splitveil.cut import split
@@ -92,7 +92,7 @@ def run(
             "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
             "differential_privacy": privacy, "quantization": found,
         }  # fmt: skip
-        print(dumps(record))
+        print_json(dumps(record))
     else:
         screen.print(
             f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "

@@ -13,7 +13,7 @@ def run(
 ) -> None:
     """Names that the other commands take, each with one line on what it is."""
     from splitveil.attacks import ATTACKS
-    from splitveil.cli.console import show_table
+    from splitveil.cli.console import print_json, show_table
     from splitveil.codecs import CODECS
     from splitveil.data import DATA
     from splitveil.defenses import DEFENSES
@@ -45,6 +45,6 @@ def run(
     else:
         rows = tables[kind].describe()
     if as_json:
-        print(dumps(dict(rows)))
+        print_json(dumps(dict(rows)))
     else:
         show_table("", ["name", ""], rows, left=2)

@@ -63,7 +63,7 @@ def run(
 
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
-    from splitveil.cli.console import err, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress
     from splitveil.cut import trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
@@ -99,7 +99,7 @@ def run(
         page = out / "plan.html"
         render_plan(found, page)
     if as_json:
-        print(found.to_json())
+        print_json(found.to_json())
     else:
         _show(found)
         if found.bundle:

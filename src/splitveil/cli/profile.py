@@ -25,7 +25,8 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Time a bundle's halves, or one graph, on this machine, and its speed on the reference graph."""
-    from splitveil.cli.console import Lines
+    from splitveil.cli.console import print_json
+    from splitveil.cli.lines import Lines
     from splitveil.errors import InputError
     from splitveil.profiling import by_node, measure_here, time_graph
     from splitveil.progress import reporting, task
@@ -49,7 +50,7 @@ def run(
     if out is not None:
         device.save(out)
     if json:
-        typer.echo(dumps({"device": device, "nodes": slowest}))
+        print_json(dumps({"device": device, "nodes": slowest}))
         return
     _show(device)
     for graph, found in slowest.items():

@@ -50,11 +50,12 @@ def run(
     import numpy as np
 
     from splitveil.bundle import CLOUD, Bundle
+    from splitveil.cli.console import print_json
     from splitveil.errors import InputError
     from splitveil.records import dumps
+    from splitveil.serving.client_tls import ClientTls
     from splitveil.serving.edge import Edge
     from splitveil.serving.retry import Retry
-    from splitveil.serving.transport import ClientTls
 
     if bool(inputs) == bool(data):
         raise InputError("expected either --input FILE or --data DATA; give one of them.")
@@ -107,7 +108,7 @@ def run(
         "answers": answers,
     }
     if json:
-        typer.echo(dumps(result))
+        print_json(dumps(result))
     else:
         _show(result)
 

@@ -22,7 +22,7 @@ def run(
 
     from splitveil.auditing.gallery import Noiseless, retrieval
     from splitveil.bundle import Bundle
-    from splitveil.cli.console import err, show_table, showing_progress
+    from splitveil.cli.console import err, print_json, show_table, showing_progress
     from splitveil.cli.console import out as screen
     from splitveil.data import load_data
     from splitveil.progress import task
@@ -49,7 +49,7 @@ def run(
             "defense": m.defense, "codec": m.codec, "same_identities": tuple(m.classes) == images.classes,
             "protected": asdict(deployed), "without_noise": asdict(bare) if bare else None,
         }  # fmt: skip
-        print(dumps(record))
+        print_json(dumps(record))
         return
     without = "without its noise" + (", in floats" if m.quantization else "")
     rows = [_cells("as deployed", deployed), *([_cells(without, bare)] if bare else [])]

@@ -63,6 +63,7 @@ def run(
     if "replicas" in given:
         _refuse("--replicas without --ray", "start several servers and give `query` all of their addresses")
     from splitveil.bundle import Bundle
+    from splitveil.cli.console import print_json
     from splitveil.serving.journal import log_as_json, log_as_text
     from splitveil.serving.lifecycle import run_until_told
     from splitveil.serving.limits import Limits
@@ -90,7 +91,10 @@ def run(
     )
 
     def ready(server: Server) -> None:
-        print(server.describe_as_json() if as_json else f"serving {server.describe()}", flush=True)
+        if as_json:
+            print_json(server.describe_as_json())
+        else:
+            print(f"serving {server.describe()}", flush=True)
 
     (log_as_json if log_json else log_as_text)()
     run_until_told(server, ready, watch)

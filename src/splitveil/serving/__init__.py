@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from splitveil.serving.answer import Answer
     from splitveil.serving.breaker import Breaker
+    from splitveil.serving.client_tls import ClientTls
     from splitveil.serving.edge import Edge
     from splitveil.serving.lifecycle import serve
     from splitveil.serving.retry import Retry
-    from splitveil.serving.transport import ClientTls
 
 __all__ = ["Answer", "Breaker", "ClientTls", "Edge", "Retry", "serve"]
 
 _WHERE = {
     "Answer": "splitveil.serving.answer",
     "Breaker": "splitveil.serving.breaker",
-    "ClientTls": "splitveil.serving.transport",
+    "ClientTls": "splitveil.serving.client_tls",
     "Edge": "splitveil.serving.edge",
     "Retry": "splitveil.serving.retry",
     "serve": "splitveil.serving.lifecycle",

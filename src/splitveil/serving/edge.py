@@ -14,12 +14,13 @@ from splitveil.errors import InputError
 from splitveil.serving import compression
 from splitveil.serving.answer import Answer, joined
 from splitveil.serving.breaker import Breaker, State
+from splitveil.serving.client_tls import ClientTls
 from splitveil.serving.encoding import Encoder
 from splitveil.serving.exchange import Exchange, OutageError, Talk
 from splitveil.serving.fallback import Fallback, Local
 from splitveil.serving.retry import Retry
 from splitveil.serving.stream import in_order
-from splitveil.serving.transport import AsyncTransport, ClientTls, Transport
+from splitveil.serving.transport import AsyncTransport, Transport
 
 Array = NDArray[Any]
 CONNECT_SECONDS = 5.0

@@ -25,6 +25,8 @@ T = TypeVar("T")
 AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 """Statuses after which the same bytes may be sent again: nothing was answered."""
 REFUSED = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
+LOOK_SECONDS = 2.0
+"""For a look at the address of a server that was never met."""
 STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
@@ -45,7 +47,14 @@ class Pause:
     seconds: float
 
 
-Talk = Generator[Call | Pause, bytes, T]
+@dataclass(frozen=True, slots=True)
+class Look:
+    """See what stands at the servers' addresses, in so many seconds; the answer is words, or nothing."""
+
+    seconds: float
+
+
+Talk = Generator[Call | Pause | Look, bytes, T]
 
 
 class Failed(Exception):  # noqa: N818
@@ -162,7 +171,10 @@ class Exchange:
                 pause = self.rules.pause(tried)
                 hopeless = failure.status not in again or tried >= self.rules.attempts
                 if hopeless or time.monotonic() + pause >= until or not self.budget.spend():
-                    raise self._explained(failure, tried) from None
+                    seen, left = b"", until - time.monotonic()
+                    if failure.status == "UNAVAILABLE" and self.max_batch is None and left > 0:
+                        seen = yield Look(min(LOOK_SECONDS, left))
+                    raise self._explained(failure, tried, seen.decode()) from None
                 yield Pause(pause)
 
     def _agree(self, left: float, wait: bool) -> Talk[int]:
@@ -235,13 +247,15 @@ class Exchange:
         except DecodeError:
             raise ContractError(f"{self.where} does not speak KServe v2; check the address.") from None
 
-    def _explained(self, failure: Failed, tried: int) -> LinkError | ContractError:
+    def _explained(self, failure: Failed, tried: int, seen: str) -> LinkError | ContractError:
         status, said = failure.status, failure.said
         if status in REFUSED:
             return ContractError(f"the server at {self.where} refuses: {said}.")
         if status in STRANGERS:
             return LinkError(f"the server at {self.where} refuses this device ({status}: {said}); check its token.")
         times = f"after {tried} attempts " if tried > 1 else ""
+        if seen:
+            return OutageError(f"no answer from {self.where}{times and f' {times.strip()}'}: {seen}.")
         if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"):
             return OutageError(
                 f"no answer from {self.where} {times}({status}: {said}); check the address and that "

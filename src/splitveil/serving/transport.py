@@ -6,14 +6,14 @@ import json
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
 from splitveil.errors import InputError, LinkError
-from splitveil.serving.exchange import Call, Failed, Pause, Talk
+from splitveil.serving.client_tls import ClientTls
+from splitveil.serving.doorstep import seen_at
+from splitveil.serving.exchange import Call, Failed, Look, Pause, Talk
 
 T = TypeVar("T")
 
@@ -22,39 +22,6 @@ RETRY_BUFFER = 2**28
 """Bytes, 256 MiB: above any request that a server takes by default."""
 POLICY = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 """Retries are the device's own, see `retry`; gRPC itself only repeats what never left."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """Files for an encrypted connection, all PEM.
-
-    Args:
-        ca: certificates that the server's must go back to; None for those that gRPC brings along.
-        cert: the device's own, for servers that ask for one (mutual TLS); with `key`.
-        key: the private key of `cert`, unencrypted.
-        name: on the server's certificate, where that is not the host that was asked for.
-
-    Raises:
-        InputError: `cert` without `key` or the other way round.
-    """
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cert is None) != (self.key is None):
-            raise InputError("expected a certificate and its key, got one of them; give both for mutual TLS.")
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """For a gRPC channel.
-
-        Raises:
-            InputError: a file that cannot be read.
-        """
-        ca, key, cert = (_content(p) for p in (self.ca, self.key, self.cert))
-        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
 
 class Transport:
@@ -78,6 +45,7 @@ class Transport:
         if token is not None and tls is None and not insecure and not all(_local(host) for host, _ in places):
             raise InputError("expected TLS beside a token, got plain text to another machine; give tls or insecure.")
         self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._places, self._tls = places, tls
         self._address = _address(places)
         self._credentials = None if tls is None else tls.credentials()
         self._options = _options(tls.name or (places[0][0] if len(places) > 1 else None) if tls else None)
@@ -104,14 +72,25 @@ class Transport:
         finally:
             talk.close()
 
-    def _step(self, step: Call | Pause) -> bytes:
+    def _step(self, step: Call | Pause | Look) -> bytes:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return b""
+        if isinstance(step, Look):
+            return self.look(step.seconds)
         reply: bytes = self._channel.method(step.method)(
             step.message, timeout=step.timeout, wait_for_ready=step.wait, metadata=self.metadata
         )
         return reply
+
+    def look(self, seconds: float) -> bytes:
+        """Why calls to the first server where something is wrong may fail, in words; see `doorstep.seen_at`."""
+        context = None if self._tls is None else self._tls.context()
+        name = None if self._tls is None else self._tls.name or (self._places[0][0] if len(self._places) > 1 else None)
+        for host, port in self._places:
+            if found := seen_at(host, port, context, name, seconds / len(self._places)):
+                return found.encode()
+        return b""
 
     def renew(self) -> None:
         """Open new connections from now on: the old ones may hang on a network that has moved on."""
@@ -156,10 +135,12 @@ class AsyncTransport:
         finally:
             talk.close()
 
-    async def _step(self, step: Call | Pause) -> bytes:
+    async def _step(self, step: Call | Pause | Look) -> bytes:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return b""
+        if isinstance(step, Look):
+            return await asyncio.to_thread(self._transport.look, step.seconds)
         reply: bytes = await self._channel.method(step.method)(
             step.message, timeout=step.timeout, wait_for_ready=step.wait, metadata=self._transport.metadata
         )
@@ -237,10 +218,3 @@ def _local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _content(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check the path.") from None
