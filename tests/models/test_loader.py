@@ -9,6 +9,7 @@ import torch
 
 from splitveil.data import load_data
 from splitveil.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
+from splitveil.models import hub
 from splitveil.models.loader import Loaded, load_model, save_weights
 from splitveil.vision import timm, torchvision
 
@@ -198,6 +199,7 @@ def test_failed_downloads_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(timm(), "create_model", refuse)
+    monkeypatch.setattr(hub, "timm_file", lambda *_: None)
     with pytest.raises(WeightsError) as caught:
         load("timm:resnet10t", weights="pretrained")
     assert str(caught.value) == (

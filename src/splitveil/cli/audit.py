@@ -20,7 +20,9 @@ def run(
     data: Annotated[str, typer.Option(help="digits, npz:PATH, folder:PATH, mnist, fashion-mnist, cifar10, cifar100")],
     out: Annotated[Path, typer.Option(help="folder for the card, the report and everything behind them")],
     at: Annotated[str | None, typer.Option(help="CUT,CUT,... or all; default four spread over the depth")] = None,
-    weights: Annotated[Path | None, typer.Option(help=".safetensors of the trained model")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help=".safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
+    ] = None,
     aux: Annotated[str | None, typer.Option(help="the adversary's images; default the rest of the test part")] = None,
     aux_n: Annotated[int | None, typer.Option(min=1, help="most images of the adversary; default the suite's")] = None,
     suite: Annotated[str, typer.Option(help="smoke, standard or strong")] = "standard",
@@ -38,7 +40,7 @@ def run(
         list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
-    judge_weights: Annotated[Path | None, typer.Option(help=".safetensors of the judge")] = None,
+    judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
     read_plates: Annotated[
         bool, typer.Option("--read-plates", help="also how many number plates a reader reads in the guesses")
     ] = False,
@@ -55,7 +57,7 @@ def run(
     from splitveil.auditing import audit, summarise
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.cards import show_card, show_criterion, show_summary
-    from splitveil.cli.console import err, print_json, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.data import load_data
     from splitveil.errors import InputError
     from splitveil.report import render, samples_picture
@@ -65,6 +67,7 @@ def run(
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
     images = load_data(data)
     others = load_data(aux) if aux else None
+    tell([*images.remarks, *(others.remarks if others else ())])
     if seeds is not None and not resume and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
     if criterion:
@@ -131,7 +134,7 @@ def parse_seeds(text: str) -> list[int]:
     return [int(w) for w in words]
 
 
-def read_judge(spec: str | None, weights: Path | None, images: "Dataset") -> "Judge | None":
+def read_judge(spec: str | None, weights: str | None, images: "Dataset") -> "Judge | None":
     """The judge that ``--judge`` and ``--judge-weights`` name."""
     from splitveil.errors import InputError
     from splitveil.metrics.judge import Judge
@@ -146,11 +149,11 @@ def read_judge(spec: str | None, weights: Path | None, images: "Dataset") -> "Ju
     return Judge(loaded.model, spec, loaded.weights)
 
 
-def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset", seed: int) -> "Subject":
+def _subject(target: str, at: str | None, weights: str | None, images: "Dataset", seed: int) -> "Subject":
     import torch
 
     from splitveil.auditing import Subject
-    from splitveil.cli.console import err
+    from splitveil.cli.console import err, tell
     from splitveil.cut import trace
     from splitveil.errors import InputError
     from splitveil.models.loader import load_model
@@ -177,6 +180,7 @@ def _subject(target: str, at: str | None, weights: Path | None, images: "Dataset
     loaded = load_model(target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     if weights is None:
         err.print("warning: no --weights: this audits an untrained model", style="yellow")
+    tell(loaded.remarks)
     traced = trace(loaded.model, torch.zeros(2, *images.shape))
     return Subject.of_model(traced, _cuts(traced, at), model=target, weights=loaded.weights)
 

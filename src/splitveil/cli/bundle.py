@@ -163,13 +163,14 @@ def quantize(
 ) -> None:
     """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
     from splitveil.bundle import Bundle
-    from splitveil.cli.console import print_json, showing_progress
+    from splitveil.cli.console import print_json, showing_progress, tell
     from splitveil.data import load_data
     from splitveil.export.quantizing import write_quantized
 
-    bundle = Bundle.load(folder)
+    bundle, images = Bundle.load(folder), load_data(data)
+    tell(images.remarks)
     with showing_progress():
-        made = write_quantized(bundle, load_data(data), out, n=n, seed=seed)
+        made = write_quantized(bundle, images, out, n=n, seed=seed)
     found = made.manifest.quantization
     assert found is not None  # noqa: S101  # just written
     if json:

@@ -22,7 +22,9 @@ def run(
         list[str], typer.Option(help="NAME[:k=v,...], repeatable; a codec's name is quantisation alone")
     ],
     out: Annotated[Path, typer.Option(help="folder for the comparison, the page and everything behind them")],
-    weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="to start from: .safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
+    ] = None,
     drop: Annotated[
         list[float] | None, typer.Option(help="budget in points of accuracy, repeatable; default 1 and 3")
     ] = None,
@@ -47,7 +49,7 @@ def run(
         list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
-    judge_weights: Annotated[Path | None, typer.Option(help=".safetensors of the judge")] = None,
+    judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -57,7 +59,7 @@ def run(
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge
-    from splitveil.cli.console import err, print_json, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cut import Split, trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
@@ -67,6 +69,7 @@ def run(
     chosen = custom_suite(attack) if attack else find_suite(suite)
     images, others = load_data(data), load_data(aux) if aux else None
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights)
+    tell([*images.remarks, *(others.remarks if others else ()), *loaded.remarks])
     if weights is None:
         err.print("warning: no --weights: every training starts from random ones", style="yellow")
 

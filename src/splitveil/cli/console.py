@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -28,6 +28,12 @@ WIDE = 200
 # Names such as chain:of=[noise + dropout] are no markup, nor any part of them an emoji.
 out = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
+
+
+def tell(remarks: Iterable[str]) -> None:
+    """One line each on stderr for what a user should know of the images or weights just read."""
+    for remark in dict.fromkeys(remarks):
+        err.print(f"note: {remark}", style="yellow", highlight=False, soft_wrap=True)
 
 
 class Bars:

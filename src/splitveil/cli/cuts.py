@@ -1,7 +1,6 @@
 """``splitveil cuts``: every legal cut of a model with its cost."""
 
 import math
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,19 +8,20 @@ import typer
 
 def run(
     model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
-    weights: Annotated[Path | None, typer.Option(help="checked against the model; cuts do not depend on them")] = None,
+    weights: Annotated[str | None, typer.Option(help="checked against the model; cuts do not depend on them")] = None,
     shape: Annotated[str | None, typer.Option("--input", help="image as CxHxW, such as 3x32x32")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """List every legal cut: what would cross, and what each half costs."""
     import torch
 
-    from splitveil.cli.console import print_json, show_table
+    from splitveil.cli.console import print_json, show_table, tell
     from splitveil.cut import cuts
     from splitveil.models.loader import load_model
     from splitveil.records import dumps
 
     loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights)
+    tell(loaded.remarks)
     found = cuts(loaded.model, torch.zeros(2, *loaded.shape))
     if as_json:
         print_json(dumps({"model": model, "input": list(loaded.shape), "cuts": [c.model_dump() for c in found]}))

@@ -13,7 +13,9 @@ def run(
     ],
     at: Annotated[str, typer.Option(help="where to cut; see splitveil cuts MODEL")],
     out: Annotated[Path, typer.Option(help="folder of the bundle")],
-    weights: Annotated[Path | None, typer.Option(help=".safetensors to start from")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="to start from: .safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
+    ] = None,
     defense: Annotated[
         list[str] | None, typer.Option(help="NAME[:k=v,...]; see splitveil list defenses; several work in turn")
     ] = None,
@@ -35,7 +37,7 @@ def run(
     import torch
 
     from splitveil.bundle import refuse_foreign
-    from splitveil.cli.console import err, print_json, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cli.console import out as screen
     from splitveil.codecs import CODECS
     from splitveil.cut import split
@@ -59,6 +61,7 @@ def run(
     wire = CODECS.build(codec)
     images = load_data(data)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    tell([*images.remarks, *loaded.remarks])
     halves = split(loaded.model, at, torch.zeros(2, *images.shape))
     partial = out.with_name(f".{out.name}.partial")
     if partial.exists() and not resume:
@@ -90,7 +93,7 @@ def run(
             "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
             "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
             "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
-            "differential_privacy": privacy, "quantization": found,
+            "differential_privacy": privacy, "quantization": found, "remarks": [*images.remarks, *loaded.remarks],
         }  # fmt: skip
         print_json(dumps(record))
     else:

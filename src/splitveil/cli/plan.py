@@ -19,7 +19,9 @@ def run(
         str, typer.Option(help="digits, vehicles, npz:PATH, folder:PATH, cifar10 and others; see splitveil list data")
     ],
     out: Annotated[Path, typer.Option(help="folder for plan.json, plan.html, the bundle and everything behind them")],
-    weights: Annotated[Path | None, typer.Option(help=".safetensors of the trained model")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help=".safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
+    ] = None,
     max_edge_macs: Annotated[str | None, typer.Option(help="on the device, for one sample: 50M")] = None,
     max_edge_bytes: Annotated[str | None, typer.Option(help="stored weights of the edge half: 2MB")] = None,
     max_edge_memory: Annotated[str | None, typer.Option(help="peak of live activations: 500KB")] = None,
@@ -63,7 +65,7 @@ def run(
 
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
-    from splitveil.cli.console import err, print_json, showing_progress
+    from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cut import trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
@@ -86,6 +88,7 @@ def run(
     way = [find_device(device) if device else None, find_device(server) if server else None]
     images = load_data(data)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    tell([*images.remarks, *loaded.remarks])
     if weights is None:
         err.print("warning: no --weights: this plans for an untrained model", style="yellow")
     traced = trace(loaded.model, torch.zeros(2, *images.shape))

@@ -22,7 +22,7 @@ def run(
 
     from splitveil.auditing.gallery import Noiseless, retrieval
     from splitveil.bundle import Bundle
-    from splitveil.cli.console import err, print_json, show_table, showing_progress
+    from splitveil.cli.console import err, print_json, show_table, showing_progress, tell
     from splitveil.cli.console import out as screen
     from splitveil.data import load_data
     from splitveil.progress import task
@@ -32,6 +32,7 @@ def run(
     found = Bundle.load(bundle)
     m = found.manifest
     images = load_data(data)
+    tell(images.remarks)
     _check(m, images)
     if tuple(m.classes) != images.classes:
         err.print(f"warning: {data} has other identities than {bundle} was trained on", style="yellow")

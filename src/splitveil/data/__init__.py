@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from splitveil.data.base import Dataset, Images
+from splitveil.data.labels import unlearnable
 from splitveil.data.pixels import fitted
 from splitveil.data.sampling import stratified
 from splitveil.data.spec import DataSpec
@@ -60,7 +61,8 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
         if asked.n > len(train):
             raise DataError(f"{asked.name} has {len(train):,} training images, got n={asked.n}; lower n.")
         train = train.take(stratified(train.y, asked.n, SUBSET_SEED))
-    return Dataset(data.name, _converted(train, asked), _converted(data.test, asked), data.classes)
+    train, test = _converted(train, asked), _converted(data.test, asked)
+    return Dataset(data.name, train, test, data.classes, (*data.remarks, *unlearnable(train, data.test, data.classes)))
 
 
 def _converted(images: Images, asked: DataSpec) -> Images:

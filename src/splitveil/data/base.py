@@ -79,6 +79,8 @@ class Dataset:
     train: Images
     test: Images
     classes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    """What a user should know and nothing stops at, one sentence each."""
 
     def __post_init__(self) -> None:
         wrong = self.train.problems("train", len(self.classes)) + self.test.problems("test", len(self.classes))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from splitveil.errors import InputError, SplitVeilError, WeightsError
 from splitveil.models.sources import Shape, Source, find_source
@@ -31,6 +32,8 @@ class Loaded:
     """File name and hash, or how they were drawn."""
     shape: Shape
     classes: int
+    remarks: tuple[str, ...] = ()
+    """What was done to the weights of a file: types converted, tensors left out."""
 
 
 def load_model(
@@ -43,8 +46,8 @@ def load_model(
             ``shape`` and ``classes`` if it has such parameters and returns a net that takes images in [0, 1].
         shape: (C, H, W); the model's own when None.
         classes: K; when None that of the weights, else the model's own.
-        weights: ``.safetensors``, or ``.pth`` and ``.pt`` with tensors only; ``"pretrained"`` downloads those of timm
-            or torchvision; random when None.
+        weights: a file as for `read_weights`, ``FILE#model_ema`` for one of several sets in it; ``"pretrained"``
+            downloads those of timm or torchvision; random when None.
         seed: of random weights; the global generators are left as they were.
 
     Raises:
@@ -54,13 +57,16 @@ def load_model(
     """
     source = find_source(spec)
     shape = shape or source.shape
-    file = None if weights is None or weights == PRETRAINED else read_weights(Path(weights))
+    pretrained = str(weights) == PRETRAINED
+    file = None if weights is None or pretrained else read_weights(Path(weights))
     asked, classes = classes, classes or source.classes
-    if weights == PRETRAINED:
+    if pretrained:
         _check_pretrained(spec, source, classes)
     with _seeded(seed):
-        model = source.build(shape, classes, weights == PRETRAINED)
+        model = source.build(shape, classes, pretrained)
+    remarks: tuple[str, ...] = ()
     if file is not None:
+        _materialise(model, spec, shape)
         found = file.classes(model, classes)
         if found not in (None, classes):
             if asked is not None:
@@ -71,10 +77,17 @@ def load_model(
             classes = found or classes
             with _seeded(seed):
                 model = source.build(shape, classes, False)
-        file.load_into(model, spec)
+                _materialise(model, spec, shape)
+        remarks = file.load_into(model, spec)
     model.eval()
     classes = _count_logits(model, spec, shape, asked)
-    return Loaded(model, spec, _describe(source, weights, file, seed), shape, classes)
+    return Loaded(model, spec, _describe(source, pretrained, file, seed), shape, classes, remarks)
+
+
+def _materialise(model: nn.Module, spec: str, shape: Shape) -> None:
+    """Let lazy modules learn their shapes, so that weights can be compared with them."""
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        _count_logits(model, spec, shape, None)
 
 
 def _check_pretrained(spec: str, source: Source, classes: int) -> None:
@@ -109,10 +122,10 @@ def _count_logits(model: nn.Module, spec: str, shape: Shape, classes: int | None
     return logits.shape[1]
 
 
-def _describe(source: Source, weights: Path | str | None, file: Weights | None, seed: int) -> str:
+def _describe(source: Source, pretrained: bool, file: Weights | None, seed: int) -> str:
     if file is not None:
         return file.name
-    return PRETRAINED if weights == PRETRAINED else source.drawn.format(seed=seed)
+    return PRETRAINED if pretrained else source.drawn.format(seed=seed)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from splitveil.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
-from splitveil.models import MODELS
+from splitveil.models import MODELS, hub
 from splitveil.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
 from splitveil.registry import nearest
 
@@ -87,13 +87,16 @@ def _timm(name: str) -> Source:
     native: Shape = tuple(config.input_size)
 
     def build(shape: Shape, classes: int, pretrained: bool) -> nn.Module:
-        size = {"img_size": shape[1:]} if config.fixed_input_size and shape != native else {}
+        size: dict[str, Any] = {"img_size": shape[1:]} if config.fixed_input_size and shape != native else {}
+        if pretrained and (here := hub.timm_file(config, f"timm:{name}")):
+            size["pretrained_cfg_overlay"] = {"file": str(here)}
         with _explained(f"timm:{name}", pretrained):
             net = library.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=shape[0], **size)
         known = len(config.mean) == shape[0]
         return normalized(net, Normalize(shape[0], config.mean, config.std) if known else Normalize(shape[0]))
 
-    return Source(native, config.num_classes or CLASSES, build, downloads=True)
+    offered = bool(config.hf_hub_id or config.url or config.file)
+    return Source(native, config.num_classes or CLASSES, build, downloads=offered)
 
 
 def _torchvision(name: str) -> Source:
@@ -108,6 +111,8 @@ def _torchvision(name: str) -> Source:
         if shape[0] != len(IMAGENET_MEAN):
             raise InputError(f"torchvision:{name} expected 3 channels, got {shape[0]}; add ?channels=3 to the data.")
         size = {"image_size": shape[1]} if name.startswith("vit_") else {}
+        if pretrained:
+            hub.check_torchvision(models.get_model_weights(name).DEFAULT.url, f"torchvision:{name}")
         with _explained(f"torchvision:{name}", pretrained):
             net = models.get_model(name, weights="DEFAULT" if pretrained else None, num_classes=classes, **size)
         return normalized(net, Normalize(shape[0], IMAGENET_MEAN, IMAGENET_STD))

@@ -156,7 +156,8 @@ def plan(
         binding=bound, nearest=near, curves=depth.curves, zones=zones,
         alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
         hardware=hardware(), seconds=round(clock.seconds, 3), finished=ended and complete and verdict.ended,
-        versions=fingerprint(), notes=[*planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
+        versions=fingerprint(),
+        notes=[*data.remarks, *planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
     )  # fmt: skip
     if verdict.chosen:
         record = planner.shipped(record, verdict.chosen)
