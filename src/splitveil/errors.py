@@ -7,6 +7,7 @@
     │   ├── UnknownNameError        no such attack, defence, model, ...; names the nearest one
     │   ├── CutError                no legal cut there; names what else would cross and the nearest legal cuts
     │   ├── DataError               missing, unreadable or wrongly shaped data
+    │   │   └── BrokenPictureError  one picture file (pictures/opening.py)
     │   ├── OverlapError            an image is both private and known to the adversary
     │   └── WeightsError            weights that do not fit the model or are not finite
     ├── MissingExtraError           a part that is not installed was asked for; says what to install

@@ -12,7 +12,7 @@ import pytest
 from splitveil.bundle import CARD, CLOUD, EDGE, GOLDEN, MANIFEST, Bundle, codec, contract_id, with_card, write_bundle
 from splitveil.codecs.uniform import Uniform
 from splitveil.errors import BundleError, InputError
-from splitveil.records import Card, Cut, Manifest, Tensor
+from splitveil.records import Card, Cut, Manifest, Picture, Tensor
 
 FILES: Mapping[str, bytes] = {EDGE: b"edge", CLOUD: b"cloud", GOLDEN: b"golden"}
 CUT = Cut(
@@ -37,6 +37,12 @@ MADE = Manifest(
 AUDITED = Card(
     model="tiny", weights="w", data="d", task_accuracy=0.5, threat_model="t", suite="quick", seed=0, hardware="h",
     seconds=1.0, rows=[],
+)  # fmt: skip
+
+
+PICTURE = Picture(
+    loader=1, source="files", size=(4, 4), channels=1, orientation="exif", crop="centre", resample="bilinear",
+    antialias=True,
 )  # fmt: skip
 
 
@@ -256,3 +262,24 @@ def test_manifests_from_before_halves_and_quantisation_are_read(bundle: Bundle) 
     assert again.half is None
     again.require_edge()
     again.require_cloud()
+
+
+def test_bundles_from_before_recipes_keep_their_contract(bundle: Bundle) -> None:
+    rewrite(bundle, lambda m: m.pop("picture"))
+    again = Bundle.load(bundle.folder)
+    assert again.manifest.picture is None
+    assert again.manifest.contract == "9503518152dd922465641276720fffdd"
+
+
+def test_how_pictures_are_read_is_part_of_the_contract(tmp_path: Path) -> None:
+    contracts = {MADE.contract}
+    changes: list[dict[str, Any]] = [{}, {"crop": "none"}, {"source": "arrays"}, {"loader": 2}, {"antialias": False}]
+    for i, change in enumerate(changes):
+        manifest = MADE.model_copy(update={"picture": PICTURE.model_copy(update=change)})
+        written = write_bundle(tmp_path / str(i), manifest, FILES)
+        assert Bundle.load(written.folder) == written
+        contracts.add(written.manifest.contract)
+    assert len(contracts) == 6
+    rewrite(written, lambda m: m["picture"].update(crop="none"))
+    with pytest.raises(BundleError, match=r"the contract in manifest\.json is not that of its halves"):
+        Bundle.load(written.folder)

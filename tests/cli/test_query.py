@@ -1,7 +1,9 @@
 """What ``query`` can do beyond asking one server; the rest is in test_serving_commands."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,16 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from splitveil.bundle import write_bundle
 from splitveil.cli.console import out
 from splitveil.cli.query import run
 from splitveil.codecs.uniform import Uniform
 from splitveil.defenses.none import Undefended
-from splitveil.errors import InputError, LinkError
+from splitveil.errors import DataError, InputError, LinkError
 
 from ..serving.conftest import Made, make, running
 from ..serving.scripted import Scripted, scripted
+from ..serving.test_pictures import Capture
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,12 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+APP = typer.Typer()
+APP.command()(run)
+
+
 def ask(*words: object) -> str:
-    app = typer.Typer()
-    app.command()(run)
-    return CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False).output
+    return CliRunner().invoke(APP, [str(w) for w in words], catch_exceptions=False).output
 
 
 def test_bytes_are_compared_with_the_picture_itself(made: Made, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +92,46 @@ def test_tokens_and_several_servers_reach_the_edge(made: Made, picture: Path, tm
             ask(made.bundle.folder, "--to", to, "--input", picture, "--token-file", tmp_path / name)
     with pytest.raises(InputError, match="mutual TLS"):
         ask(made.bundle.folder, "--to", to, "--input", picture, "--cert", tmp_path / "c.pem")
+
+
+def test_folders_of_any_photos_are_asked_and_broken_ones_named(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "_width", 200)
+    (tmp_path / "in").mkdir()
+    Image.new("CMYK", (50, 20), (10, 200, 30, 5)).save(tmp_path / "a.jpg")
+    Image.new("L", (7, 90)).save(tmp_path / "in" / "b.png")
+    with scripted(Scripted(made.bundle)) as port:
+        words: list[Any] = [made.bundle.folder, "--to", f"127.0.0.1:{port}", "--input", tmp_path]
+        told = json.loads(ask(*words, "--json"))
+        (tmp_path / "in" / "c.jpg").write_bytes(b"no picture")
+        (tmp_path / "in" / "d.png").write_bytes(b"")
+        with pytest.raises(DataError, match=r"cannot read 2 of the 4 pictures of --input: .*c.jpg .*d.png .*--skip-b"):
+            ask(*words)
+        left = CliRunner().invoke(APP, [str(w) for w in (*words, "--json", "--skip-broken")], catch_exceptions=False)
+    assert [Path(a["input"]).name for a in told["answers"]] == ["a.jpg", "b.png"]
+    assert (told["skipped"], told["picture_assumed"], told["picture"]["size"]) == ([], False, [16, 16])
+    assert "2 of 4 pictures cannot be read and are left out" in left.stderr
+    found = json.loads(left.stdout)
+    assert (found["n"], len(found["skipped"])) == (2, 2)
+
+
+def test_a_bundle_from_before_says_what_it_assumes(
+    made: Made, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_bundle(
+        tmp_path / "old", made.bundle.manifest.model_copy(update={"picture": None}),
+        {name: made.bundle.folder / name for name in made.bundle.manifest.files},
+    )  # fmt: skip
+    with scripted(Scripted(old)) as port:
+        words = [old.folder, "--to", f"127.0.0.1:{port}", "--input", picture, "--json"]
+        done = CliRunner().invoke(APP, [str(w) for w in words], catch_exceptions=False)
+    assert "does not say how its pictures were made; assumed: RGB picture turned upright" in done.stderr
+    assert json.loads(done.stdout)["picture_assumed"] is True
+
+
+def test_a_camera_is_asked_frame_by_frame(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Capture))
+    with scripted(Scripted(made.bundle)) as port:
+        told = json.loads(ask(made.bundle.folder, "--to", f"127.0.0.1:{port}", "--camera", 0, "-n", 2, "--json"))
+    assert [a["input"] for a in told["answers"]] == ["camera 0[0]", "camera 0[1]"]

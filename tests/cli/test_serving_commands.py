@@ -141,10 +141,13 @@ def test_query_answers_about_files(bundle: Bundle, served: str, tmp_path: Path) 
         capture_output=True, text=True, env=environment(), timeout=60, check=True,
     )  # fmt: skip
     told = json.loads(done.stdout)
+    picture = bundle.manifest.picture
+    assert picture is not None
     assert {key: told[key] for key in sorted(told.keys() - {"milliseconds_p50", "answers", "bytes"})} == {
         "contract": bundle.manifest.contract, "model": "pets", "cut": "custom", "defense": "noise:sigma=0.1,clip=1.0",
         "codec": "uniform:bits=8", "compress": None, "n": 4, "local": 0, "accuracy": None,
-        "bytes_per_image": 4 * 8 * 6,
+        "bytes_per_image": 4 * 8 * 6, "picture": picture.model_dump(mode="json"),
+        "picture_assumed": False, "skipped": [],
     }  # fmt: skip
     assert told["milliseconds_p50"] > 0
     assert [Path(a["input"]).name for a in told["answers"]] == ["one.png", "one.npy", "two.npy[0]", "two.npy[1]"]
@@ -173,13 +176,11 @@ def test_query_measures_accuracy_on_data(app: typer.Typer, bundle: Bundle, serve
 
 
 def test_query_refuses_what_the_model_cannot_take(app: typer.Typer, bundle: Bundle, tmp_path: Path) -> None:
-    Image.new("RGB", (10, 10)).save(tmp_path / "small.png")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     np.save(tmp_path / "flat.npy", np.zeros((5, 5), np.float32))
     refused = {
-        "small.png": "is 10x10 pixels, the model takes 12x16; resize",
         "text.png": "no picture that Pillow knows",
         "text.npy": "not a plain .npy array",
         "objects.npy": "not a plain .npy array",

@@ -84,3 +84,12 @@ def test_importing_and_loading_digits_leaves_torch_out() -> None:
     code += "; import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_other_orders_of_the_same_bytes_are_made_contiguous() -> None:
+    last = np.zeros((4, 6, 5, 3), np.uint8)
+    labels = np.zeros((4, 2), np.int64)
+    found = Images(last.transpose(0, 3, 1, 2)[:, :, ::-1], labels[:, 0], {"colour": labels[:, 1]})
+    for array in (found.x, found.y, found.attributes["colour"], found.take(np.array([2, 0])).x, found.joined(found).x):
+        assert array.flags.c_contiguous
+    assert found.x.shape == (4, 3, 6, 5)

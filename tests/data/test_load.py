@@ -56,3 +56,12 @@ def test_every_source_says_what_it_is() -> None:
     assert [name for name, words in DATA.describe() if len(words) < 20] == []
     known = ["digits", "npz", "folder", "mnist", "fashion-mnist", "cifar10", "cifar100", "vehicles", "reid"]
     assert DATA.names() == known
+
+
+@pytest.mark.parametrize("spec", ["digits?size=12x6", "digits?size=6x12&channels=3", "digits?n=50&size=7x8"])
+def test_arrays_become_rectangles_and_say_that_they_are_arrays(spec: str) -> None:
+    data = load_data(spec)
+    width, height = (int(side) for side in spec.partition("size=")[2].partition("&")[0].split("x"))
+    assert data.shape[1:] == (height, width)
+    assert data.picture is not None
+    assert (data.picture.source, data.picture.size) == ("arrays", (width, height))

@@ -129,9 +129,9 @@ def test_impossible_numbers(n: int, max_aux: int, sentence: str) -> None:
     assert str(caught.value) == sentence
 
 
-def test_oblong_images_want_an_auxiliary_set_of_their_size() -> None:
-    with pytest.raises(DataError, match=r"expected auxiliary images of 8x6, got 8x8; resize the files of toy\."):
-        partition(toy(shape=(1, 8, 6)), n=5, aux=toy(), max_aux=10, seed=0)
+def test_auxiliary_images_are_brought_to_an_oblong_shape() -> None:
+    parts = partition(toy(shape=(1, 8, 6)), n=5, aux=toy(), max_aux=10, seed=0)
+    assert parts.aux.x.shape == (10, 1, 8, 6)
 
 
 def test_no_images_left_for_the_adversary() -> None:

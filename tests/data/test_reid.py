@@ -83,3 +83,21 @@ def test_strange_names_and_broken_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "image_test" / "0005_c001_9.jpg").rename(tmp_path / "image_test" / "holiday.jpg")
     with pytest.raises(DataError, match=r"expected a name such as .*, got holiday.jpg; remove it"):
         load_data(spec)
+
+
+def test_the_recipe_says_that_pictures_are_squeezed(tmp_path: Path) -> None:
+    data = load_data(tree(tmp_path, VERI) + "?size=16x24&channels=1")
+    assert data.shape == (1, 24, 16)
+    assert data.picture is not None
+    assert (data.picture.source, data.picture.crop, data.picture.size) == ("files", "none", (16, 24))
+
+
+def test_broken_crops_are_left_out_with_their_attributes(tmp_path: Path) -> None:
+    spec = tree(tmp_path, VERI)
+    whole = load_data(f"{spec}?size=16")
+    name = VERI["image_query"][0]
+    (tmp_path / "image_query" / name).write_bytes(b"no picture")
+    data = load_data(f"{spec}?size=16&skip_broken=true")
+    assert len(data.test) == len(whole.test) - 1
+    assert data.test.attributes["camera"].tolist() == whole.test.attributes["camera"].tolist()[1:]
+    assert data.skipped[0].startswith(str(tmp_path / "image_query" / name))

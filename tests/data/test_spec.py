@@ -35,3 +35,14 @@ def test_mistakes_are_explained(text: str, sentence: str) -> None:
     with pytest.raises(DataError) as caught:
         DataSpec.parse(text)
     assert sentence in str(caught.value)
+
+
+def test_sizes_are_squares_or_width_times_height() -> None:
+    assert (DataSpec.parse("mnist?size=64x48").size, DataSpec.parse("mnist?size=64x64").size) == ((64, 48), 64)
+    assert (DataSpec.parse("mnist?size=64x48").frame, DataSpec.parse("mnist?size=9").frame) == ((64, 48), (9, 9))
+    assert DataSpec.parse("mnist").frame is None
+    assert str(DataSpec.parse("mnist?size=64x48&n=2")) == "mnist?size=64x48&n=2"
+    assert str(DataSpec.parse("mnist?size=64x64&skip_broken=true")) == "mnist?size=64"
+    for wrong in ("64x", "x48", "64x48x3", "0x4", "64x-1"):
+        with pytest.raises(DataError, match=r"expected width x height, two positive .*write for example size=64x48\."):
+            DataSpec.parse(f"mnist?size={wrong}")

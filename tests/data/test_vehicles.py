@@ -122,3 +122,14 @@ def test_mistakes_are_explained(spec: str, sentence: str) -> None:
     with pytest.raises(DataError) as caught:
         load_data(spec)
     assert sentence in str(caught.value)
+
+
+def test_rectangles_are_the_middle_and_plates_move_with_it() -> None:
+    square, flat = load_data("vehicles?n=60&identities=5&size=64"), load_data("vehicles?n=60&identities=5&size=64x40")
+    assert (flat.train.x == square.train.x[:, :, 12:52]).all()
+    ours, theirs = flat.train.attributes, square.train.attributes
+    seen = ours["plate_visible"] == 1
+    assert 0 < seen.sum() <= theirs["plate_visible"].sum()
+    assert (ours["plate_y"][seen] == theirs["plate_y"][seen] - 12).all()
+    assert (ours["plate_x"][seen] == theirs["plate_x"][seen]).all()
+    assert (ours["plate1"][~seen] == -1).all()

@@ -45,7 +45,7 @@ class Audit:
         scores |= {f"label{i:03d}.hit": v.contiguous() for i, v in enumerate(self.hits)}
         write_atomically(folder / "scores.safetensors", save(scores))
         if len(self.inputs):
-            pictures = {"input": self.inputs, "index": self.index}
+            pictures = {"input": self.inputs.contiguous(), "index": self.index.contiguous()}
             pictures |= {f"row{i:03d}": v.contiguous() for i, v in enumerate(self.samples)}
             for i, (index, inputs, guesses) in enumerate(self.exposed):
                 if len(index):

@@ -156,7 +156,7 @@ class Bundle:
 def contract_id(manifest: Manifest) -> str:
     """Hash of everything that must be the same on both sides: 32 hexadecimal digits."""
     held = {**manifest.elsewhere, **manifest.files}
-    agreed = {
+    agreed: dict[str, object] = {
         "cut": manifest.cut.name,
         "features": manifest.features.model_dump(mode="json"),
         "codec": manifest.codec,
@@ -167,6 +167,9 @@ def contract_id(manifest: Manifest) -> str:
         EDGE: held.get(EDGE),
         CLOUD: held.get(CLOUD),
     }
+    # Bundles from before it was said keep their contract.
+    if manifest.picture is not None:
+        agreed["picture"] = manifest.picture.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps(agreed, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

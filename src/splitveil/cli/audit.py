@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 if TYPE_CHECKING:
     from splitveil.auditing import Subject
     from splitveil.cut import Traced
@@ -34,6 +36,7 @@ def run(
     seed: Annotated[int, typer.Option(help="of every draw")] = 0,
     seeds: Annotated[str | None, typer.Option(help="0,1,2: an audit each in OUT/seed-K, and their summary")] = None,
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
+    skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     cache: Annotated[Path | None, typer.Option(help="folder of finished attacks that several audits share")] = None,
     metric: Annotated[
@@ -65,8 +68,8 @@ def run(
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
-    images = load_data(data)
-    others = load_data(aux) if aux else None
+    images = load_data(data, skip_broken=skip_broken)
+    others = load_data(aux, skip_broken=skip_broken) if aux else None
     tell([*images.remarks, *(others.remarks if others else ())])
     if seeds is not None and not resume and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
@@ -75,7 +78,7 @@ def run(
 
         check_images(images)
     referee = read_judge(judge, judge_weights, images)
-    legible = load_data(plates_from) if plates_from else images if read_plates else None
+    legible = load_data(plates_from, skip_broken=skip_broken) if plates_from else images if read_plates else None
     cards, told = [], []
     with showing_progress():
         for k, folder in folders.items():

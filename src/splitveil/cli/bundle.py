@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 if TYPE_CHECKING:
-    from splitveil.records import Quantization
+    from splitveil.records import Manifest, Quantization
 
 app = typer.Typer(help="Show, verify, sign, halve, quantise and export bundles.", no_args_is_help=True)
 
@@ -65,7 +67,7 @@ def show(folder: Folder, json: Json = False) -> None:
         ("defence", m.defense + (", fresh noise for every request" if m.noise else "")),
         ("codec", m.codec),
         ("input", _tensor(m.input.name, m.input.datatype, m.input.shape)),
-        *([("preprocessing", m.preprocessing)] if m.preprocessing else []),
+        ("pictures", _pictures(m)),
         ("features", _tensor(m.features.name, m.features.datatype, m.features.shape)),
         ("output", f"{_tensor(m.output.name, m.output.datatype, m.output.shape)}: {_listed(m.classes)}"),
         ("task accuracy", accuracy),
@@ -159,6 +161,7 @@ def quantize(
     out: Annotated[Path, typer.Option(help="Folder of the quantised bundle.")],
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Training images that set the scales.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the choice of images and of the noise.")] = 0,
+    skip_broken: SkipBroken = False,
     json: Json = False,
 ) -> None:
     """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
@@ -167,7 +170,7 @@ def quantize(
     from splitveil.data import load_data
     from splitveil.export.quantizing import write_quantized
 
-    bundle, images = Bundle.load(folder), load_data(data)
+    bundle, images = Bundle.load(folder), load_data(data, skip_broken=skip_broken)
     tell(images.remarks)
     with showing_progress():
         made = write_quantized(bundle, images, out, n=n, seed=seed)
@@ -245,6 +248,16 @@ def show_quantization(found: "Quantization") -> None:
         ("one picture, p95", f"{old.p95 * 1e3:.3f} ms", f"{new.p95 * 1e3:.3f} ms"),
     ]
     show_table(f"edge half, {found.calibrated_on} images set the scales", ("", "float32", "int8"), rows)
+
+
+def _pictures(manifest: "Manifest") -> str:
+    from splitveil.pictures import assumed, picture_words
+
+    found = assumed(manifest)
+    if found is None:
+        return manifest.preprocessing or "none: no picture has that many channels"
+    words = picture_words(found)
+    return words if manifest.picture else f"not said by this bundle; assumed: {words}"
 
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> str:

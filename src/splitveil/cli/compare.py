@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 if TYPE_CHECKING:
     from splitveil.records import Comparison, Contender
 
@@ -50,6 +52,7 @@ def run(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
     judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
+    skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -60,14 +63,15 @@ def run(
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.cut import Split, trace
     from splitveil.data import load_data
+    from splitveil.cut import Split, trace
     from splitveil.models.loader import load_model
     from splitveil.report import render_comparison, render_picture
     from splitveil.sweeps import compare, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
-    images, others = load_data(data), load_data(aux) if aux else None
+    images = load_data(data, skip_broken=skip_broken)
+    others = load_data(aux, skip_broken=skip_broken) if aux else None
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights)
     tell([*images.remarks, *(others.remarks if others else ()), *loaded.remarks])
     if weights is None:

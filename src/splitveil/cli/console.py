@@ -33,7 +33,7 @@ err = Console(stderr=True, markup=False, emoji=False)
 def tell(remarks: Iterable[str]) -> None:
     """One line each on stderr for what a user should know of the images or weights just read."""
     for remark in dict.fromkeys(remarks):
-        err.print(f"note: {remark}", style="yellow", highlight=False, soft_wrap=True)
+        err.print(f"note: {remark}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 class Bars:

@@ -55,7 +55,7 @@ def run(
             protected, _ = protect(traced.split(at), DEFENSE, CODEC, data, epochs=15, lr=1e-3)
             bundle = save(
                 protected, out / f"bundle-{at}", name=f"digits-{at}", model_spec=MODEL, image_shape=data.shape,
-                classes=data.classes, task_accuracy=accuracy_of(protected, data),
+                classes=data.classes, task_accuracy=accuracy_of(protected, data), picture=data.picture,
             )  # fmt: skip
             subject = Subject.of_split(
                 protected, model=MODEL, weights=f"bundle {bundle.manifest.contract[:12]}", bundle=bundle.manifest.name

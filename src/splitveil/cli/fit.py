@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 
 def run(
     model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
@@ -28,6 +30,7 @@ def run(
     quantize: Annotated[
         str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
     ] = None,
+    skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -59,7 +62,7 @@ def run(
     specs = defense or ["none"]
     chosen = DEFENSES.build(specs[0] if len(specs) == 1 else f"chain:of=[{' + '.join(specs)}]")
     wire = CODECS.build(codec)
-    images = load_data(data)
+    images = load_data(data, skip_broken=skip_broken)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     tell([*images.remarks, *loaded.remarks])
     halves = split(loaded.model, at, torch.zeros(2, *images.shape))
@@ -78,7 +81,7 @@ def run(
         accuracy = accuracy_of(protected, images, seed)
         bundle = save(
             protected, out, name=out.name, model_spec=model, image_shape=images.shape, classes=images.classes,
-            task_accuracy=accuracy,
+            task_accuracy=accuracy, picture=images.picture,
         )  # fmt: skip
         found = None
         if quantize:
@@ -94,6 +97,7 @@ def run(
             "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
             "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
             "differential_privacy": privacy, "quantization": found, "remarks": [*images.remarks, *loaded.remarks],
+            "picture": manifest.picture, "skipped": images.skipped,
         }  # fmt: skip
         print_json(dumps(record))
     else:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 if TYPE_CHECKING:
     from splitveil.cut import Traced
     from splitveil.records import Budget, Choice, Figure, Plan
@@ -57,6 +59,7 @@ def run(
     audits: Annotated[int | None, typer.Option(min=1, help="choices measured at most; default a quarter")] = None,
     minutes: Annotated[float | None, typer.Option(help="in all; the best plan so far when they are over")] = None,
     seed: Annotated[int, typer.Option(help="of training and the search's attacks; fresh ones have the next")] = 0,
+    skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -66,8 +69,8 @@ def run(
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.cut import trace
     from splitveil.data import load_data
+    from splitveil.cut import trace
     from splitveil.models.loader import load_model
     from splitveil.planning import plan
     from splitveil.planning.space import CODECS_TRIED, DEFENSES
@@ -86,7 +89,7 @@ def run(
     )  # fmt: skip
     budget = Budget.model_validate(budget.model_dump())
     way = [find_device(device) if device else None, find_device(server) if server else None]
-    images = load_data(data)
+    images = load_data(data, skip_broken=skip_broken)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     tell([*images.remarks, *loaded.remarks])
     if weights is None:

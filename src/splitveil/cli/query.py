@@ -1,11 +1,13 @@
 """``splitveil query``: ask a served bundle about images, as a device does."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
     from splitveil.records import Manifest
@@ -18,10 +20,15 @@ def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
     to: Annotated[str, typer.Option("--to", metavar="HOST:PORT[,HOST:PORT]", help="Where it is served; in turn.")],
     inputs: Annotated[
-        list[Path] | None, typer.Option("--input", metavar="FILE", help="A picture or .npy array; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            "--input", metavar="PATH", help="A picture, a folder of pictures, a film or a .npy array; may be repeated."
+        ),
     ] = None,
+    camera: Annotated[int | None, typer.Option(min=0, help="A camera's number, 0 for the first; needs OpenCV.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="A data set: its first test images.")] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many images of --data.")] = 16,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images of --data, or frames of a camera or film.")] = 16,
+    skip_broken: SkipBroken = False,
     timeout: Annotated[float, typer.Option(help="Seconds for one image, retries included.")] = 30.0,
     attempts: Annotated[int, typer.Option(min=1, help="For one image, the first included.")] = 5,
     compress: Annotated[
@@ -51,30 +58,34 @@ def run(
 
     from splitveil.bundle import CLOUD, Bundle
     from splitveil.cli.console import print_json
+    from splitveil.cli.reading import read_asked
     from splitveil.errors import InputError
+    from splitveil.pictures import assumed
     from splitveil.records import dumps
     from splitveil.serving.client_tls import ClientTls
     from splitveil.serving.edge import Edge
     from splitveil.serving.retry import Retry
 
-    if bool(inputs) == bool(data):
-        raise InputError("expected either --input FILE or --data DATA; give one of them.")
+    if (bool(inputs) or camera is not None) == bool(data):
+        raise InputError("expected either --input PATH or --camera N, or --data DATA; give one of them.")
     secured = ClientTls(ca, cert, key, server_name) if tls or ca or cert or key or server_name else None
     token = None if token_file is None else _first_line(token_file)
     found = Bundle.load(bundle)
     m = found.manifest
-    asked = list(_files(inputs, m) if inputs else _test_images(data or "", n))
-    given: list[tuple[Answer, float]] = []
+    asked = read_asked(inputs or [], camera, data, n, m, skip_broken=skip_broken)
+    if m.picture is None and not data:
+        _warn_assumed(m)
+    given: list[tuple[str, Any, int | None, Answer, float]] = []
     with Edge(
         found, [t for t in to.split(",") if t], timeout=timeout, retries=Retry(attempts), token=token, tls=secured,
         threads=threads, compress=compress, fallback=CLOUD if fallback else None, insecure=insecure,
     ) as edge:  # fmt: skip
-        for _, x, _ in asked:
+        for name, x, y in asked.images:
             start = time.perf_counter()
             answer = edge.answer(x[None])
-            given.append((answer, 1e3 * (time.perf_counter() - start)))
+            given.append((name, x, y, answer, 1e3 * (time.perf_counter() - start)))
     answers, right = [], []
-    for (name, _, y), (answer, milliseconds) in zip(asked, given, strict=True):
+    for name, _, y, answer, milliseconds in given:
         logits = answer.logits[0].astype(float)
         odds = np.exp(logits - logits.max())
         best = int(logits.argmax())
@@ -100,11 +111,14 @@ def run(
         "codec": m.codec,
         "compress": compress,
         "n": len(answers),
-        "local": sum(a.local for a, _ in given),
+        "local": sum(answer.local for *_, answer, _ in given),
         "accuracy": sum(right) / len(right) if right else None,
         "bytes_per_image": edge.bytes_per_image,
-        "bytes": _bytes([a for a, _ in given], [x for _, x, _ in asked]),
-        "milliseconds_p50": float(np.median([milliseconds for _, milliseconds in given])),
+        "bytes": _bytes([answer for *_, answer, _ in given], [x for _, x, *_ in given]),
+        "milliseconds_p50": float(np.median([milliseconds for *_, milliseconds in given])),
+        "picture": assumed(m),
+        "picture_assumed": m.picture is None,
+        "skipped": list(asked.skipped),
         "answers": answers,
     }
     if json:
@@ -137,21 +151,13 @@ def _first_line(path: Path) -> str:
     return token
 
 
-def _files(paths: list[Path], manifest: "Manifest") -> Iterator[tuple[str, Any, int | None]]:
-    from splitveil.serving.pictures import read_images
+def _warn_assumed(manifest: "Manifest") -> None:
+    from splitveil.cli.console import err
+    from splitveil.pictures import assumed, picture_words
 
-    for path in paths:
-        images = read_images(path, manifest.image_shape)
-        for i, x in enumerate(images):
-            yield str(path) if len(images) == 1 else f"{path}[{i}]", x, None
-
-
-def _test_images(spec: str, n: int) -> Iterator[tuple[str, Any, int | None]]:
-    from splitveil.data import load_data
-
-    test = load_data(spec).test
-    for i in range(min(n, len(test))):
-        yield f"{spec}[{i}]", test.x[i], int(test.y[i])
+    if picture := assumed(manifest):
+        words = f"this bundle does not say how its pictures were made; assumed: {picture_words(picture)}"
+        err.print(f"warning: {words}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitveil.cli.reading import SkipBroken
+
 if TYPE_CHECKING:
     from splitveil.auditing.gallery import Retrieval
     from splitveil.data import Dataset
@@ -15,6 +17,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
     data: Annotated[str, typer.Option(help="vehicles or reid:PATH, with the identities that the bundle trained on")],
     seed: Annotated[int, typer.Option(help="of the queries, where the set marks none, and of the noise")] = 0,
+    skip_broken: SkipBroken = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Search the test part by the answers of the protected split: mAP, rank 1 and 5. Utility: larger is better."""
@@ -31,7 +34,7 @@ def run(
 
     found = Bundle.load(bundle)
     m = found.manifest
-    images = load_data(data)
+    images = load_data(data, skip_broken=skip_broken)
     tell(images.remarks)
     _check(m, images)
     if tuple(m.classes) != images.classes:
@@ -47,7 +50,8 @@ def run(
     if as_json:
         record = {
             "bundle": str(bundle), "contract": m.contract, "data": data, "seed": seed, "cut": m.cut.name,
-            "defense": m.defense, "codec": m.codec, "same_identities": tuple(m.classes) == images.classes,
+            "defense": m.defense, "codec": m.codec, "skipped": images.skipped,
+            "same_identities": tuple(m.classes) == images.classes,
             "protected": asdict(deployed), "without_noise": asdict(bare) if bare else None,
         }  # fmt: skip
         print_json(dumps(record))

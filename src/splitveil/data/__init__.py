@@ -8,6 +8,7 @@ from splitveil.data.pixels import fitted
 from splitveil.data.sampling import stratified
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError, UnknownNameError
+from splitveil.pictures import recipe_for, skipped_words
 from splitveil.registry import Registry
 
 __all__ = ["DATA", "Dataset", "Images", "load_data"]
@@ -34,11 +35,13 @@ DRAWN = frozenset({"vehicles"})
 """Sets that are rendered, and so have a seed and a number of identities."""
 
 
-def load_data(spec: str, *, download: bool = False) -> Dataset:
+def load_data(spec: str, *, download: bool = False, skip_broken: bool = False) -> Dataset:
     """Load ``NAME[:PATH][?key=value&key=value]``.
 
-    Keys: ``size=32`` makes every image a square of that many pixels (shorter side, centre crop, antialiased),
-    ``n=1000`` keeps that many training images with every class in its share, ``channels=1`` or ``3`` converts,
+    Keys: ``size=32`` makes every image a square of that many pixels (shorter side, centre crop, antialiased), and
+    ``size=64x48`` a rectangle of that width and height; ``n=1000`` keeps that many training images with every class
+    in its share, ``channels=1`` or ``3`` converts. ``skip_broken=true``, or the argument, leaves out pictures that
+    cannot be read: the data's name then counts them and `Dataset.skipped` names them.
     ``identities=100`` and ``seed=0`` are for the rendered ``vehicles``,
     ``download=true`` and ``root=DIR`` (``~/.cache/splitveil``) are for torchvision's sets.
 
@@ -47,7 +50,7 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
         DataError: missing, unreadable or wrongly shaped data, or an unknown key.
     """
     asked = DataSpec.parse(spec)
-    asked = replace(asked, download=asked.download or download)
+    asked = replace(asked, download=asked.download or download, skip_broken=asked.skip_broken or skip_broken)
     try:
         source = DATA.get(asked.name)
     except UnknownNameError as error:
@@ -58,11 +61,20 @@ def load_data(spec: str, *, download: bool = False) -> Dataset:
     data = source(asked)
     train = data.train
     if asked.n is not None:
-        if asked.n > len(train):
+        if asked.n > len(train) + len(data.skipped):
             raise DataError(f"{asked.name} has {len(train):,} training images, got n={asked.n}; lower n.")
-        train = train.take(stratified(train.y, asked.n, SUBSET_SEED))
+        if asked.n < len(train):
+            train = train.take(stratified(train.y, asked.n, SUBSET_SEED))
     train, test = _converted(train, asked), _converted(data.test, asked)
-    return Dataset(data.name, train, test, data.classes, (*data.remarks, *unlearnable(train, data.test, data.classes)))
+    # A source that left the fitting to this function read no files so: the device's pixels would differ.
+    ours = data.picture is not None and train.x.shape[1:] == data.train.x.shape[1:]
+    picture = data.picture if ours else recipe_for(train.x.shape[1:])
+    name = data.name + (f" ({len(data.skipped):,} broken pictures left out)" if data.skipped else "")
+    remarks = (*data.remarks, *unlearnable(train, data.test, data.classes))
+    if data.skipped:
+        whole = len(data.train) + len(data.test)
+        remarks = (*remarks, f"{data.name}: {skipped_words(data.skipped, whole + len(data.skipped))}")
+    return Dataset(name, train, test, data.classes, remarks, picture, data.skipped)
 
 
 def _converted(images: Images, asked: DataSpec) -> Images:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from splitveil.errors import DataError
+from splitveil.records import Picture
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -15,11 +16,19 @@ CHANNELS = (1, 3)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """x: (N, C, H, W) uint8, y: (N,) int64; attributes: name -> (N,) int64, other labels, -1 where unknown."""
+    """x: (N, C, H, W) uint8, y: (N,) int64; attributes: name -> (N,) int64, other labels, -1 where unknown.
+
+    Arrays are made contiguous: what is given as another order of the same bytes (channels last) is copied once.
+    """
 
     x: Array
     y: Array
     attributes: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", _contiguous(self.x))
+        object.__setattr__(self, "y", _contiguous(self.y))
+        object.__setattr__(self, "attributes", {name: _contiguous(a) for name, a in self.attributes.items()})
 
     def __len__(self) -> int:
         return len(self.x)
@@ -67,9 +76,16 @@ class Images:
         return wrong
 
 
+def _contiguous(array: Array) -> Array:
+    return np.ascontiguousarray(array) if isinstance(array, np.ndarray) and array.ndim else array
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """A training and a test part with the same shape of image, the same classes and the same attributes.
+
+    `picture` says how picture files became these images, None where they were arrays; `skipped` names the broken
+    pictures that were left out.
 
     Raises:
         DataError: naming everything that is wrong.
@@ -81,6 +97,8 @@ class Dataset:
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     """What a user should know and nothing stops at, one sentence each."""
+    picture: Picture | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wrong = self.train.problems("train", len(self.classes)) + self.test.problems("test", len(self.classes))

@@ -3,24 +3,21 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from splitveil.data.base import Array, Dataset, Images
-from splitveil.data.pixels import to_array
 from splitveil.data.sampling import split_off_test, stratified
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError
+from splitveil.pictures import SUFFIXES, Faults, is_grey, recipe_for, stacked
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 TEST_NAMES = ("test", "val")
-GREY = frozenset({"1", "L", "LA"})
-DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "F"})
 
 
 def pictures(spec: DataSpec) -> Dataset:
     """Folders PATH/train/CLASS and PATH/test/CLASS (or val), or PATH/CLASS, of which a fifth is split off for tests.
 
-    Pictures are turned upright and are grey if all of them are; ``?size=`` makes them one size.
+    Pictures are read as `splitveil.pictures` says and are grey if all of them are; ``?size=`` makes them one size.
+    Broken ones are named together, or with ``?skip_broken=true`` left out and counted.
 
     Raises:
         DataError: no such folder, no pictures, unreadable ones, several sizes, or test classes that train lacks.
@@ -44,9 +41,12 @@ def pictures(spec: DataSpec) -> Dataset:
     if spec.n is not None and spec.n < len(parts[0][0]):
         kept = stratified(parts[0][1], spec.n, 0)
         parts[0] = ([parts[0][0][i] for i in kept], parts[0][1][kept])
-    channels = spec.channels or (1 if all(_is_grey(path) for paths, _ in parts for path in paths) else 3)
-    train_part, test_part = (Images(_stacked(paths, channels, spec), labels) for paths, labels in parts)
-    return Dataset(str(spec), train_part, test_part, classes)
+    faults = Faults()
+    channels = spec.channels or _channels([path for paths, _ in parts for path in paths], faults)
+    train_part, test_part = (_read(paths, labels, channels, spec, faults) for paths, labels in parts)
+    skipped = faults.settle(str(spec), sum(len(paths) for paths, _ in parts), skip=spec.skip_broken)
+    read_as = recipe_for(train_part.x.shape[1:], source="files")
+    return Dataset(str(spec), train_part, test_part, classes, picture=read_as, skipped=skipped)
 
 
 def _listed(root: Path) -> tuple[list[Path], Array, tuple[str, ...]]:
@@ -63,37 +63,15 @@ def _listed(root: Path) -> tuple[list[Path], Array, tuple[str, ...]]:
     return files, y, tuple(found)
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
-    return picture
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read the picture {path} ({error}); mend or remove it.")
-
-
-def _is_grey(path: Path) -> bool:
-    with _open(path) as picture:
-        return picture.mode in GREY
-
-
-def _stacked(paths: list[Path], channels: int, spec: DataSpec) -> Array:
-    images: list[Array] = []
+def _channels(paths: list[Path], faults: Faults) -> int:
+    """1 where all of these pictures are grey."""
+    grey = True
     for path in paths:
-        with _open(path) as picture:
-            if picture.mode in DEEP:
-                raise DataError(f"expected 8 bits a channel in {path}, got mode {picture.mode}; convert the picture.")
-            try:
-                image = to_array(picture, channels, spec.size)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise _unreadable(path, error) from None
-        if images and image.shape != images[0].shape:
-            raise DataError(
-                f"pictures of {spec} have several sizes, {paths[0].name} {images[0].shape[1:]} and {path.name} "
-                f"{image.shape[1:]}; add ?size=N to make all of them N x N."
-            )
-        images.append(image)
-    return np.stack(images)
+        with faults.noted():
+            grey &= is_grey(path)
+    return 1 if grey else 3
+
+
+def _read(paths: list[Path], labels: Array, channels: int, spec: DataSpec, faults: Faults) -> Images:
+    x, whole = stacked(paths, channels, spec.frame, faults, name=str(spec))
+    return Images(x, labels[whole])

@@ -85,14 +85,8 @@ def _foreign(
     data: Dataset, private: Images, private_index: Array, secret: set[bytes], aux: Dataset, max_aux: int, seed: int
 ) -> Parts:
     channels, height, width = data.shape
-    if height != width and aux.shape[1:] != data.shape[1:]:
-        raise DataError(
-            f"expected auxiliary images of {height}x{width}, got {aux.shape[1]}x{aux.shape[2]}; "
-            f"resize the files of {aux.name}."
-        )
-    size = None if aux.shape[1:] == data.shape[1:] else height
     both = aux.train.joined(aux.test)
-    both = replace(both, x=fitted(both.x, channels, size))
+    both = replace(both, x=fitted(both.x, channels, (width, height)))
     fresh, copies = _unlike(both.x, np.arange(len(both)), secret)
     if copies:
         raise OverlapError(

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from splitveil.data.base import Array, Dataset, Images
+from splitveil.data.base import Dataset, Images
 from splitveil.data.sampling import stratified
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError
+from splitveil.pictures import Faults, recipe_for, stacked
 
 LAYOUTS = (
     ("image_train", "image_query", "image_test"),
@@ -42,7 +42,7 @@ def crops(spec: DataSpec) -> Dataset:
 
     The training part is theirs, the test part is their queries and gallery, of other identities. Classes are the
     identities of both parts, then ``distractor``; those of the test part are never trained, so that a classifier's
-    accuracy on it says nothing: see `splitveil.auditing.gallery`. Whole pictures are squeezed to a square.
+    accuracy on it says nothing: see `splitveil.auditing.gallery`. Whole pictures are squeezed to ``size``.
 
     Attributes: ``camera``, ``query`` (1 for queries) and ``identity``, the class, -1 for distractors (0000 in
     Market-1501). Its junk (-1) is left out, and so are gallery pictures with the name of a query, which VeRi-776 has
@@ -67,7 +67,11 @@ def crops(spec: DataSpec) -> Dataset:
     if spec.n is not None and spec.n < len(train):
         train = [train[i] for i in stratified(np.array([known[crop.identity] for crop in train]), spec.n, 0)]
     classes = (*(f"{identity:04d}" for identity in known), "distractor")
-    return Dataset(str(spec), _images(train, known, spec), _images(test, known, spec), classes)
+    faults = Faults()
+    ours, theirs = (_images(part, known, spec, faults) for part in (train, test))
+    skipped = faults.settle(str(spec), len(train) + len(test), skip=spec.skip_broken)
+    read_as = recipe_for(ours.x.shape[1:], source="files", crop="none")
+    return Dataset(str(spec), ours, theirs, classes, picture=read_as, skipped=skipped)
 
 
 def _listed(folder: Path, *, query: bool) -> list[Crop]:
@@ -84,8 +88,10 @@ def _listed(folder: Path, *, query: bool) -> list[Crop]:
     return found
 
 
-def _images(found: list[Crop], known: dict[int, int], spec: DataSpec) -> Images:
-    x = np.stack([_squeezed(crop.path, spec.size or SIZE) for crop in found])
+def _images(found: list[Crop], known: dict[int, int], spec: DataSpec, faults: Faults) -> Images:
+    paths = [crop.path for crop in found]
+    x, whole = stacked(paths, spec.channels or 3, spec.frame or (SIZE, SIZE), faults, name=str(spec), crop="none")
+    found = [found[i] for i in whole]
     identity = np.array([known.get(crop.identity, -1) for crop in found], dtype=np.int64)
     attributes = {
         "identity": identity,
@@ -93,12 +99,3 @@ def _images(found: list[Crop], known: dict[int, int], spec: DataSpec) -> Images:
         "query": np.array([crop.query for crop in found], dtype=np.int64),
     }
     return Images(x, np.where(identity < 0, len(known), identity), attributes)
-
-
-def _squeezed(path: Path, size: int) -> Array:
-    try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {path} ({error}); mend or remove it.") from None
-    return np.asarray(small).transpose(2, 0, 1)

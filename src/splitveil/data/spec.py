@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitveil.errors import DataError
+from splitveil.pictures import Size, sides
 from splitveil.registry import nearest
 
 CACHE = Path("~/.cache/splitveil")
@@ -16,8 +17,8 @@ class DataSpec:
 
     name: str
     path: Path | None = None
-    size: int | None = None
-    """Pixels; all images become squares of that size."""
+    size: int | Size | None = None
+    """Pixels; all images become squares of that size, or of (width, height)."""
     n: int | None = None
     """Training images to keep, every class in its share."""
     channels: int | None = None
@@ -29,6 +30,13 @@ class DataSpec:
     """Of sets that are drawn: how many different ones."""
     seed: int | None = None
     """Of sets that are drawn."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, and count them."""
+
+    @property
+    def frame(self) -> Size | None:
+        """`size` as (width, height)."""
+        return None if self.size is None else sides(self.size)
 
     @classmethod
     def parse(cls, text: str) -> "DataSpec":
@@ -54,7 +62,8 @@ class DataSpec:
 
     def __str__(self) -> str:
         """The name with what changes the images; of the path only its last part."""
-        asked = {"size": self.size, "n": self.n, "channels": self.channels}
+        size = "x".join(map(str, self.size)) if isinstance(self.size, tuple) else self.size
+        asked = {"size": size, "n": self.n, "channels": self.channels}
         asked |= {"identities": self.identities, "seed": self.seed}
         query = "&".join(f"{key}={value}" for key, value in asked.items() if value is not None)
         return self.name + (f":{self.path.name or self.path}" if self.path else "") + (f"?{query}" if query else "")
@@ -94,6 +103,20 @@ def _positive(key: str, value: str) -> int:
     return int(value)
 
 
+def _size(key: str, value: str) -> int | Size:
+    """``32``, or ``64x48``: width and height."""
+    sides = value.lower().split("x")
+    if len(sides) == 1:
+        return _positive(key, value)
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise DataError(
+            f"expected width x height, two positive whole numbers, for {key}, got {value!r}; write for example "
+            f"{key}=64x48."
+        )
+    width, height = int(sides[0]), int(sides[-1])
+    return width if width == height else (width, height)
+
+
 def _seed(key: str, value: str) -> int:
     if not value.isdecimal():
         raise DataError(f"expected a whole number of at least 0 for {key}, got {value!r}; write for example {key}=1.")
@@ -113,11 +136,12 @@ def _switch(key: str, value: str) -> bool:
 
 
 KEYS: Mapping[str, Callable[[str, str], object]] = {
-    "size": _positive,
+    "size": _size,
     "n": _positive,
     "channels": _channels,
     "download": _switch,
     "root": lambda _, value: Path(value),
     "identities": _positive,
     "seed": _seed,
+    "skip_broken": _switch,
 }

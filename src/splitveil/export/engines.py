@@ -117,6 +117,7 @@ def write_device_graph(bundle: Bundle, folder: Path, engine: str, protected: Pro
         batch=made.batch,
         inputs=called_with(bundle),
         output=manifest.features,
+        picture=manifest.picture,
         files={name: hashlib.sha256(content).hexdigest() for name, content in made.files.items()},
         largest_difference=worst,
         tested_on=TESTED,

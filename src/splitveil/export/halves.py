@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import onnx
 import onnxruntime
+import PIL
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from splitveil.defenses.base import Protected
 from splitveil.errors import BundleError
 from splitveil.export.checks import check_halves, refuse_leaked, refuse_shared
 from splitveil.export.graphs import CloudGraph, EdgeGraph
-from splitveil.records import Card, Manifest
+from splitveil.pictures import check_recipe, picture_words, recipe_for
+from splitveil.records import Card, Manifest, Picture
 from splitveil.records import Tensor as TensorSpec
 from splitveil.seeds import fingerprint, generator
 
@@ -79,6 +81,7 @@ def save(
     classes: Sequence[str],
     card: Card | None = None,
     task_accuracy: float | None = None,
+    picture: Picture | None = None,
 ) -> Bundle:
     """Export both halves and write them as a bundle.
 
@@ -91,13 +94,19 @@ def save(
         classes: names, K of them.
         card: the audit's result.
         task_accuracy: of the protected split, 0 to 1.
+        picture: how pictures became the images that it was trained with (`Dataset.picture`); None: it was trained on
+            arrays, and pictures are to be read by the standard recipe.
 
     Raises:
-        BundleError: the export failed its self-test, the classes do not fit, or the folder holds something else.
+        BundleError: the export failed its self-test, the classes or `picture` do not fit, or the folder holds
+            something else.
     """
     halves = export_halves(protected, image_shape)
     if len(classes) != halves.classes:
         raise BundleError(f"expected {halves.classes} class names, got {len(classes)}; give one name a logit.")
+    picture = picture or recipe_for(image_shape)
+    if picture is not None:
+        check_recipe(picture, image_shape)
     wire = protected.codec.wire_dtype
     manifest = Manifest(
         name=name,
@@ -105,7 +114,8 @@ def save(
         cut=protected.split.cut,
         classes=list(classes),
         image_shape=image_shape,
-        preprocessing=preprocessing_words(image_shape),
+        preprocessing=preprocessing_words(image_shape, picture),
+        picture=picture,
         defense=repr(protected.defense),
         codec=repr(protected.codec),
         codec_state=protected.codec.state(),
@@ -115,19 +125,23 @@ def save(
         output=TensorSpec(name="logits", datatype="FP32", shape=(-1, halves.classes)),
         contract="",
         task_accuracy=task_accuracy,
-        versions={**fingerprint(), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        versions={
+            **fingerprint(),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "pillow": PIL.__version__,
+        },
     )
     extra = {} if card is None else {CARD: card.to_json().encode() + b"\n"}
     return write_bundle(Path(folder), manifest, {**halves.files, **extra})
 
 
-def preprocessing_words(image_shape: tuple[int, int, int]) -> str:
-    """What makes an input of a picture: the same for every net, for each normalises by itself."""
-    channels, height, width = image_shape
-    colour = "grey (luma)" if channels == 1 else "RGB"
+def preprocessing_words(image_shape: tuple[int, int, int], picture: Picture | None) -> str:
+    """What makes an input, of a picture where the net takes pictures."""
+    if picture is not None:
+        return picture_words(picture)
     return (
-        f"{colour} picture resized to {height} x {width} (height x width), 8 bits over 255 as float32 in [0, 1], "
-        "channels first; no other normalisation, which is part of the edge half"
+        f"array of {image_shape} (C, H, W), float32 in [0, 1]; no other normalisation, which is part of the edge half"
     )
 
 

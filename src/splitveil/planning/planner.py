@@ -209,7 +209,7 @@ class Planner:
         folder = self.bench.out / "bundle"
         save(
             protected, folder, name="bundle", model_spec=self.bench.model, image_shape=self.bench.data.shape,
-            classes=classes, card=card, task_accuracy=k.fresh["accuracy"].value,
+            classes=classes, card=card, task_accuracy=k.fresh["accuracy"].value, picture=self.bench.data.picture,
         )  # fmt: skip
         return record.model_copy(update={"bundle": folder.name})
 

@@ -8,7 +8,7 @@ from splitveil.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
 from splitveil.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.device import Device, Link, Timing
-from splitveil.records.manifest import DeviceGraph, Manifest, Quantization, Signature, Tensor
+from splitveil.records.manifest import DeviceGraph, Manifest, Picture, Quantization, Signature, Tensor
 from splitveil.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Plan, ProxyCheck, Zone
 from splitveil.records.summary import Estimate, Summary, SummaryRow
 
@@ -39,6 +39,7 @@ __all__ = [
     "Manifest",
     "Measured",
     "Number",
+    "Picture",
     "Plan",
     "ProxyCheck",
     "Quantization",

@@ -36,6 +36,24 @@ class Quantization(Record):
     source: str = Field(description="contract of the bundle it came from, which an audit can take")
 
 
+class Picture(Record):
+    """How a picture file becomes an input of the edge half: the same in training and on the device, to the byte.
+
+    Part of the contract, which leaves out fields that have their default: a later field needs one.
+    """
+
+    loader: int = Field(description="version of `splitveil.pictures`; another one may give other pixels")
+    source: Literal["files", "arrays"] = Field(
+        description="files: trained on pictures read so; arrays: on arrays as given, and pictures are read so to fit"
+    )
+    size: tuple[int, int] = Field(description="(width, height) in pixels")
+    channels: int = Field(description="1: grey, 3: red, green, blue; alpha is dropped")
+    orientation: str = Field(description="exif: turned upright by the EXIF mark")
+    crop: str = Field(description="centre: what has another shape loses the ends of its longer side; none: is squeezed")
+    resample: str = Field(description="bilinear")
+    antialias: bool
+
+
 class DeviceGraph(Document):
     """The edge half for another engine on the device, and what whoever calls it must know."""
 
@@ -47,6 +65,7 @@ class DeviceGraph(Document):
     inputs: list[Tensor] = Field(description="in their order; draw the noise, standard normal, afresh for every call")
     output: Tensor = Field(description="what crosses the wire, as it crosses")
     files: dict[str, str] = Field(description="SHA-256 by file name")
+    picture: Picture | None = Field(default=None, description="how the bundle makes an input of a picture")
     largest_difference: float = Field(
         description="from ONNX Runtime on the same random inputs: in codes, or of floats over the larger of 1 and them"
     )
@@ -75,6 +94,7 @@ class Manifest(Document):
     classes: list[str]
     image_shape: tuple[int, int, int] = Field(description="(C, H, W) in [0, 1]; the model normalises itself")
     preprocessing: str = Field(default="", description="what makes an input of a picture, in words")
+    picture: Picture | None = Field(default=None, description="the same, for a program; None: not said, see `assumed`")
     defense: str
     codec: str
     codec_state: dict[str, Any] = {}

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from splitveil.bundle import Bundle
-from splitveil.errors import InputError
+from splitveil.errors import DataError, InputError
+from splitveil.pictures import read_picture
 from splitveil.serving import compression
 from splitveil.serving.answer import Answer, joined
 from splitveil.serving.breaker import Breaker, State
@@ -18,6 +21,7 @@ from splitveil.serving.client_tls import ClientTls
 from splitveil.serving.encoding import Encoder
 from splitveil.serving.exchange import Exchange, OutageError, Talk
 from splitveil.serving.fallback import Fallback, Local
+from splitveil.serving.pictures import picture_of
 from splitveil.serving.retry import Retry
 from splitveil.serving.stream import in_order
 from splitveil.serving.transport import AsyncTransport, Transport
@@ -152,6 +156,20 @@ class Edge:
             ContractError: the server refuses the request.
         """
         return self.answer(x).logits
+
+    def answer_pictures(self, sources: Iterable[Path | str | Image]) -> Answer:
+        """`answer` for picture files, or pictures of Pillow's, of any size: read as those that the net trained on were.
+
+        Raises:
+            BrokenPictureError: a file that cannot be read.
+            DataError: a picture of a kind that is refused, none at all, or the model takes no pictures.
+            as `answer` says.
+        """
+        picture = picture_of(self.manifest)
+        x = [read_picture(source, picture) for source in sources]
+        if not x:
+            raise DataError("expected at least one picture, got none; give files.")
+        return self.answer(np.stack(x))
 
     def answer(self, x: Array) -> Answer:
         """The same with who answered and what it took.

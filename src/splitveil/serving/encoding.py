@@ -47,7 +47,10 @@ class Encoder:
         """
         shape = self.manifest.image_shape
         if x.shape[1:] != shape or len(x) == 0:
-            raise DataError(f"expected images {('n', *shape)}, got {x.shape}; give images of the size the model takes.")
+            raise DataError(
+                f"expected images {('n', *shape)}, got {x.shape}; give arrays of the size the model takes, or "
+                "picture files to answer_pictures."
+            )
         if x.dtype == np.uint8:
             return x.astype(np.float32) / np.float32(255)
         if x.dtype.kind != "f":

@@ -1,29 +1,68 @@
-"""Image files as a device reads them."""
+"""Image files as a device reads them: as its training did."""
 
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from splitveil.errors import DataError
+from splitveil.pictures import SUFFIXES, Faults, assumed, picture_files, read_picture
+from splitveil.records import Manifest, Picture
 
-MODES = {1: "L", 3: "RGB"}
 JPEG_QUALITY = 75
 """Pillow's own choice; what a device that sends pictures would send."""
 
 
-def read_images(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Images (n, C, H, W) of one picture, or of a ``.npy`` array (C, H, W) or (N, C, H, W); uint8 or float in [0, 1].
+Named = tuple[str, NDArray[Any]]
+"""A name to print, and one image (C, H, W), uint8 or float in [0, 1]."""
 
-    Nothing is resized: how a picture is made to fit decides what the model sees, so whoever trained it must choose.
+
+def read_inputs(paths: Sequence[Path], manifest: Manifest, faults: Faults) -> Iterator[Named]:
+    """Images of files and folders, each read as the manifest says: pictures of any size, and ``.npy`` arrays as given.
+
+    Of a folder all pictures at any depth, in order, but hidden ones. Broken pictures are noted in `faults`.
 
     Raises:
-        DataError: missing, unreadable, or of another size than `image_shape`: (C, H, W).
+        DataError: a folder without pictures, an array that cannot be read or has another shape, or a model that takes
+            no pictures.
+        BundleError: a recipe that this version cannot follow.
     """
-    return _array(path, image_shape) if path.suffix.lower() == ".npy" else _picture(path, image_shape)
+    for path in paths:
+        if path.suffix.lower() == ".npy" and not path.is_dir():
+            images = _array(path, manifest.image_shape)
+            yield from ((str(path) if len(images) == 1 else f"{path}[{i}]", x) for i, x in enumerate(images))
+            continue
+        picture = picture_of(manifest)
+        for file in _pictures(path) if path.is_dir() else [path]:
+            with faults.noted():
+                yield str(file), read_picture(file, picture)
+
+
+def picture_of(manifest: Manifest) -> Picture:
+    """How this bundle reads pictures.
+
+    Raises:
+        DataError: the model takes no pictures.
+        BundleError: a recipe that this version cannot follow.
+    """
+    found = assumed(manifest)
+    if found is None:
+        channels = manifest.image_shape[0]
+        raise DataError(f"the model takes {channels} channels, which no picture has; give a .npy array.")
+    return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = picture_files(folder)
+    if not found:
+        raise DataError(
+            f"{folder} holds no pictures ({' '.join(sorted(SUFFIXES))}); give a folder that does, or a file."
+        )
+    return found
 
 
 def file_sizes(x: NDArray[Any]) -> tuple[int, int] | None:
@@ -31,7 +70,7 @@ def file_sizes(x: NDArray[Any]) -> tuple[int, int] | None:
 
     None where no picture file has that many channels. Floats are rounded to 8 bits, as any picture file holds.
     """
-    if len(x) not in MODES:
+    if len(x) not in (1, 3):
         return None
     pixels = x if x.dtype == np.uint8 else np.round(255 * x).astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(x) == 1 else pixels.transpose(1, 2, 0))
@@ -52,20 +91,3 @@ def _array(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
     if x.shape[1:] != image_shape or len(x) == 0:
         raise DataError(f"{path} has shape {found.shape}, expected {image_shape} or (N, ...) of it; resize the images.")
     return x
-
-
-def _picture(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
-    channels, height, width = image_shape
-    if channels not in MODES:
-        raise DataError(f"the model takes {channels} channels, which no picture has; give a .npy array.")
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert(MODES[channels]), dtype=np.uint8)
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is no picture that Pillow knows; give PNG, JPEG or .npy.") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the file.") from None
-    if pixels.shape[:2] != (height, width):
-        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise DataError(f"{path} is {found} pixels, the model takes {width}x{height}; resize the picture first.")
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)[None]

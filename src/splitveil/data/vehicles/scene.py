@@ -8,6 +8,7 @@ from splitveil.data.vehicles.backgrounds import BACKGROUNDS, scenery
 from splitveil.data.vehicles.geometry import AZIMUTHS, VIEWPOINTS, Silhouette, silhouette
 from splitveil.data.vehicles.identities import NOTHING, PLATES, SHADOW, Identities, draw_identities
 from splitveil.errors import DataError
+from splitveil.pictures import Size
 
 TRAIN, COUNT, SIZE, LEAST = 4000, 100, 64, 16
 CAMERAS = (
@@ -16,6 +17,7 @@ CAMERAS = (
     ((1.14, 0.96, 0.92), 0.82, 0.06, 7.0), ((0.96, 0.96, 1.06), 1.10, 0.02, 4.0),
 )  # fmt: skip
 """Gain of red, green and blue; exposure; blur, the weight of each neighbour; spread of the noise in levels."""
+PLATE = ("plate1", "plate2", "plate3", "plate4", "plate_x", "plate_y")
 CELLS = len(VIEWPOINTS) * len(CAMERAS)
 HELD = 13
 """Of an identity's 40 pairs of viewpoint and camera, those that only test images show."""
@@ -40,17 +42,19 @@ def vehicle_pictures(spec: DataSpec) -> Dataset:
         DataError: a path was given, more than 10,000 identities, or images under 16 pixels.
     """
     spec.refuse_path()
-    n, count, size = spec.n or TRAIN, spec.identities or COUNT, spec.size or SIZE
-    if not 2 <= count <= PLATES or size < LEAST:
+    n, count, frame = spec.n or TRAIN, spec.identities or COUNT, spec.frame or (SIZE, SIZE)
+    if not 2 <= count <= PLATES or min(frame) < LEAST:
         raise DataError(
-            f"expected 2 to {PLATES:,} identities and a size of at least {LEAST}, got {count:,} and {size}; "
+            f"expected 2 to {PLATES:,} identities and a size of at least {LEAST}, got {count:,} and {min(frame)}; "
             "write vehicles?identities=100&size=64."
         )
     seed = spec.seed or 0
     who = draw_identities(count, seed)
     cells = np.random.default_rng([seed, 2]).permuted(np.tile(np.arange(CELLS), (count, 1)), axis=1)
+    size = max(frame)
     train = _rendered(who, cells[:, HELD:], n, size, np.random.default_rng([seed, 3]))
     test = _rendered(who, cells[:, :HELD], max(2, n // 2), size, np.random.default_rng([seed, 4]))
+    train, test = (_centre(part, frame) for part in (train, test))
     return Dataset(str(spec), train, test, tuple("".join(map(str, digits)) for digits in who.plates))
 
 
@@ -80,11 +84,25 @@ def _rendered(who: Identities, cells: Array, n: int, size: int, rng: np.random.G
     column = (centres[:, 0] * c - centres[:, 1] * s + shift[:, 0] + 0.5) * size
     visible = np.array([view.plate is not None for view in views])
     plate = np.concatenate([who.plates[y], np.stack([column, row], 1).clip(0, size - 1).astype(np.int64)], axis=1)
-    names = ("plate1", "plate2", "plate3", "plate4", "plate_x", "plate_y")
     attributes = {"viewpoint": viewpoint, "camera": camera, "background": background}
     attributes |= {"type": who.kind[y], "colour": who.paint[y], "plate_visible": visible.astype(np.int64)}
-    attributes |= {name: np.where(visible, values, -1) for name, values in zip(names, plate.T, strict=True)}
+    attributes |= {name: np.where(visible, values, -1) for name, values in zip(PLATE, plate.T, strict=True)}
     return Images(x, y.astype(np.int64), attributes)
+
+
+def _centre(images: Images, frame: Size) -> Images:
+    """The middle of square images; plates whose centre is cut off are not visible in it."""
+    (wide, high), side = frame, images.x.shape[3]
+    left, top = (side - wide) // 2, (side - high) // 2
+    if not (left or top):
+        return images
+    held = dict(images.attributes)
+    column, row = held["plate_x"] - left, held["plate_y"] - top
+    seen = (held["plate_visible"] == 1) & (column >= 0) & (column < wide) & (row >= 0) & (row < high)
+    held |= {"plate_x": column, "plate_y": row}
+    held |= {name: np.where(seen, values, -1) for name, values in held.items() if name in PLATE}
+    held["plate_visible"] = seen.astype(np.int64)
+    return Images(images.x[:, :, top : top + high, left : left + wide], images.y, held)
 
 
 def _placed(

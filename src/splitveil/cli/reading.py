@@ -1,0 +1,57 @@
+"""What commands read: data sets with their broken pictures, and what ``query`` asks about."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from splitveil.records import Manifest
+
+SkipBroken: TypeAlias = Annotated[
+    bool, typer.Option("--skip-broken", help="leave out pictures that cannot be read, and count them")
+]
+
+
+class Asked(NamedTuple):
+    """Name, image (C, H, W) and label, if known, of each input; the broken pictures that were left out."""
+
+    images: Iterable[tuple[str, Any, int | None]]
+    skipped: tuple[str, ...] = ()
+
+
+def read_asked(
+    inputs: Sequence[Path], camera: int | None, data: str | None, n: int, manifest: "Manifest", *, skip_broken: bool
+) -> Asked:
+    """Files and folders, read before anything is asked; or a camera or a film, frame by frame; or a data set."""
+    from splitveil.cli.console import tell
+    from splitveil.pictures import FILMS, Faults, skipped_words
+    from splitveil.serving.pictures import read_inputs
+
+    if data is not None:
+        from splitveil.data import load_data
+
+        test = load_data(data, skip_broken=skip_broken)
+        tell(test.remarks)
+        chosen = [(f"{data}[{i}]", test.test.x[i], int(test.test.y[i])) for i in range(min(n, len(test.test)))]
+        return Asked(chosen, test.skipped)
+    films = [path for path in inputs if path.suffix.lower() in FILMS and not path.is_dir()]
+    faults = Faults()
+    images: list[tuple[str, Any, int | None]] = [
+        (name, x, None) for name, x in read_inputs([path for path in inputs if path not in films], manifest, faults)
+    ]
+    skipped = faults.settle("--input", len(images) + len(faults.found), skip=skip_broken)
+    if skipped:
+        tell([skipped_words(skipped, len(images) + len(skipped))])
+    sources = [*films, *(() if camera is None else (camera,))]
+    return Asked((each for part in (images, *(_frames(s, n, manifest) for s in sources)) for each in part), skipped)
+
+
+def _frames(source: int | Path, n: int, manifest: "Manifest") -> Iterator[tuple[str, Any, int | None]]:
+    from splitveil.pictures import frames, read_picture
+    from splitveil.serving.pictures import picture_of
+
+    picture = picture_of(manifest)
+    for i, frame in enumerate(frames(source, n)):
+        yield f"{'camera ' if isinstance(source, int) else ''}{source}[{i}]", read_picture(frame, picture), None
