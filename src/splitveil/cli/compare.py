@@ -63,8 +63,8 @@ def run(
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.data import load_data
     from splitveil.cut import Split, trace
+    from splitveil.data import load_data
     from splitveil.models.loader import load_model
     from splitveil.report import render_comparison, render_picture
     from splitveil.sweeps import compare, without_tuning

@@ -69,8 +69,8 @@ def run(
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.data import load_data
     from splitveil.cut import trace
+    from splitveil.data import load_data
     from splitveil.models.loader import load_model
     from splitveil.planning import plan
     from splitveil.planning.space import CODECS_TRIED, DEFENSES
