@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "splitveil"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("proportions",),
     ("registry", "records", "progress", "seeds", "tensors", "vision"),
     ("training", "profiling", "pictures"),
     ("cut", "codecs", "metrics", "models", "data"),
@@ -24,7 +25,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Lowest first. A part imports from lower layers and from itself, never from a sibling."""
 
-ON_DEVICE = ("serving", "pictures", "profiling", "bundle", "codecs", "records", "errors", "registry", "progress")
+ON_DEVICE = (
+    "serving", "pictures", "profiling", "bundle", "codecs", "records", "errors", "proportions", "registry", "progress"
+)  # fmt: skip
 NOT_ON_DEVICE = ("torch", "torchvision", "timm", "sklearn", "lightning_fabric", "matplotlib", "jinja2")
 NOT_FOR_DEVICE = ("attacks", "metrics", "data", "training", "cut", "models", "defenses", "auditing", "export", "report")
 

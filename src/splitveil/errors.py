@@ -13,6 +13,7 @@
     ├── MissingExtraError           a part that is not installed was asked for; says what to install
     ├── ThreatModelError            an attack reads what its adversary was not granted
     ├── TrainingError               training diverged or cannot resume
+    ├── AnswerError                 a net answers NaN or infinity, which is no class
     ├── BundleError                 a bundle is incomplete, altered or from another schema
     │   └── PrivacyPolicyError      exit code 3: its leakage card does not keep the privacy policy (serving/policy.py)
     ├── ContractError               edge and cloud halves do not belong together, or a request breaks their contract
@@ -67,6 +68,10 @@ class ThreatModelError(SplitVeilError):
 
 class TrainingError(SplitVeilError):
     """Training diverged or cannot resume."""
+
+
+class AnswerError(SplitVeilError):
+    """Answers that are none: NaN or infinite logits name no class."""
 
 
 class BundleError(SplitVeilError):

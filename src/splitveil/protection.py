@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitveil.codecs import CODECS, Codec
 from splitveil.cut import Split
-from splitveil.data import Dataset
+from splitveil.data import Dataset, Images
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.errors import InputError
+from splitveil.records import Accuracy, Lost
 from splitveil.seeds import derive, digest
+from splitveil.tensors import classes_of
 from splitveil.training import History, IndexBatches, fit, infer
 
 CALIBRATION = 1024
@@ -44,7 +46,8 @@ def protect(
         defense: a `Defense`, or its spec such as ``noise:sigma=0.5``.
         codec: a `Codec`, or its spec such as ``uniform:bits=8``; the answer holds the calibrated one.
         data: training part only.
-        epochs: 0 keeps the weights.
+        epochs: 0 keeps the weights; a defence that works by training then does nothing yet, and `Protected.untrained`,
+            the bundle and every audit of it say so. `Defense.least_epochs` is what it needs.
         lr: peak learning rate.
         seed: of shuffling, augmentation and noise.
         checkpoint: see `splitveil.training.fit`.
@@ -53,6 +56,7 @@ def protect(
     Raises:
         InputError: fewer epochs than the defence has stages; a stage in which nothing may move.
         TrainingError: training diverged.
+        AnswerError: it answers NaN or infinity.
     """
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
@@ -66,6 +70,7 @@ def protect(
     sample = Sample(x[train[:CALIBRATION]].float() / 255, y[train[:CALIBRATION]], derive(seed, "study"))
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
+    protected.epochs = epochs
     _settle(protected, codec, sample, seed)
     stages, spans = scheduled(protected, epochs)
 
@@ -149,9 +154,33 @@ def shared(shares: list[float], epochs: int) -> list[int]:
 
 
 def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
-    """Share of test images that the protected split, codec included, answers correctly."""
+    """Share of test images that the protected split, codec included, answers correctly.
+
+    Raises:
+        AnswerError: it answers NaN or infinity.
+    """
+    return right_of(protected, data.test, seed).float().mean().item()
+
+
+def right_of(net: nn.Module, images: Images, seed: int = 0) -> Tensor:
+    """Which of the images a net answers correctly: (N,) bool. A protected split draws its noise by `seed`.
+
+    Raises:
+        AnswerError: it answers NaN or infinity.
+    """
     torch.manual_seed(derive(seed, "accuracy"))
-    return _accuracy(protected, torch.from_numpy(data.test.x), torch.from_numpy(data.test.y))
+    return _right(net, torch.from_numpy(images.x), torch.from_numpy(images.y))
+
+
+def tested(right: Tensor) -> Accuracy:
+    """Accuracy with its interval. right: (N,) bool."""
+    return Accuracy.of(int(right.sum()), len(right))
+
+
+def lost(before: Tensor, after: Tensor) -> Lost:
+    """Accuracy lost between two nets that were asked the same images. before, after: (N,) bool, which are right."""
+    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
+    return Lost.of(*(int(some.sum()) for some in counts))
 
 
 def validation_accuracy(protected: Protected, data: Dataset, seed: int = 0) -> float:
@@ -200,5 +229,9 @@ def _rescale(protected: Protected, codec: Codec, sample: Sample, seed: int) -> N
 
 def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:
     """x: (N, C, H, W) uint8, y: (N,)."""
-    logits = infer(protected.eval(), (part.float() / 255 for part in x.split(250)))
-    return (logits.argmax(1) == y).float().mean().item()
+    return _right(protected, x, y).float().mean().item()
+
+
+def _right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    logits = infer(net.eval(), (part.float() / 255 for part in x.split(250)))
+    return classes_of(logits, "the net") == y

@@ -4,8 +4,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from splitveil.errors import AnswerError
+
 PSNR_CAP = 100.0
 SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
+
+
+def classes_of(logits: Tensor, what: str = "the model") -> Tensor:
+    """The class that each sample's logits name. (N, K) -> (N,).
+
+    Raises:
+        AnswerError: NaN or infinite logits, whose largest is a class by accident only.
+    """
+    if strange := int((~logits.isfinite()).any(1).sum()):
+        raise AnswerError(
+            f"expected finite answers of {what}, got NaN or infinity for {strange} of {len(logits)} images; check its "
+            "weights, or train with a lower learning rate."
+        )
+    return logits.argmax(1)
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

@@ -6,11 +6,19 @@ import pytest
 from splitveil.attacks import ATTACKS
 from splitveil.attacks.view import PRESETS
 from splitveil.auditing import Subject, audit
-from splitveil.auditing.checks import EXPLANATIONS, check_data, check_labels, check_rows, inherited
+from splitveil.auditing.checks import (
+    EXPLANATIONS,
+    check_budget_told,
+    check_data,
+    check_labels,
+    check_lost,
+    check_rows,
+    inherited,
+)
 from splitveil.auditing.duplicates import copies, near_duplicates
 from splitveil.auditing.suites import FLOORS, SUITES, Suite, custom_suite, find_suite
 from splitveil.errors import UnknownNameError
-from splitveil.records import LabelRow, Row
+from splitveil.records import Accuracy, LabelRow, Lost, Row
 
 from .conftest import Trained
 
@@ -25,9 +33,10 @@ def row(attack: str = "mle", psnr: float = 20, needs: list[str] = WHITE, **more:
     return Row(attack=attack, psnr=psnr, needs=needs, **(fixed | more))
 
 
-def kinds(tested: Row, *others: Row, stochastic: bool = False) -> list[str]:
+def kinds(tested: Row, *others: Row, stochastic: bool = False, untrained: bool = False) -> list[str]:
     """What is raised on `tested` beside a mean image of 12 dB and the others."""
-    found = check_rows([row("mean", 12, ["AUX"]), tested, *others], stochastic=stochastic)
+    found = check_rows([row("mean", 12, ["AUX"]), tested, *others], stochastic=stochastic, untrained=untrained)
+    assert not found[0], "a floor attacks no defence"
     return [reason.partition(":")[0] for reason in found[1]]
 
 
@@ -55,6 +64,39 @@ def test_each_check_is_raised_alone_and_explained(kind: str, bad: Row, good: Row
     assert kinds(bad, **how) == [kind]
     assert kinds(good, **how) == []
     assert EXPLANATIONS[kind].startswith("Raised if")
+
+
+def test_an_untrained_defence_is_doubted_in_every_row_but_the_floors() -> None:
+    assert kinds(row(defense="nopeek:weight=1.0"), untrained=True) == ["untrained defence"]
+    assert kinds(row(defense="nopeek:weight=1.0")) == []
+    assert (
+        "nopeek works by training"
+        in check_rows([row(defense="nopeek:weight=1.0")], stochastic=False, untrained=True)[0][0]
+    )
+    label = LabelRow(
+        cut="c", defense="veil", codec="raw", attack="attribute", needs=BLACK, attribute="task", classes=10, n=100,
+        accuracy=0.5, chance=0.1, seconds=1.0,
+    )  # fmt: skip
+    assert [why.partition(":")[0] for why in check_labels(label, stochastic=False, untrained=True)] == [
+        "untrained defence"
+    ]
+    assert check_labels(label, stochastic=False) == []
+    assert EXPLANATIONS["untrained defence"].startswith("Raised if")
+
+
+def test_too_few_test_images_for_a_budget_are_told_with_how_many_would_do() -> None:
+    few, many = Lost.of(23, 2, 1, 7), Lost.of(2300, 200, 100, 700)
+    (why,) = check_lost(few, 3)
+    assert why.startswith("few test images: 33 leave the points lost between")
+    assert "3 from none" in why
+    assert check_lost(many, 3) == []
+    enough = int(why.partition("some ")[2].partition(" ")[0].replace(",", ""))
+    same = [round(count * enough / 33) for count in (23, 2, 1, 7)]
+    assert check_lost(Lost.of(*same), 3) == []
+    (why,) = check_budget_told(Accuracy.of(15, 16), 3, "images to tune by")
+    assert why.startswith("few test images: 16 images to tune by tell an accuracy to")
+    assert check_budget_told(Accuracy.of(4600, 5000), 1) == []
+    assert EXPLANATIONS["few test images"].startswith("Raised in a comparison")
 
 
 def test_a_sound_row_raises_nothing_even_without_noise() -> None:

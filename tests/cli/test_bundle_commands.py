@@ -36,7 +36,10 @@ def test_quantize_tells_the_record(bundle: Bundle, spec: str, tmp_path: Path) ->
     assert found is not None
     assert told == json.loads(found.to_json())
     assert told["calibrated_on"] == 48
-    words = run("bundle", "quantize", bundle.folder, "--data", spec, "--out", tmp_path / "q", "-n", "16").stdout
+    again = ("bundle", "quantize", bundle.folder, "--data", spec, "--out", tmp_path / "q", "-n", "16")
+    with pytest.raises(InputError, match=r"q holds a bundle; replace it with --force"):
+        run(*again)
+    words = run(*again, "--force").stdout
     assert "the leakage card was of the float edge" in words
     assert "16 images set the scales" in words
 
@@ -97,3 +100,34 @@ def test_fit_quantizes_beside_the_bundle(tmp_path: Path) -> None:
     assert told["quantization"] == json.loads(integer.quantization.to_json())
     assert integer.quantization.source == told["contract"] == Bundle.load(out).manifest.contract
     assert told["quantization"]["accuracy_before"] == pytest.approx(told["task_accuracy"])
+
+
+def test_halves_and_exports_are_replaced_by_force_only(bundle: Bundle, tmp_path: Path) -> None:
+    folder = bundle.folder
+    for words in (
+        ("bundle", "split", folder, "--half", "edge", "--out", tmp_path / "edge"),
+        ("bundle", "export", folder, tmp_path / "models", "--to", "triton"),
+        (
+            "bundle",
+            "export",
+            folder,
+            tmp_path / "service.yaml",
+            "--to",
+            "kserve",
+            "--image",
+            "r/i:1",
+            "--storage",
+            "s3://m",
+            "--insecure",
+        ),
+    ):
+        assert run(*words).exit_code == 0
+        held = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+        with pytest.raises(InputError, match=r"replace it with --force"):
+            run(*words)
+        assert held == {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+        assert run(*words, "--force").exit_code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a bundle"):
+        run("bundle", "split", folder, "--half", "edge", "--out", tmp_path / "mine", "--force")

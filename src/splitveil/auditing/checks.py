@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 
 from splitveil.auditing.suites import FLOORS
-from splitveil.records import LabelRow, Row
+from splitveil.records import Accuracy, LabelRow, Lost, Row
+from splitveil.registry import Spec
 
 FEW = 20
 WIDE_DB = 3.0
@@ -68,6 +69,15 @@ EXPLANATIONS = {
         f"Raised if the mean PSNR moves by more than {SCALE_DB} dB when all features are multiplied by 10, tried with "
         "attacks that are not known to be free of it. Such an attack is fooled by a constant, which protects nothing."
     ),
+    "few test images": (
+        "Raised in a comparison or a plan if the test images leave the points of accuracy lost so vague that the "
+        "budget cannot be told from none: half the 95 % interval is wider than the budget. (Paired, for both nets "
+        "answer the same images.) Nor can so few images tell which of two defences costs less; take more."
+    ),
+    "untrained defence": (
+        "Raised if the defence works by training (a loss, a rival, layers of its own) and was trained for no epoch. "
+        "The numbers are those of a defence that does nothing yet; train it (fit --epochs), then audit it again."
+    ),
     "overlap": (
         "Raised if a private image is also the adversary's. It held what it was to guess. (Such images are refused or "
         "left out before anything runs; this looks again at what was used.)"
@@ -78,17 +88,26 @@ WEAKER_ONLY = ("below the floor", "black box beats white box")
 """Reasons that do not pass on to the worst case: the stronger row is among those that it is made of."""
 
 
-def check_rows(rows: Sequence[Row], *, stochastic: bool, data: Sequence[str] = ()) -> list[list[str]]:
+def check_rows(
+    rows: Sequence[Row], *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False
+) -> list[list[str]]:
     """Reasons not to trust each of the rows of one configuration; empty where there are none.
 
     Args:
         rows: all attacks of one configuration, floors too.
         stochastic: whether its defence draws noise.
         data: reasons that hold for every attack which uses the adversary's images; see `check_data`.
+        untrained: its defence works by training and had none.
     """
     floor = next((r.psnr for r in rows if r.attack == "mean"), None)
     found = [
-        [*_of_itself(r), *(_against(r, floor) if floor is not None else ()), *_noise(r, stochastic), *_data(r, data)]
+        [
+            *_of_itself(r),
+            *(_against(r, floor) if floor is not None else ()),
+            *_noise(r, stochastic),
+            *_data(r, data),
+            *_untrained(r, untrained),
+        ]
         for r in rows
     ]
     attacks = [k for k, r in enumerate(rows) if r.attack not in FLOORS]
@@ -111,14 +130,14 @@ def _crossings(row: Row) -> float:
     return row.evidence.get("crossings", 1.0)
 
 
-def check_labels(row: LabelRow, *, stochastic: bool, data: Sequence[str] = ()) -> list[str]:
+def check_labels(row: LabelRow, *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False) -> list[str]:
     """Reasons not to trust a label row; empty where there are none. Arguments as for `check_rows`."""
     reasons = []
     if row.evidence.get("finite") == 0:
         reasons.append("not finite: the attack returned NaN or infinite scores")
     if row.n < FEW:
         reasons.append(f"few images: {row.n} private images with a known label, expected at least {FEW}")
-    return reasons + _noise(row, stochastic) + _data(row, data)
+    return reasons + _noise(row, stochastic) + _data(row, data) + _untrained(row, untrained)
 
 
 def check_data(copies: int, near: int, n: int) -> list[str]:
@@ -131,9 +150,39 @@ def check_data(copies: int, near: int, n: int) -> list[str]:
     return reasons
 
 
+def check_lost(found: Lost, points: float) -> list[str]:
+    """Reasons not to believe that a loss of accuracy is within a budget of `points`; empty where there are none."""
+    (low, high), n = found.interval, found.n
+    half = (high - low) / 2
+    if half <= points:
+        return []
+    return [
+        f"few test images: {n:,} leave the points lost between {low:.1f} and {high:.1f}, which does not tell "
+        f"{points:g} from none; some {_needed(n, half, points):,} would"
+    ]
+
+
+def check_budget_told(found: Accuracy, points: float, what: str = "test images") -> list[str]:
+    """As `check_lost`, of an accuracy that nothing is held against yet. what: the images, in words."""
+    half = 50 * (found.interval[1] - found.interval[0])
+    if half <= points:
+        return []
+    return [
+        f"few test images: {found.n:,} {what} tell an accuracy to {half:.1f} points only, too few for a budget of "
+        f"{points:g}; some {_needed(found.n, half, points):,} would do"
+    ]
+
+
 def inherited(rows: Sequence[Row]) -> list[str]:
     """Reasons that a worst case over `rows` takes over from them."""
     return sorted({why for r in rows for why in r.unreliable if not why.startswith(WEAKER_ONLY)})
+
+
+def _needed(n: int, half: float, points: float) -> int:
+    """Images whose interval is narrow enough, rounded up to two digits: its width falls with their square root."""
+    count = math.ceil(n * (half / points) ** 2)
+    unit: int = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / unit) * unit
 
 
 def _of_itself(row: Row) -> list[str]:
@@ -185,3 +234,9 @@ def _noise(row: Row | LabelRow, stochastic: bool) -> list[str]:
 
 def _data(row: Row | LabelRow, data: Sequence[str]) -> list[str]:
     return list(data) if "AUX" in row.needs else []
+
+
+def _untrained(row: Row | LabelRow, untrained: bool) -> list[str]:
+    if not untrained or row.attack in FLOORS:
+        return []
+    return [f"untrained defence: {Spec.parse(row.defense).name} works by training and got none"]

@@ -124,10 +124,13 @@ def audit(
     for group in groups(subject, n + len(parts.aux), budget):
         for done in work.finished(group, plan):
             accuracies[done.configuration.label] = done.accuracy
-            noisy = done.configuration.protected.defense.stochastic
-            reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts)
+            own = done.configuration.protected
+            noisy, idle = own.defense.stochastic, own.untrained
+            reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
             images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
-            answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts)) for u in done.labels]
+            answers += [
+                u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels
+            ]
             best[done.configuration.label] = strongest([u.row for u in images])
             units += [*images, *worst_cases(images, seed, further.measures)]
     card = Card(

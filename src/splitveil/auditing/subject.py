@@ -91,7 +91,7 @@ class Subject:
         own = Configuration(cut, protected.eval())
         frozen(protected)
         both = (own,) if own.codec == "raw" and not protected.defense.acts else (bare, own)
-        return cls(model, weights, whole, (cut,), both, bundle, _notes(own.defense, alone=len(both) == 1))
+        return cls(model, weights, whole, (cut,), both, bundle, _notes(protected, alone=len(both) == 1))
 
     @classmethod
     def of_shipped(cls, shipped: Shipped, x: Tensor, *, model: str, weights: str, bundle: str = "") -> "Subject":
@@ -145,11 +145,12 @@ def undefended(split: Split, defense: Defense | None = None) -> Protected:
     return protected
 
 
-def _notes(defense: str, *, alone: bool) -> tuple[str, ...]:
-    if defense == "none":
+def _notes(protected: Protected, *, alone: bool) -> tuple[str, ...]:
+    if repr(protected.defense) == "none":
         return ()
     if alone:
         told = "all of the defence is in the halves, so that there is no row without it"
     else:
         told = "the halves with nothing between them (defense none) are as the defence left them, not undefended"
-    return (f"{told}; splitveil compare audits the undefended split",)
+    never = ("the defence was never trained: it works by training, and got no epoch",) if protected.untrained else ()
+    return (*never, f"{told}; splitveil compare audits the undefended split")

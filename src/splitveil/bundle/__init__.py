@@ -22,7 +22,7 @@ from splitveil.bundle.folder import (
 )
 from splitveil.bundle.halving import write_half
 from splitveil.bundle.signing import load_signed, make_keys, sign, verify_signature
-from splitveil.bundle.writing import refuse_foreign, replaced, with_card, write_bundle
+from splitveil.bundle.writing import refuse_foreign, refuse_taken, refuse_there, replaced, with_card, write_bundle
 
 __all__ = [
     "CARD",
@@ -41,6 +41,8 @@ __all__ = [
     "load_signed",
     "make_keys",
     "refuse_foreign",
+    "refuse_taken",
+    "refuse_there",
     "replaced",
     "sign",
     "verify_signature",

@@ -87,6 +87,27 @@ def refuse_foreign(folder: Path) -> None:
         raise InputError(f"{folder} also holds {foreign[0]}, which no bundle lists; move it or choose another folder.")
 
 
+def refuse_taken(folder: Path, *, force: bool) -> None:
+    """Make sure that a bundle may be written there, in the place of another one only by `force`.
+
+    Raises:
+        InputError: another bundle is there, or something that no bundle is.
+    """
+    refuse_foreign(folder)
+    if not force and (folder / MANIFEST).exists():
+        raise InputError(f"{folder} holds a bundle; replace it with --force, or choose another folder.")
+
+
+def refuse_there(path: Path, *, force: bool) -> None:
+    """Make sure that nothing is replaced without `force`: no file is there, and no folder with something in it.
+
+    Raises:
+        InputError: it is.
+    """
+    if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is there already; replace it with --force, or choose another place.")
+
+
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `folder` at the end; after an error all is as it was.

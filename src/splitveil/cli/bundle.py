@@ -9,12 +9,13 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Manifest, Quantization
+    from splitveil.records import Accuracy, Manifest, Quantization
 
 app = typer.Typer(help="Show, verify, sign, halve, quantise and export bundles.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 class Side(StrEnum):
@@ -59,7 +60,6 @@ def show(folder: Folder, json: Json = False) -> None:
     if json:
         print_json(dumps({"manifest": m, "card": card}))
         return
-    accuracy = "not measured" if m.task_accuracy is None else f"{m.task_accuracy:.3f}"
     rows = [
         ("halves", f"the {m.half} half alone" if m.half else "both"),
         ("model", m.model),
@@ -70,7 +70,9 @@ def show(folder: Folder, json: Json = False) -> None:
         ("pictures", _pictures(m)),
         ("features", _tensor(m.features.name, m.features.datatype, m.features.shape)),
         ("output", f"{_tensor(m.output.name, m.output.datatype, m.output.shape)}: {_listed(m.classes)}"),
-        ("task accuracy", accuracy),
+        ("task accuracy", _accuracy(m.task_accuracy, m.tested)),
+        *([("undefended", _accuracy(m.undefended.share, m.undefended))] if m.undefended else []),
+        ("training", _training(m)),
         (
             "quantised edge",
             f"{m.quantization.activations}, weights {m.quantization.weights}" if m.quantization else "no",
@@ -145,10 +147,12 @@ def split(
     folder: Folder,
     half: Annotated[Side, typer.Option(help="Which half to write.")],
     out: Annotated[Path, typer.Option(help="Folder of the half.")],
+    force: Force = False,
 ) -> None:
     """Write one half alone: the edge half for the device, the cloud half for the server. The contract stays."""
-    from splitveil.bundle import Bundle, write_half
+    from splitveil.bundle import Bundle, refuse_taken, write_half
 
+    refuse_taken(out, force=force)
     made = write_half(Bundle.load(folder), half.value, out)
     size = sum((out / name).stat().st_size for name in made.manifest.files)
     typer.echo(f"{out}: the {half.value} half of {folder}, {size:,} bytes, contract {made.manifest.contract}")
@@ -162,14 +166,16 @@ def quantize(
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Training images that set the scales.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the choice of images and of the noise.")] = 0,
     skip_broken: SkipBroken = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
-    from splitveil.bundle import Bundle
+    from splitveil.bundle import Bundle, refuse_taken
     from splitveil.cli.console import print_json, showing_progress, tell
     from splitveil.data import load_data
     from splitveil.export.quantizing import write_quantized
 
+    refuse_taken(out, force=force)
     bundle, images = Bundle.load(folder), load_data(data, skip_broken=skip_broken)
     tell(images.remarks)
     with showing_progress():
@@ -207,16 +213,19 @@ def export(
     mutual: Annotated[bool, typer.Option("--mutual-tls", help="Ask clients for a certificate of its ca.crt.")] = False,
     token_secret: Annotated[str, typer.Option(help="Secret whose key `tokens` is a token file.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Neither TLS nor tokens, knowingly.")] = False,
+    force: Force = False,
 ) -> None:
     """Write what another server needs to run the cloud half, or another engine on the device to run the edge half."""
-    from splitveil.bundle import Bundle
+    from splitveil.bundle import Bundle, refuse_there
     from splitveil.export.kserve import Deployment, our_service, triton_service, write_service
     from splitveil.export.triton import write_repository
 
     bundle = Bundle.load(folder)
     if to is Target.triton:
+        refuse_there(target / bundle.manifest.name, force=force)
         typer.echo(f"{write_repository(bundle, target, backend=backend.value, max_batch=max_batch)}: a Triton model")
         return
+    refuse_there(target, force=force)
     if to in (Target.openvino, Target.executorch):
         from splitveil.export.engines import write_device_graph
         from splitveil.restoring import restore
@@ -258,6 +267,19 @@ def _pictures(manifest: "Manifest") -> str:
         return manifest.preprocessing or "none: no picture has that many channels"
     words = picture_words(found)
     return words if manifest.picture else f"not said by this bundle; assumed: {words}"
+
+
+def _accuracy(share: float | None, tested: "Accuracy | None") -> str:
+    if tested is not None:
+        low, high = tested.interval
+        return f"{tested.share:.3f} (95 %: {low:.3f} to {high:.3f}, {tested.n:,} images)"
+    return "not measured" if share is None else f"{share:.3f} (of how many images is not recorded)"
+
+
+def _training(m: "Manifest") -> str:
+    if m.untrained:
+        return "none: the defence was never trained; do not count on it"
+    return "not recorded" if m.epochs is None else f"{m.epochs} epoch{'' if m.epochs == 1 else 's'} with the defence"
 
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> str:

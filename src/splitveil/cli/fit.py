@@ -1,11 +1,18 @@
 """``splitveil fit``: train a protected split and write it as a bundle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from splitveil.cli.reading import SkipBroken
+
+if TYPE_CHECKING:
+    from splitveil.records import Accuracy, Lost
+
+UNTRAINED_MODEL = 10
+"""Epochs from random weights."""
+NEVER = "its defence was never trained: do not count on it"
 
 
 def run(
@@ -23,7 +30,8 @@ def run(
     ] = None,
     codec: Annotated[str, typer.Option(help="NAME[:k=v,...]; see splitveil list codecs")] = "uniform:bits=8",
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="0 keeps the weights; default 10 without --weights, else 0")
+        int | None,
+        typer.Option(min=0, help="default 10 without --weights, else what the defense needs; 0 keeps the weights"),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
     seed: Annotated[int, typer.Option(help="of initialisation, shuffling and noise")] = 0,
@@ -31,6 +39,7 @@ def run(
         str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
     ] = None,
     skip_broken: SkipBroken = False,
+    force: Annotated[bool, typer.Option("--force", help="replace the bundle that is there")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -39,7 +48,7 @@ def run(
 
     import torch
 
-    from splitveil.bundle import refuse_foreign
+    from splitveil.bundle import refuse_taken
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cli.console import out as screen
     from splitveil.codecs import CODECS
@@ -50,15 +59,16 @@ def run(
     from splitveil.errors import InputError
     from splitveil.export import save
     from splitveil.models.loader import load_model
-    from splitveil.protection import accuracy_of, protect
+    from splitveil.protection import lost, protect, right_of, tested
     from splitveil.records import dumps
+    from splitveil.registry import Spec
 
     if quantize not in (None, "int8"):
         raise InputError(f"expected --quantize int8, got {quantize!r}; use int8 or leave it out.")
-    refuse_foreign(out)
-    integer = out.with_name(f"{out.name}-int8")
-    if quantize:
-        refuse_foreign(integer)
+    integer, partial = out.with_name(f"{out.name}-int8"), out.with_name(f".{out.name}.partial")
+    # Whoever left a checkpoint there was allowed to write the bundle.
+    for folder in [out, integer] if quantize else [out]:
+        refuse_taken(folder, force=force or (resume and partial.exists()))
     specs = defense or ["none"]
     chosen = DEFENSES.build(specs[0] if len(specs) == 1 else f"chain:of=[{' + '.join(specs)}]")
     wire = CODECS.build(codec)
@@ -66,22 +76,30 @@ def run(
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
     tell([*images.remarks, *loaded.remarks])
     halves = split(loaded.model, at, torch.zeros(2, *images.shape))
-    partial = out.with_name(f".{out.name}.partial")
     if partial.exists() and not resume:
         raise InputError(f"a killed run left {partial}; go on with --resume or delete it.")
-    epochs = epochs if epochs is not None else 0 if weights else 10
+    name = " + ".join(Spec.parse(spec).name for spec in specs)
+    if epochs is None:
+        epochs = chosen.least_epochs if weights else max(UNTRAINED_MODEL, chosen.least_epochs)
+        if weights and epochs:
+            (err if as_json else screen).print(f"{epochs} epochs: what {name} needs; --epochs changes it")
     lr = lr if lr is not None else 5e-4 if weights else 2e-3
     if weights is None and not epochs:
         err.print("warning: neither --weights nor training: the bundle answers at random", style="yellow")
+    if chosen.needs_training and not epochs:
+        err.print(f"warning: {name} works by training and gets none: {NEVER}", style="yellow", soft_wrap=True)
     with showing_progress():
+        whole = right_of(halves, images.test, seed) if weights else None
         protected, history = protect(
             halves, chosen, wire, images, epochs=epochs, lr=lr, seed=seed,
             checkpoint=partial / "checkpoint.safetensors" if epochs else None, resume=resume,
         )  # fmt: skip
-        accuracy = accuracy_of(protected, images, seed)
+        right = right_of(protected, images.test, seed)
+        now, before = tested(right), None if whole is None else tested(whole)
+        cost = None if whole is None else lost(whole, right)
         bundle = save(
             protected, out, name=out.name, model_spec=model, image_shape=images.shape, classes=images.classes,
-            task_accuracy=accuracy, picture=images.picture,
+            task_accuracy=right.float().mean().item(), tested=now, undefended=before, picture=images.picture,
         )  # fmt: skip
         found = None
         if quantize:
@@ -95,7 +113,8 @@ def run(
         record = {
             "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
             "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
-            "task_accuracy": accuracy, "losses": history.losses, "contract": manifest.contract,
+            "task_accuracy": manifest.task_accuracy, "tested": now, "undefended": before, "lost": cost,
+            "untrained": manifest.untrained, "losses": history.losses, "contract": manifest.contract,
             "differential_privacy": privacy, "quantization": found, "remarks": [*images.remarks, *loaded.remarks],
             "picture": manifest.picture, "skipped": images.skipped,
         }  # fmt: skip
@@ -103,9 +122,12 @@ def run(
     else:
         screen.print(
             f"{out}: {model} cut at {manifest.cut.name}, {manifest.defense}, {manifest.codec}; "
-            f"{accuracy:.2%} of {len(images.test):,} test images right",
+            f"{now} of {now.n:,} test images right",
             soft_wrap=True,
         )
+        screen.print(_beside(before, cost), soft_wrap=True)
+        if manifest.untrained:
+            screen.print(NEVER)
         if found:
             from splitveil.cli.bundle import show_quantization
 
@@ -113,3 +135,13 @@ def run(
             screen.print(f"{integer}: the same with an edge half of 8-bit integers, under a contract of its own")
         if privacy:
             screen.print(privacy, highlight=False, soft_wrap=True)
+
+
+def _beside(before: "Accuracy | None", cost: "Lost | None") -> str:
+    """What the defended accuracy is to be held against."""
+    if before is None or cost is None:
+        told = "undefended: none, for without --weights there is no trained model to hold it against"
+    else:
+        same = "" if cost.told else f", which {cost.n:,} images do not tell from none"
+        told = f"undefended {before}; lost {cost}{same}"
+    return f"{told}\nin brackets: 95 % intervals over the test images, of the loss paired"

@@ -11,6 +11,11 @@ from splitveil.codecs import Codec
 from splitveil.cut import Split
 from splitveil.registry import Spec, Value
 
+EPOCHS = 4
+"""Least epochs of a defence that works by training, from trained weights."""
+LEARNS_BY = ("install", "stages", "task_loss", "penalty", "adversary")
+"""Methods of a `Defense` which do nothing before it is trained."""
+
 
 class Sample(NamedTuple):
     """Training images that a defence may study before it is trained, none of them held out.
@@ -96,6 +101,19 @@ class Defense(nn.Module):
     """Halves whose weights training moves; the others stay as they are, in eval mode. The defence's own always move."""
     measures: ClassVar[bool] = False
     """`study` or a penalty measures the edge half's own features, so that nothing may act on them before."""
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it works by training: through a loss, a rival, stages of its own, or layers that it installs.
+
+        What acts on features that a net has anyway, such as noise, needs none. Default: as its methods say.
+        """
+        return any(getattr(type(self), name) is not getattr(Defense, name) for name in LEARNS_BY)
+
+    @property
+    def least_epochs(self) -> int:
+        """Epochs that it needs, one a stage at least; 0 where it works without."""
+        return max(EPOCHS, len(self.stages())) if self.needs_training else 0
 
     @property
     def acts(self) -> bool:
@@ -242,10 +260,18 @@ class Protected(nn.Module):
     """The co-trained adversary, there while training only."""
     stage: Stage | None
     """The part of training under way."""
+    epochs: int | None
+    """Of training with the defence; None where nobody recorded it, as in a split that was put together by hand."""
 
     def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
         super().__init__()
         self.split, self.defense, self.codec, self.rival, self.stage = split, defense, codec, None, None
+        self.epochs: int | None = None
+
+    @property
+    def untrained(self) -> bool:
+        """The defence works by training and is known to have had none."""
+        return self.epochs == 0 and self.defense.needs_training
 
     def parts(self) -> dict[str, nn.Module]:
         """What a stage may train, by name."""

@@ -53,6 +53,10 @@ class Chain(Defense):
         self.passed: list[Tensor] = []
 
     @property
+    def needs_training(self) -> bool:
+        return any(p.needs_training for p in self._each())
+
+    @property
     def acts(self) -> bool:
         return any(p.acts for p in self._each())
 

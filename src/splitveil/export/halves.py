@@ -22,7 +22,7 @@ from splitveil.errors import BundleError
 from splitveil.export.checks import check_halves, refuse_leaked, refuse_shared
 from splitveil.export.graphs import CloudGraph, EdgeGraph
 from splitveil.pictures import check_recipe, picture_words, recipe_for
-from splitveil.records import Card, Manifest, Picture
+from splitveil.records import Accuracy, Card, Manifest, Picture
 from splitveil.records import Tensor as TensorSpec
 from splitveil.seeds import fingerprint, generator
 
@@ -82,8 +82,10 @@ def save(
     card: Card | None = None,
     task_accuracy: float | None = None,
     picture: Picture | None = None,
+    tested: Accuracy | None = None,
+    undefended: Accuracy | None = None,
 ) -> Bundle:
-    """Export both halves and write them as a bundle.
+    """Export both halves and write them as a bundle, which says so where its defence was never trained.
 
     Args:
         protected: the split, its defence and its calibrated codec.
@@ -93,9 +95,11 @@ def save(
         image_shape: (C, H, W).
         classes: names, K of them.
         card: the audit's result.
-        task_accuracy: of the protected split, 0 to 1.
+        task_accuracy: of the protected split, 0 to 1; not needed beside `tested`.
         picture: how pictures became the images that it was trained with (`Dataset.picture`); None: it was trained on
             arrays, and pictures are to be read by the standard recipe.
+        tested: the accuracy with its interval.
+        undefended: of the model before the defence, on the same images.
 
     Raises:
         BundleError: the export failed its self-test, the classes or `picture` do not fit, or the folder holds
@@ -124,7 +128,11 @@ def save(
         features=TensorSpec(name="z", datatype=wire, shape=(-1, *halves.features)),
         output=TensorSpec(name="logits", datatype="FP32", shape=(-1, halves.classes)),
         contract="",
-        task_accuracy=task_accuracy,
+        task_accuracy=tested.share if task_accuracy is None and tested is not None else task_accuracy,
+        tested=tested,
+        undefended=undefended,
+        epochs=protected.epochs,
+        untrained=protected.untrained,
         versions={
             **fingerprint(),
             "onnx": onnx.__version__,

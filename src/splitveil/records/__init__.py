@@ -3,6 +3,7 @@
 No torch and nothing that trains: a device reads these too.
 """
 
+from splitveil.records.accuracy import Accuracy, Lost
 from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
 from splitveil.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
 from splitveil.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
@@ -14,6 +15,7 @@ from splitveil.records.summary import Estimate, Summary, SummaryRow
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Accuracy",
     "Alternative",
     "Budget",
     "Card",
@@ -36,6 +38,7 @@ __all__ = [
     "Further",
     "LabelRow",
     "Link",
+    "Lost",
     "Manifest",
     "Measured",
     "Number",

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from splitveil.records.accuracy import Accuracy
 from splitveil.records.base import Document, Record
 from splitveil.records.card import Cut
 from splitveil.records.device import Timing
@@ -104,6 +105,14 @@ class Manifest(Document):
     output: Tensor
     contract: str = Field(description="hash of everything that must be the same on both sides")
     task_accuracy: float | None = None
+    tested: Accuracy | None = Field(default=None, description="the same on the test images, with its interval")
+    undefended: Accuracy | None = Field(
+        default=None, description="of the model with its weights, whole, before the defence, on the same images"
+    )
+    epochs: int | None = Field(default=None, description="of training with the defence; None: not recorded")
+    untrained: bool = Field(
+        default=False, description="the defence works by training and was never trained: do not count on it"
+    )
     files: dict[str, str] = Field(default={}, description="SHA-256 of every other file")
     half: Literal["edge", "cloud"] | None = Field(default=None, description="None: both halves are here")
     elsewhere: dict[str, str] = Field(default={}, description="SHA-256 of the other half's graph, for the contract")

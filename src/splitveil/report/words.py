@@ -100,6 +100,8 @@ DOUBTS = {
     "over-fitted": "the attack learned its own images by heart, and with more of them would get more",
     "near-duplicates": "the adversary all but held some answers, and its numbers may be too high",
     "scale dependent": "the number moves with the scale of the features, which hides nothing",
+    "few test images": "so few images do not tell the accuracy that the defence may cost from none",
+    "untrained defence": "the defence works by training and was never trained, so that the numbers are not those of it",
     "overlap": "the adversary held what it was to guess",
 }
 
@@ -114,6 +116,8 @@ RAISED = {
     "over-fitted": "a trained attack does well on its own images and no better than the floor on others",
     "near-duplicates": "many private images closely resemble one of the adversary's",
     "scale dependent": "an attack scores otherwise when all features are multiplied by ten",
+    "few test images": "a comparison's loss of accuracy is vaguer than its budget",
+    "untrained defence": "the defence works by training and was trained for no epoch",
     "overlap": "an image is both private and the adversary's",
 }
 

@@ -39,7 +39,9 @@ def rebuilt(bundle: Bundle, edge_weights: str) -> Protected:
     _load(halves.edge, edge, bundle)
     _load(halves.cloud, cloud, bundle)
     _load(defense, own, bundle)
-    return Protected(halves, defense, codec(manifest)).eval()
+    protected = Protected(halves, defense, codec(manifest)).eval()
+    protected.epochs = 0 if manifest.untrained else manifest.epochs
+    return protected
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], bundle: Bundle) -> None:

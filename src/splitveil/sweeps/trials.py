@@ -86,6 +86,7 @@ class Trials:
         protected = Protected(split, defense, CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec"))))
         for name, part in protected.parts().items():
             part.load_state_dict(kept[name])
+        protected.epochs = self.epochs
         return protected.eval()
 
     def drop(self, setting: Setting, seed: int) -> None:
