@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.net import load_net
+from benchmarks.page import save_tables
 from splitveil.attacks.base import Attack, frozen
 from splitveil.attacks.inverse_network import InverseNetwork, mean_psnr
 from splitveil.attacks.mle import MaximumLikelihood
 from splitveil.attacks.view import PRESETS, Aux, View
-from splitveil.cut import split
 from splitveil.data import load_data
-from splitveil.models.loader import load_model
 from splitveil.seeds import generator, hardware
 from splitveil.tensors import total_variation
 from splitveil.training import infer, native_precision
@@ -183,16 +183,14 @@ def main() -> None:
     args = parser.parse_args()
 
     data = load_data(args.data)
-    model = load_model(args.model, shape=data.shape, classes=len(data.classes), weights=args.weights).model
-    edge = frozen(split(model, args.at, torch.zeros(2, *data.shape)).edge)
+    edge = frozen(load_net(args.model, data, args.weights).traced.split(args.at).edge)
     order = np.random.default_rng(0).permutation(len(data.train))[: args.images]
     x, held = torch.from_numpy(data.train.x[order]), torch.from_numpy(data.test.x[:500])
     head = f"{args.model} at {args.at} on {data.name}, {len(x):,} images, {hardware()}, {native_precision()}"
     lines = [head, "", *likelihoods(edge, x, held), "", *decoders(edge, x, held, args.epochs)]
     print("\n".join(lines))
     if args.save:
-        args.save.parent.mkdir(parents=True, exist_ok=True)
-        args.save.write_text(f"# Speed of the attacks\n\n{__doc__}\n" + "\n".join(lines) + "\n")
+        save_tables(args.save, "Speed of the attacks", __doc__, lines)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,69 @@
 """The bound against the attacks: Gaussian noise on ResNet-20's features, every attack of a suite beside the dFIL floor.
 
     python -m benchmarks.bound --weights cifar10_resnet20.safetensors --data npz:cifar10.npz [--suite standard]
+    python -m benchmarks.bound --page
 
 "At least this leaks" beside "at most this leaks". The bound holds for images that have a density: here CIFAR-10 at half
 its contrast, blurred by a known noise, so that the prior's information is bounded and nothing about it is estimated. No
 attack's mean squared error may lie below that floor. Beside them the images as they are, for which the number is an
-estimate that an attack may beat. Writes ``docs/results/bound.md`` and the raw cards; what is there is not run again.
+estimate that an attack may beat. Writes ``docs/results/bound.md`` and its bounds and cards into the archive; what is
+there is not run again.
 """
 
 import argparse
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from benchmarks.net import load_net
+from benchmarks.page import Page, parsed, parser, start
 from splitveil.auditing import Subject, audit
 from splitveil.cli.console import showing_progress
 from splitveil.codecs import CODECS
-from splitveil.cut import trace
 from splitveil.data import Dataset, Images, load_data
 from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Protected
 from splitveil.metrics.bounds.dfil import Certificate, certificate, floor_any
 from splitveil.metrics.bounds.prior import gaussian_score
-from splitveil.models.loader import load_model
 from splitveil.protection import protect
-from splitveil.records import Card, Row
+from splitveil.records import Card, Document, Row
 from splitveil.registry import Spec
 from splitveil.report.words import NONE
 
 MODEL = "resnet20"
-SETTINGS = (("layer1", 1.0, True), ("layer2", 1.0, True), ("layer1", 1.0, False))
+Setting = tuple[str, float, bool]
 """Cut, noise-to-signal ratio of the noise defence, and whether images are faded and blurred."""
+SETTINGS: tuple[Setting, ...] = (("layer1", 1.0, True), ("layer2", 1.0, True), ("layer1", 1.0, False))
 BLUR = 0.05
 PRIVATE, AUX, PROBED, PROBES, SCORED = 100, 3000, 64, 16, 4000
+
+
+class Bound(Document):
+    """The bound of one setting."""
+
+    kind: ClassVar[str] = "bound"
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A protected split, where its weights are from, what attacks run on, and the same images without blur."""
+
+    protected: Protected
+    weights: str
+    data: Dataset
+    clear: Dataset
+
+
+def name_of(setting: Setting) -> str:
+    """Of its records."""
+    cut, sigma, dense = setting
+    return f"{cut}-{sigma:g}-{'blurred' if dense else 'plain'}"
 
 
 def faded(images: Images) -> Images:
@@ -48,18 +77,24 @@ def blurred(images: Images, seed: int) -> Images:
     return replace(images, x=(images.x + 255 * BLUR * noise).round().clip(0, 255).astype(np.uint8))
 
 
-def measured(cut: str, sigma: float, dense: bool, args: argparse.Namespace) -> tuple[Card, Certificate]:
-    """The attacks' card, kept, and the certificate."""
+def prepared(cut: str, sigma: float, dense: bool, args: argparse.Namespace) -> Prepared:
+    """The split, the images that the attacks run on, and the same without blur."""
     data = clear = load_data(args.data)
     if dense:
         clear = Dataset(f"{data.name}, half contrast", faded(data.train), faded(data.test), data.classes)
         data = Dataset(
             f"{clear.name}, blurred by {BLUR}", blurred(clear.train, 0), blurred(clear.test, 1), data.classes
         )
-    loaded = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=args.weights)
-    split = trace(loaded.model, torch.zeros(2, *data.shape)).split(cut)
-    protected, _ = protect(split, DEFENSES.build(f"noise:sigma={sigma}"), CODECS.build("raw"), data, epochs=0)
-    protected.eval()
+    net = load_net(MODEL, data, args.weights)
+    protected, _ = protect(
+        net.traced.split(cut), DEFENSES.build(f"noise:sigma={sigma}"), CODECS.build("raw"), data, epochs=0
+    )
+    return Prepared(protected.eval(), net.weights, data, clear)
+
+
+def bounded(given: Prepared) -> Bound:
+    """At most this leaks."""
+    protected, clear = given.protected, given.clear
     train = torch.from_numpy(clear.train.x[:SCORED]).float() / 255
     test = torch.from_numpy(clear.test.x[:PROBED]).float() / 255
     with torch.no_grad():
@@ -69,27 +104,29 @@ def measured(cut: str, sigma: float, dense: bool, args: argparse.Namespace) -> t
         lambda x: protected.defense.mean(protected.split.edge(x)), test, noise.double(),
         score=gaussian_score(train, smoothing=BLUR), probes=PROBES, seed=0,
     )  # fmt: skip
-    kept: Path = args.out / f"bound-{cut}-{sigma:g}-{'blurred' if dense else 'plain'}.json"
-    if kept.exists():
-        return Card.load(kept), found
-    subject = Subject.of_split(protected, model=MODEL, weights=loaded.weights)
+    return Bound(certificate=found)
+
+
+def audited(given: Prepared, suite: str) -> Card:
+    """At least this leaks."""
+    subject = Subject.of_split(given.protected, model=MODEL, weights=given.weights)
     subject = replace(subject, configurations=subject.configurations[-1:])
     with tempfile.TemporaryDirectory() as folder:
-        card = audit(subject, data, suite=args.suite, n=PRIVATE, aux_n=AUX, samples=0, out=Path(folder)).card
-    card.save(kept)
-    return card, found
+        return audit(subject, given.data, suite=suite, n=PRIVATE, aux_n=AUX, samples=0, out=Path(folder)).card
 
 
-def main() -> None:
-    """Measure every setting and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--suite", default="standard")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
-    with showing_progress():
-        results = [(setting, *measured(*setting, args)) for setting in SETTINGS]
+def measure(page: Page, setting: Setting, args: argparse.Namespace) -> None:
+    """Put the bound and the card of a setting into the archive, whichever is not there."""
+    name, there = name_of(setting), page.archive
+    if there.find(Bound, name) and there.find(Card, name):
+        return
+    given = prepared(*setting, args)
+    there.kept(Bound, name, partial(bounded, given))
+    there.kept(Card, name, partial(audited, given, args.suite))
+
+
+def text(results: list[tuple[Setting, Card, Certificate]], records: str) -> str:
+    """The Markdown page; `records` links to what it is made from."""
     first, score = results[0][1], results[0][2].score
     attacks = list(dict.fromkeys(r.attack for _, card, _ in results for r in card.rows))
     lines = [
@@ -107,7 +144,7 @@ def main() -> None:
         "Where an attack reads the same input k times its own floor is lower; "
         "the floors shown are for one reading, and `repeat` is shown with its own in brackets.",
         f"Hardware: {first.hardware}. Code {first.versions['code']}, torch {first.versions['torch']}.",
-        f"Raw cards: {', '.join(f'[{p.stem}]({p.name})' for p in sorted(args.out.glob('bound-*.json')))}.",
+        f"Raw records: {records}.",
         "",
         "| setting | floor | optimistic floor | unbiased | "
         + " | ".join(attacks)
@@ -123,9 +160,24 @@ def main() -> None:
             f"| {cut}, noise {sigma:g}, {'blurred' if dense else 'plain'} | {floor:.5f} | {found.floor:.5f} | "
             f"{found.unbiased:.5f} | {' | '.join(cells)} | {verdict} |"
         )
-    text = "\n".join(lines) + "\n"
-    (args.out / "bound.md").write_text(text)
-    print(text)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure every setting and write the table."""
+    asked = parser(__doc__)
+    asked.add_argument("--weights", type=Path)
+    asked.add_argument("--data")
+    asked.add_argument("--suite", default="standard")
+    args = parsed(asked, "weights", "data")
+    page = Page("bound", args.out)
+    if not args.page:
+        with showing_progress():
+            for setting in SETTINGS:
+                measure(page, setting, args)
+    cards, bounds = page.records(Card), page.records(Bound)
+    there = [(s, name_of(s)) for s in SETTINGS if name_of(s) in cards and name_of(s) in bounds]
+    page.publish(text([(s, cards[name], bounds[name].certificate) for s, name in there], page.link))
 
 
 def _readings(row: Row) -> int:
@@ -147,4 +199,4 @@ def _cell(card: Card, attack: str, found: Certificate) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -1,25 +1,26 @@
 """Which cheap number predicts the attack: ResNet-20 on CIFAR-10 at every block, three seeds.
 
     python -m benchmarks.criterion --weights cifar10_resnet20.safetensors --data npz:cifar10.npz [--seeds 0,1,2]
+    python -m benchmarks.criterion --page
 
 Each seed draws other private images and another order of training for the attacks, and other images and critics for
-the numbers. Writes ``docs/results/criterion.md`` and the raw records beside it; what is there already is not run again.
+the numbers. Writes ``docs/results/criterion.md`` and its records into the archive; what is there already is not run
+again.
 """
 
 import argparse
-import math
 import statistics
+from functools import partial
 from pathlib import Path
 
-import torch
-
+from benchmarks.net import load_net
+from benchmarks.over_seeds import half_width, plus_minus
+from benchmarks.page import Page, parsed, parser, start
 from splitveil.auditing import Subject, audit
 from splitveil.auditing.criterion import criterion
 from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
-from splitveil.cut import trace
 from splitveil.data import load_data
-from splitveil.models.loader import load_model
 from splitveil.records import Criterion, Number
 from splitveil.report.criterion import number_text, predicts
 from splitveil.report.words import NONE
@@ -29,39 +30,19 @@ BLOCKS = ("bn1+relu", *(f"layer{s}{b}" for s in (1, 2, 3) for b in (".0", ".1", 
 DECODER = "decoder:size=small,epochs=6,steps=600"
 ATTACKS = ["linear", DECODER]
 SHOWN = ("decoder", "strongest")
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
-"""Two-sided 95 % points of Student's t by number of seeds."""
 
 
 def measured(seed: int, args: argparse.Namespace) -> Criterion:
-    """The numbers of one seed beside its attacks; the record is kept."""
-    kept: Path = args.out / f"criterion-seed{seed}.json"
-    if kept.exists():
-        return Criterion.load(kept)
+    """The numbers of one seed beside its attacks."""
     data = load_data(args.data)
-    loaded = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=args.weights)
-    traced = trace(loaded.model, torch.zeros(2, *data.shape))
-    subject = Subject.of_model(traced, BLOCKS, model=MODEL, weights=loaded.weights)
+    net = load_net(MODEL, data, args.weights)
+    subject = Subject.of_model(net.traced, BLOCKS, model=MODEL, weights=net.weights)
     out = args.work / f"seed-{seed}"
     card = audit(
         subject, data, suite=custom_suite(ATTACKS), aux_n=args.aux_n, n=PRIVATE, seed=seed, samples=0, out=out,
         resume=True,
     ).card  # fmt: skip
-    found = criterion(subject, data, card, n=IMAGES, seed=seed, out=out)
-    found.save(kept)
-    return found
-
-
-def over_seeds(values: list[float | None], text: str = "{:.2f}") -> str:
-    """Mean with the 95 % interval of Student's t."""
-    there = [v for v in values if v is not None]
-    if not there:
-        return NONE
-    mean = text.format(statistics.mean(there))
-    if len(there) < 2:
-        return mean
-    half = STUDENT.get(len(there), 2.0) * statistics.stdev(there) / math.sqrt(len(there))
-    return f"{mean} ± {text.format(half)}"
+    return criterion(subject, data, card, n=IMAGES, seed=seed, out=out)
 
 
 def average(found: list[Criterion], name: str, cut: int) -> float | None:
@@ -71,9 +52,9 @@ def average(found: list[Criterion], name: str, cut: int) -> float | None:
     return statistics.mean(there) if there else None
 
 
-def page(found: list[Criterion], seeds: str) -> str:
-    """The Markdown page."""
-    first = found[0]
+def text(found: list[Criterion], records: str) -> str:
+    """The Markdown page; `records` links to what it is made from."""
+    first, seeds = found[0], ",".join(str(c.seed) for c in found)
     cuts, numbers = first.cuts, first.cuts[0].numbers
     lines = [
         "# Which cheap number predicts the attack",
@@ -83,7 +64,7 @@ def page(found: list[Criterion], seeds: str) -> str:
         f"from {first.n:,} test images; errors are mean squared errors per element over {PRIVATE} private images. "
         f"Attacks: {', '.join(f'`{a}`' for a in ATTACKS)}; *strongest* is the one with the least error at that cut.",
         f"Hardware: {first.hardware}. Code {first.versions['code']}, torch {first.versions['torch']}. "
-        f"Raw records: {', '.join(f'[seed {c.seed}](criterion-seed{c.seed}.json)' for c in found)}.",
+        f"Raw records: {records}.",
         "",
         "rho is Spearman's rank correlation over the cuts with that attack's error, mean over seeds ± half the 95 % "
         "interval of Student's t; bold where its sign is what the number promises and the interval leaves out 0. "
@@ -128,30 +109,27 @@ def _cell(text: str) -> str:
 
 def _rho(found: list[Criterion], number: Number, attack: str) -> str:
     own = [c for f in found for c in f.correlations if (c.number, c.attack) == (number.name, attack)]
-    text, rhos = over_seeds([c.rho for c in own]), [c.rho for c in own if c.rho is not None]
-    if len(rhos) < 2:
-        return text
-    half = STUDENT.get(len(rhos), 2.0) * statistics.stdev(rhos) / math.sqrt(len(rhos))
-    sure = abs(statistics.mean(rhos)) > half and all(predicts(number, c) for c in own)
-    return f"**{text}**" if sure else text
+    shown, rhos = plus_minus([c.rho for c in own]), [c.rho for c in own if c.rho is not None]
+    half = half_width(rhos)
+    sure = half is not None and abs(statistics.mean(rhos)) > half and all(predicts(number, c) for c in own)
+    return f"**{shown}**" if sure else shown
 
 
 def main() -> None:
     """Measure every seed and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--aux-n", type=int, default=3000)
-    parser.add_argument("--work", type=Path, default=Path("runs/criterion"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--weights", type=Path)
+    asked.add_argument("--data")
+    asked.add_argument("--seeds", default="0,1,2")
+    asked.add_argument("--aux-n", type=int, default=3000)
+    asked.add_argument("--work", type=Path, default=Path("runs/criterion"))
+    args = parsed(asked, "weights", "data")
+    page = Page("criterion", args.out)
     with showing_progress():
-        found = [measured(int(seed), args) for seed in args.seeds.split(",")]
-    text = page(found, args.seeds)
-    (args.out / "criterion.md").write_text(text)
-    print(text)
+        for seed in () if args.page else map(int, args.seeds.split(",")):
+            page.archive.kept(Criterion, f"seed{seed}", partial(measured, seed, args))
+    page.publish(text(sorted(page.records(Criterion).values(), key=lambda c: c.seed), page.link))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

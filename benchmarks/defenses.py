@@ -3,27 +3,25 @@
     python -m benchmarks.defenses --weights cifar10_resnet20.safetensors --data npz:cifar10.npz
         [--part survey seeds ...] [--judge NAME --judge-weights FILE] [--work runs/defenses]
 
-Each part is a comparison with settings of its own (`PARTS`); it writes ``docs/results/defenses-cifar10-PART.json`` and
-its cards, and the page and its pictures are made anew from the parts that are there. A killed run goes on where it
-stopped; with ``--only NAME ...`` a second process trains and attacks some defences of a part in advance and writes
-nothing else; ``--part`` without a name makes the page alone.
+Each part is a comparison with settings of its own (`PARTS`); it and its cards go into the archive
+``docs/results/defenses-cifar10.jsonl``, and the page and its pictures are made anew from the parts that are there. A
+killed run goes on where it stopped; with ``--only NAME ...`` a second process trains and attacks some defences of a
+part in advance and writes nothing else; ``--page``, or ``--part`` without a name, makes the page alone.
 """
 
 import argparse
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from benchmarks.net import load_net
+from benchmarks.page import Page, parser, start
 from splitveil.auditing.suites import find_suite
 from splitveil.cli.audit import read_judge
 from splitveil.cli.console import showing_progress
-from splitveil.cut import Split, trace
-from splitveil.data import load_data
-from splitveil.models.loader import load_model
-from splitveil.records import Comparison, Contender, Estimate, Measured
+from splitveil.cut import Split
+from splitveil.data import Dataset, load_data
+from splitveil.records import Card, Comparison, Contender, Estimate, Measured
 from splitveil.report import render_comparison, render_picture
 from splitveil.report.words import attack_label
 from splitveil.sweeps import compare, without_tuning
@@ -243,8 +241,8 @@ def _smoothing(found: Comparison) -> list[Check]:
     ]
 
 
-def page(parts: dict[str, Comparison]) -> str:
-    """The Markdown page of the parts that are there."""
+def text(parts: dict[str, Comparison], records: str) -> str:
+    """The Markdown page of the parts that are there; `records` links to them."""
     first = next(iter(parts.values()))
     lines = [
         "# Defences at the same accuracy",
@@ -257,7 +255,7 @@ def page(parts: dict[str, Comparison]) -> str:
         "Student's t where there are several. "
         "What training costs: [cost of protection](protection-cost.md).",
         "",
-        f"torch {first.versions.get('torch', '')}. Cards in [{NAME}/]({NAME}/).",
+        f"torch {first.versions.get('torch', '')}. Records and cards: {records}.",
     ]
     for name, found in parts.items():
         lines += ["", *_section(name, found)]
@@ -274,7 +272,7 @@ def _section(name: str, found: Comparison) -> list[str]:
         f"{part.about} {part.train:,} training images, {found.epochs} epochs at {found.lr:g}; suite {found.suite}, "
         f"{found.private_n} private images, seed{'s' if len(found.seeds) > 1 else ''} "
         f"{', '.join(map(str, found.seeds))}; at most {found.trials} trainings to tune a defence to a budget below "
-        f"{first.validation:.2%}. Record: [{NAME}-{name}.json]({NAME}-{name}.json), code "
+        f"{first.validation:.2%}. Record: comparison `{name}`, code "
         f"{found.versions.get('code', '')}, on {found.hardware}.",
         "",
         f"![leakage against accuracy lost]({NAME}-{name}.svg)",
@@ -292,7 +290,7 @@ def _section(name: str, found: Comparison) -> list[str]:
     for drop in found.drops:
         lines.append(f"| **within {drop:g} point{'' if drop == 1 else 's'}** | | | | | | | | | |")
         lines += [_row(c) for c in found.ranked(drop)]
-    lines += ["", *(f"- {text}" for text in findings(found.contenders, found.drops))]
+    lines += ["", *(f"- {said}" for said in findings(found.contenders, found.drops))]
     if found.notes:
         lines += ["", "Notes: " + "; ".join(found.notes) + "."]
     return lines
@@ -317,14 +315,9 @@ def _pm(e: Estimate, digits: int) -> str:
     return f"{e.mean:.{digits}f}{half}"
 
 
-def starting(weights: Path | None, shape: tuple[int, int, int], classes: int) -> Callable[[int], Split]:
+def starting(weights: Path | None, data: Dataset) -> Callable[[int], Split]:
     """Seed -> halves with the weights that every training starts from."""
-
-    def fresh(seed: int) -> Split:
-        loaded = load_model(MODEL, shape=shape, classes=classes, weights=weights, seed=seed)
-        return trace(loaded.model, torch.zeros(2, *shape)).split(AT)
-
-    return fresh
+    return lambda seed: load_net(MODEL, data, weights, seed).traced.split(AT)
 
 
 def measure(part: Part, args: argparse.Namespace) -> Comparison:
@@ -332,54 +325,60 @@ def measure(part: Part, args: argparse.Namespace) -> Comparison:
     data = load_data(f"{args.data}?n={part.train}")
     data, tuning = without_tuning(data, len(data.test) // 2 if args.weights else 0)
     judge = read_judge(args.judge, args.judge_weights, data)
-    weights = load_model(MODEL, shape=data.shape, classes=len(data.classes), weights=args.weights).weights
+    weights = load_net(MODEL, data, args.weights).weights
     return compare(
-        starting(args.weights, data.shape, len(data.classes)), data, model=MODEL, weights=weights,
+        starting(args.weights, data), data, model=MODEL, weights=weights,
         defenses=[d for d in part.defenses if not args.only or d in args.only], out=args.work, drops=part.drops,
         suite=find_suite(part.suite), n=part.n, aux_n=part.aux, seeds=part.seeds, trials=part.trials,
         epochs=part.epochs, lr=part.lr, tuning=tuning, judge=judge, resume=True,
     )  # fmt: skip
 
 
-def keep(name: str, found: Comparison, args: argparse.Namespace) -> None:
-    """Write a part's record and cards."""
-    found.save(args.out / f"{NAME}-{name}.json")
-    (args.out / NAME).mkdir(parents=True, exist_ok=True)
-    for card in dict.fromkeys(card for c in found.contenders if c.measured for card in c.measured.cards):
-        shutil.copyfile(args.work / card, args.out / NAME / f"{Path(card).parent.name}.json")
-    render_comparison(found, args.work / f"{name}.html")
+def cards_of(found: Comparison) -> dict[str, str]:
+    """Where a comparison's cards lie below its working folder, by their names in the archive."""
+    paths = (card for c in found.contenders if c.measured for card in c.measured.cards)
+    return {Path(path).parent.name: path for path in paths}
+
+
+def keep(name: str, found: Comparison, page: Page, work: Path) -> None:
+    """Put a part and its cards into the archive, instead of what was there of it."""
+    before = page.archive.find(Comparison, name)
+    cards = {card: Card.load(work / path) for card, path in cards_of(found).items()}
+    page.archive.put({name: found, **cards})
+    wanted = {card for part in page.archive.all(Comparison).values() for card in cards_of(part)}
+    page.archive.drop(Card, set(cards_of(before) if before else ()) - wanted)
+    render_comparison(found, work / f"{name}.html")
 
 
 def main() -> None:
     """Compare and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--data", default="")
-    parser.add_argument("--part", nargs="*", metavar="PART", default=list(PARTS), help="none: the page alone")
-    parser.add_argument("--only", nargs="+", metavar="DEFENSE")
-    parser.add_argument("--judge")
-    parser.add_argument("--judge-weights", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("runs/defenses"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
-    if unknown := [name for name in args.part if name not in PARTS]:
-        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
-    if args.part and not args.data:
-        parser.error("--data is missing; give it, or --part without a name for the page alone")
+    asked = parser(__doc__)
+    asked.add_argument("--weights", type=Path)
+    asked.add_argument("--data", default="")
+    asked.add_argument("--part", nargs="*", metavar="PART", default=list(PARTS), help="none: the page alone")
+    asked.add_argument("--only", nargs="+", metavar="DEFENSE")
+    asked.add_argument("--judge")
+    asked.add_argument("--judge-weights", type=Path)
+    asked.add_argument("--work", type=Path, default=Path("runs/defenses"))
+    args = asked.parse_args()
+    wanted = [] if args.page else args.part
+    if unknown := [name for name in wanted if name not in PARTS]:
+        asked.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    if wanted and not args.data:
+        asked.error("--data is missing; give it, or --page for the page alone.")
+    page = Page(NAME, args.out)
     with showing_progress():
-        for name in args.part:
+        for name in wanted:
             found = measure(PARTS[name], args)
             if not args.only:
-                keep(name, found, args)
+                keep(name, found, page, args.work)
     if not args.only:
-        paths = {name: args.out / f"{NAME}-{name}.json" for name in PARTS}
-        there = {name: Comparison.load(path) for name, path in paths.items() if path.exists()}
+        kept = page.records(Comparison)
+        there = {name: kept[name] for name in PARTS if name in kept}
         for name, found in there.items():
             render_picture(found, args.out / f"{NAME}-{name}.svg")
-        text = page(there)
-        (args.out / f"{NAME}.md").write_text(text)
-        print(text)
+        page.publish(text(there, page.link))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -8,7 +8,7 @@ Memory: each side runs alone in a fresh process, which has computed a tiny case 
 resident size of its life less what was resident when the inputs were there. The kernel's VmHWM, because ru_maxrss, the
 same quantity, is handed down from the parent process and would show this one's.
 
-    python -m benchmarks.distance_correlation [--save docs/results/distance_correlation.md]
+    python -m benchmarks.distance_correlation [--save docs/results/distance-correlation.md]
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.page import save_tables
 from splitveil.metrics.dependence import distance_correlation
 from splitveil.seeds import generator, hardware
 
@@ -141,8 +142,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if args.save:
-        args.save.parent.mkdir(parents=True, exist_ok=True)
-        args.save.write_text(f"# Speed of the distance correlation\n\n{__doc__}\n" + "\n".join(lines) + "\n")
+        save_tables(args.save, "Speed of the distance correlation", __doc__, lines)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
     python -m benchmarks.he2019 --cifar npz:cifar10.npz --mnist npz:mnist.npz [--seeds 0] [--work DIR] [-n 100]
 
+    python -m benchmarks.he2019 --page
+
 Trains the six-convolution net on CIFAR-10 and LeNet-5 on MNIST, then audits conv11, ReLU22 and ReLU32, and conv1 and
-ReLU2, with every adversary of the paper. Writes ``docs/results/he2019.md`` and the raw cards beside it. Whatever lies
-in DIR already is not done again.
+ReLU2, with every adversary of the paper. Writes ``docs/results/he2019.md`` and its cards into the archive. Whatever
+lies there or in DIR already is not done again.
 """
 
 import argparse
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.over_seeds import plus_minus
+from benchmarks.page import Page, parsed, parser, start
+from splitveil.attacks import ATTACKS
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing import Subject, audit
 from splitveil.auditing.suites import custom_suite
@@ -27,7 +33,7 @@ from splitveil.cut import trace
 from splitveil.data import Dataset, Images, load_data
 from splitveil.models.loader import load_model
 from splitveil.records import Card, Row
-from splitveil.training import IndexBatches, fit, infer
+from splitveil.training import IndexBatches, fit
 
 AUX = 4000
 """Images that the adversary holds; the paper gives it the whole training set (50,000 and 60,000)."""
@@ -166,34 +172,24 @@ def blobs(shape: tuple[int, int, int], draws: np.random.Generator) -> "np.ndarra
     return out
 
 
-def audited(victim: Victim, data: Dataset, kind: str, seed: int, n: int, work: Path, out: Path) -> Card:
-    """One audit; its card is kept beside the table."""
-    kept = out / f"he2019-{victim.model}-{kind}-seed{seed}.json"
-    if kept.exists():
-        return Card.load(kept)
+def audited(victim: Victim, data: Dataset, kind: str, seed: int, n: int, work: Path) -> Card:
+    """One audit."""
     net = trained(victim, data, seed, work)
     subject = Subject.of_model(
         trace(net, torch.zeros(2, *data.shape)), victim.cuts, model=victim.model, weights=f"trained here, seed {seed}"
     )
     knows, attacks = AUDITS[kind]
     suite = custom_suite([victim.attack(spec) for spec in attacks])
-    found = audit(
+    return audit(
         subject, data, aux=others(kind, data, seed), aux_n=AUX, suite=suite, knows=knows, n=n, seed=seed, samples=0,
         out=work / f"{victim.model}-{kind}-seed{seed}", resume=True,
     ).card  # fmt: skip
-    found.save(kept)
-    return found
 
 
 def cell(rows: list[Row], paper: tuple[float, float] | None) -> str:
     """Ours with the interval, the paper's, and the difference."""
     psnr, ssim = statistics.mean(r.psnr for r in rows), statistics.mean(r.ssim for r in rows)
-    if len(rows) > 1:
-        spread = f" ± {2 * statistics.stdev(r.psnr for r in rows) / len(rows) ** 0.5:.2f}"
-    else:
-        low, high = rows[0].psnr_interval or (psnr, psnr)
-        spread = f" [{low:.2f}, {high:.2f}]"
-    ours = f"{psnr:.2f}{spread} / {ssim:.3f}"
+    ours = f"{plus_minus([r.psnr for r in rows], images=rows[0].psnr_interval)} / {ssim:.3f}"
     if paper is None:
         return ours
     gap = psnr - paper[0]
@@ -202,26 +198,31 @@ def cell(rows: list[Row], paper: tuple[float, float] | None) -> str:
     )
 
 
-def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args: argparse.Namespace) -> str:
-    """The Markdown page."""
+def text(cards: dict[tuple[str, str], list[Card]], records: str) -> str:
+    """The Markdown page of the cards of each net and kind of images; `records` links to them."""
     columns = [(v, cut) for v in VICTIMS for cut in v.cuts]
     first = next(iter(cards.values()))[0]
+    seeds = ",".join(str(c.seed) for c in next(iter(cards.values())))
+    accuracies = [
+        f"{v.model} {c.task_accuracy:.4f} (seed {c.seed}, {v.epochs} epochs)"
+        for v in VICTIMS for c in cards[v.model, next(iter(AUDITS))]
+    ]  # fmt: skip
     codes = dict.fromkeys(c.versions["code"] for several in cards.values() for c in several)
     lines = [
         "# He et al. 2019, table 4, beside ours",
         "",
         "Made by `python -m benchmarks.he2019`. A cell is ours, PSNR dB [95 % interval] / SSIM; then the paper's; then "
         "the difference in dB, bold where ours is more than 0.5 dB weaker.",
-        f"Nets trained here: {'; '.join(accuracies)}. {args.n} private test images, {AUX:,} images of the adversary "
-        f"(the paper: all 50,000 or 60,000); seeds {args.seeds}; intervals are bootstrapped over images with one seed, "
-        "over seeds with several.",
+        f"Nets trained here: {'; '.join(accuracies)}. {first.private_n} private test images, {AUX:,} images of the "
+        f"adversary (the paper: all 50,000 or 60,000); seeds {seeds}; intervals are bootstrapped over images with "
+        "one seed, over seeds with several.",
         f"Hardware: {first.hardware}. Code {', '.join(codes)}, torch {first.versions['torch']}.",
         "Scaled down from the paper: epochs of the victims, the adversary's images. Where the paper is silent "
         "(number of private images, the filters of LeNet-5, the range of the random set) the choice is ours.",
         f"Ours: `{MLE}` without any image of its own; `{DECODER}`; `{SHADOW}`; `{FREE.removesuffix(STEPS)}`; "
         f"`{FREE_OTHER.removesuffix(STEPS)}`; `{STRONGEST}`; steps of a query-free stand-in: "
         f"{', '.join(f'{v.steps:,} against {v.model}' for v in VICTIMS)}.",
-        f"Raw cards: {', '.join(f'[{p.stem}]({p.name})' for p in sorted(args.out.glob('he2019-*.json')))}.",
+        f"Raw cards: {records}.",
         "",
         "| adversary | " + " | ".join(f"{v.model} {cut}" for v, cut in columns) + " |",
         "|---|" + "---|" * len(columns),
@@ -230,7 +231,7 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
     for line in LINES:
         cells = []
         for i, (victim, cut) in enumerate(columns):
-            attack = _full(victim.attack(line.attack))
+            attack = repr(ATTACKS.build(victim.attack(line.attack)))
             rows = [row for card in cards[victim.model, line.audit] for row in card.rows
                     if row.cut == cut and f"{row.attack}:{row.options}" == attack]  # fmt: skip
             cells.append(cell(rows, line.paper[i] if line.paper else None) if rows else "not run")
@@ -246,42 +247,35 @@ def table(cards: dict[tuple[str, str], list[Card]], accuracies: list[str], args:
     return "\n".join(lines) + "\n"
 
 
-def _full(spec: str) -> str:
-    from splitveil.attacks import ATTACKS
-
-    return repr(ATTACKS.build(spec))
+def measure(page: Page, args: argparse.Namespace) -> None:
+    """Train and audit whatever the archive does not hold."""
+    args.work.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    for victim in VICTIMS:
+        data = load_data(getattr(args, victim.data))
+        for seed in map(int, args.seeds.split(",")):
+            for kind in AUDITS:
+                make = partial(audited, victim, data, kind, seed, args.n, args.work)
+                page.archive.kept(Card, f"{victim.model}-{kind}-seed{seed}", make)
+                print(f"{victim.model} {kind} seed {seed}: {time.perf_counter() - begun:.0f} s so far", flush=True)
 
 
 def main() -> None:
     """Train, audit, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar", required=True)
-    parser.add_argument("--mnist", required=True)
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("-n", type=int, default=100)
-    parser.add_argument("--work", type=Path, default=Path("runs/he2019"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    cards: dict[tuple[str, str], list[Card]] = {}
-    accuracies: list[str] = []
-    begun = time.perf_counter()
-    with showing_progress():
-        for victim in VICTIMS:
-            data = load_data(getattr(args, victim.data))
-            for seed in (int(s) for s in args.seeds.split(",")):
-                net = trained(victim, data, seed, args.work)
-                logits = infer(net, (torch.from_numpy(p).float() / 255 for p in np.array_split(data.test.x, 40)))
-                right = float((logits.argmax(1) == torch.from_numpy(data.test.y)).float().mean())
-                accuracies.append(f"{victim.model} {right:.4f} (seed {seed}, {victim.epochs} epochs)")
-                for kind in AUDITS:
-                    card = audited(victim, data, kind, seed, args.n, args.work, args.out)
-                    cards.setdefault((victim.model, kind), []).append(card)
-                    print(f"{victim.model} {kind} seed {seed}: {time.perf_counter() - begun:.0f} s so far", flush=True)
-    page = table(cards, accuracies, args)
-    (args.out / "he2019.md").write_text(page)
-    print(page)
+    asked = parser(__doc__)
+    asked.add_argument("--cifar")
+    asked.add_argument("--mnist")
+    asked.add_argument("--seeds", default="0")
+    asked.add_argument("-n", type=int, default=100)
+    asked.add_argument("--work", type=Path, default=Path("runs/he2019"))
+    args = parsed(asked, "cifar", "mnist")
+    page = Page("he2019", args.out)
+    if not args.page:
+        with showing_progress():
+            measure(page, args)
+    kinds = [(v.model, kind) for v in VICTIMS for kind in AUDITS]
+    page.publish(text({(m, k): list(page.records(Card, f"{m}-{k}-seed").values()) for m, k in kinds}, page.link))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -1,6 +1,7 @@
 """Does the planner find the front? A space small enough to audit completely, searched with a quarter of the audits.
 
     python -m benchmarks.plan_search --out /tmp/plan_search --results docs/results
+    python -m benchmarks.plan_search --page --results docs/results
 
 For each seed: a model trained on the digits, every choice of 3 cuts x 7 settings x 2 codecs trained and attacked (the
 true front), and the same search that `plan` runs, stopped after a quarter of the audits, the undefended ones included.
@@ -9,13 +10,15 @@ The hypervolume of what it found over that of the true front, both in the same f
 """
 
 import argparse
-import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import JsonValue
 
+from benchmarks.page import Page, start
 from splitveil.attacks.view import PRESETS
 from splitveil.auditing.ledger import Ledger
 from splitveil.auditing.suites import Suite, find_suite
@@ -31,7 +34,7 @@ from splitveil.planning.planner import Planner
 from splitveil.planning.search import Known, objectives
 from splitveil.planning.space import Space
 from splitveil.protection import augmented
-from splitveil.records import ProxyCheck
+from splitveil.records import Document, ProxyCheck
 from splitveil.seeds import derive, hardware
 from splitveil.sweeps import without_tuning
 
@@ -41,6 +44,30 @@ QUICK = Suite("tiny", "1", ("decoder:size=tiny,epochs=1,steps=40",), 200, "this 
 RANDOM = 500
 MARGIN = 0.1
 """Beyond the worst of all choices, on every axis: where the reference point lies."""
+
+
+class Searched(Document):
+    """One seed: what the search found beside what there was.
+
+    Attributes:
+        ratio: hypervolume of the search's choices over that of all.
+        random, random_best_5_percent: the same of as many choices at random, their mean and 95 % quantile.
+        checks, all_checks: how proxies ordered the audits of the search, and all.
+    """
+
+    kind: ClassVar[str] = "plan-search"
+
+    seed: int
+    choices: int
+    audits: int
+    ratio: float
+    random: float
+    random_best_5_percent: float
+    accuracy: float
+    checks: list[ProxyCheck]
+    all_checks: list[ProxyCheck]
+    measured: list[dict[str, JsonValue]]
+    hardware: str
 
 
 def trained(data: Dataset, seed: int) -> Traced:
@@ -57,7 +84,7 @@ def trained(data: Dataset, seed: int) -> Traced:
     return trace(model.eval(), torch.zeros(2, *data.shape))
 
 
-def one(seed: int, out: Path) -> dict[str, object]:
+def searched(seed: int, out: Path) -> Searched:
     """Search with a quarter of the audits, then audit everything."""
     digits = load_data("digits")
     data, held = without_tuning(digits, 300)
@@ -88,26 +115,21 @@ def one(seed: int, out: Path) -> dict[str, object]:
     chance = [
         hypervolume(box[draws.choice(len(box), len(mine), replace=False)], reference) / whole for _ in range(RANDOM)
     ]
-    return {
-        "seed": seed,
-        "choices": len(box),
-        "audits": len(mine),
-        "ratio": hypervolume(box[taken], reference) / whole,
-        "random": float(np.mean(chance)),
-        "random_best_5_percent": float(np.quantile(chance, 0.95)),
-        "accuracy": planner.reference,
-        "checks": [c.model_dump() for c in checks],
-        "all_checks": [c.model_dump() for c in rank_checks(search, seed)],
-        "measured": [
-            {
-                "choice": k.option.label,
-                "chosen": k.option in mine,
-                "proxy": k.proxy,
-                **{n: f.value for n, f in k.figures().items()},
-            }
-            for k in search.offered
-        ],
-    }
+    measured: list[dict[str, JsonValue]] = [
+        {
+            "choice": k.option.label,
+            "chosen": k.option in mine,
+            "proxy": dict[str, JsonValue](k.proxy),
+            **{n: f.value for n, f in k.figures().items()},
+        }
+        for k in search.offered
+    ]
+    return Searched(
+        seed=seed, choices=len(box), audits=len(mine), ratio=hypervolume(box[taken], reference) / whole,
+        random=float(np.mean(chance)), random_best_5_percent=float(np.quantile(chance, 0.95)),
+        accuracy=planner.reference, checks=list(checks), all_checks=list(rank_checks(search, seed)), measured=measured,
+        hardware=hardware(),
+    )  # fmt: skip
 
 
 def scaled(known: list[Known]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
@@ -117,22 +139,22 @@ def scaled(known: list[Known]) -> "np.ndarray[tuple[int, int], np.dtype[np.float
     return np.asarray((points - low) / np.where(high > low, high - low, 1), dtype=np.float64)
 
 
-def page(found: list[dict[str, object]]) -> str:
-    """The results as Markdown."""
-    ratios = [float(str(f["ratio"])) for f in found]
+def text(found: list[Searched], records: str) -> str:
+    """The results as Markdown; `records` links to them."""
+    ratios = [f.ratio for f in found]
     reached = sum(r >= 0.95 for r in ratios)
     lines = [
         "# Does the planner find the front?",
         "",
-        f"{found[0]['choices']} choices ({len(CUTS)} cuts of `small` on the digits, {', '.join(FAMILIES)}, knobs at "
+        f"{found[0].choices} choices ({len(CUTS)} cuts of `small` on the digits, {', '.join(FAMILIES)}, knobs at "
         f"{', '.join(map(str, LEVELS))}, {' and '.join(CODECS)}), all of them trained for 2 epochs and attacked with "
-        f"`{QUICK.attacks[0]}` (60 private images). The search of `splitveil plan` stopped after {found[0]['audits']} "
+        f"`{QUICK.attacks[0]}` (60 private images). The search of `splitveil plan` stopped after {found[0].audits} "
         "audits, a quarter, undefended ones included. Hypervolume in accuracy, SSIM, log "
         "MACs and log bytes, each scaled to the range of all choices, reference 0.1 beyond the worst.",
         "",
         "| seed | hypervolume of the search / of the true front | random choice of as many: mean | its best 5 % |",
         "|---|---|---|---|",
-        *(f"| {f['seed']} | {f['ratio']:.3f} | {f['random']:.3f} | {f['random_best_5_percent']:.3f} |" for f in found),
+        *(f"| {f.seed} | {f.ratio:.3f} | {f.random:.3f} | {f.random_best_5_percent:.3f} |" for f in found),
         "",
         f"Mean {np.mean(ratios):.3f}, least {min(ratios):.3f}; {reached} of {len(ratios)} seeds reach 0.95.",
         "",
@@ -142,14 +164,9 @@ def page(found: list[dict[str, object]]) -> str:
         "|---|---|---|---|",
     ]
     for f in found:
-        both = zip(_checks(f["checks"]), _checks(f["all_checks"]), strict=True)
-        lines += [f"| {f['seed']} | {a.over} | {_rho(a)} | {_rho(b)} |" for a, b in both]
-    return "\n".join([*lines, "", f"Hardware: {hardware()}. Raw: `plan-search.json`.", ""])
-
-
-def _checks(given: object) -> list[ProxyCheck]:
-    assert isinstance(given, list)
-    return [ProxyCheck.model_validate(c) for c in given]
+        both = zip(f.checks, f.all_checks, strict=True)
+        lines += [f"| {f.seed} | {a.over} | {_rho(a)} | {_rho(b)} |" for a, b in both]
+    return "\n".join([*lines, "", f"Hardware: {found[0].hardware}. Raw: {records}.", ""])
 
 
 def _rho(c: ProxyCheck) -> str:
@@ -161,17 +178,20 @@ def _rho(c: ProxyCheck) -> str:
 def main() -> None:
     """Run it and write the page."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--out", type=Path, required=True)
+    asked.add_argument("--out", type=Path, help="for the trainings")
     asked.add_argument("--results", type=Path, required=True)
     asked.add_argument("--seeds", type=int, default=5)
+    asked.add_argument("--page", action="store_true", help="measure nothing; the page again, from its archive")
     given = asked.parse_args()
-    found = []
-    for seed in range(given.seeds):
-        found.append(one(seed, given.out / f"seed{seed}"))
-        print(f"seed {seed}: {found[-1]['ratio']:.3f}, random {found[-1]['random']:.3f}", flush=True)
-        (given.results / "plan-search.json").write_text(json.dumps(found, indent=1) + "\n")
-        (given.results / "plan-search.md").write_text(page(found))
+    if given.out is None and not given.page:
+        asked.error("--out is missing; give it, or --page for the page alone.")
+    page = Page("plan-search", given.results)
+    for seed in () if given.page else range(given.seeds):
+        found = searched(seed, given.out / f"seed{seed}")
+        print(f"seed {seed}: {found.ratio:.3f}, random {found.random:.3f}", flush=True)
+        page.archive.put({f"seed{seed}": found})
+    page.write(text(list(page.records(Searched).values()), page.link))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

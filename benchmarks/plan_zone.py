@@ -2,16 +2,18 @@
 
     python -m benchmarks.plan_zone --data npz:cifar10.npz --weights resnet20=cifar10_resnet20.safetensors \\
         resnet56=cifar10_resnet56.safetensors [--models resnet20 resnet56 vgg11 vit] [--seeds 0,1,2]
+    python -m benchmarks.plan_zone --page
 
 Nets without weights are trained here first, vgg11 at half its width. Each seed draws other images and another order of
-training for the attack. Writes ``docs/results/plan-cifar10.md`` and the raw records beside it; what is there already is
-not run again.
+training for the attack. Writes ``docs/results/plan-cifar10.md`` and its records into the archive; what is there already
+is not run again.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,13 +22,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.criterion import over_seeds
+from benchmarks.net import load_net
+from benchmarks.over_seeds import plus_minus
+from benchmarks.page import Page, parsed, parser, start
 from splitveil.auditing import Subject, audit
 from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
 from splitveil.cut import Cut, Traced, trace
 from splitveil.data import Dataset, load_data
-from splitveil.models.loader import load_model, save_weights
+from splitveil.models.loader import save_weights
 from splitveil.models.vgg import STAGES_11, VGG
 from splitveil.models.vit import vit_tiny32
 from splitveil.planning.depth import curves
@@ -93,14 +97,14 @@ def blocks(traced: Traced) -> list[str]:
     return [c.name for c in sorted(places.values(), key=lambda c: c.index) if "attention" not in c.name]
 
 
-def net_of(name: str, data: Dataset, args: argparse.Namespace) -> tuple[nn.Module, str]:
-    """A trained net and where its weights are from."""
+def net_of(name: str, data: Dataset, args: argparse.Namespace) -> tuple[Traced, str]:
+    """A trained net, traced, and where its weights are from."""
     given = dict(pair.split("=", 1) for pair in args.weights)
     if name in given or name not in OWN:
         if name not in given:
             raise SystemExit(f"expected weights for {name}; give --weights {name}=FILE.safetensors.")
-        loaded = load_model(name, shape=data.shape, classes=len(data.classes), weights=Path(given[name]))
-        return loaded.model, loaded.weights
+        found = load_net(name, data, Path(given[name]))
+        return found.traced, found.weights
     build, lr = OWN[name]
     epochs, images = args.train_epochs, min(args.train_n, len(data.train))
     file = args.work / f"{name}-{epochs}-{images}.safetensors"
@@ -115,17 +119,14 @@ def net_of(name: str, data: Dataset, args: argparse.Namespace) -> tuple[nn.Modul
         net.load_state_dict(trained.split.edge.state_dict() | trained.split.cloud.state_dict())
         save_weights(net, file)
     net.load_state_dict(load_file(file))
-    return net.eval(), f"trained here on {images:,} images for {epochs} epochs"
+    weights = f"trained here on {images:,} images for {epochs} epochs"
+    return trace(net.eval(), torch.zeros(2, *data.shape)), weights
 
 
-def found(name: str, seed: int, data: Dataset, args: argparse.Namespace) -> Found:
-    """Everything about one net with one seed; the record is kept."""
-    kept: Path = args.out / f"plan-cifar10-{name}-seed{seed}.json"
-    if kept.exists():
-        return Found.load(kept)
+def measured(name: str, seed: int, data: Dataset, args: argparse.Namespace) -> Found:
+    """Everything about one net with one seed."""
     begun = time.perf_counter()
-    net, weights = net_of(name, data, args)
-    traced = trace(net, torch.zeros(2, *data.shape))
+    traced, weights = net_of(name, data, args)
     at = args.cuts or blocks(traced)
     depth = curves(traced, data, n=args.n, seed=seed, cuts=at)
     subject = Subject.of_model(traced, at, model=name, weights=weights)
@@ -136,15 +137,13 @@ def found(name: str, seed: int, data: Dataset, args: argparse.Namespace) -> Foun
     rows = {r.cut: r for r in card.rows if r.attack == args.attack.partition(":")[0]}
     depth = [c.model_copy(update={"numbers": {**c.numbers, ATTACK: error_of(rows[c.cut.name])}}) for c in depth]
     zones = [with_attack(zone, [c.cut for c in depth], rows) for zone in find_zones(depth)]
-    result = Found(
+    return Found(
         model=name, weights=weights, seed=seed, accuracy=card.task_accuracy, attack=args.attack,
         floor=statistics.mean(r.mse for r in card.rows if r.attack == "mean"), private_n=card.private_n,
         aux_n=card.aux_n, curves=depth, zones=[*zones, find_zone(depth, ATTACK, least=1 - 1 / AGREES, rises=True)],
         doubts={cut: r.unreliable for cut, r in rows.items() if r.unreliable}, hardware=hardware(),
         seconds=round(time.perf_counter() - begun, 1), versions=fingerprint(),
     )  # fmt: skip
-    result.save(kept)
-    return result
 
 
 def error_of(row: Row) -> Figure:
@@ -182,16 +181,16 @@ def section(runs: list[Found]) -> list[str]:
             share = f"{zone.edge_share:.0%}" if zone.edge_share is not None else NONE
             lines.append(f"| {zone.method} | {run.seed} | {zone.first or 'no zone'} | {share} | {gain} | {says} |")
     doubts = sorted({f"{cut} ({'; '.join(why)})" for r in runs for cut, why in r.doubts.items()})
-    lines += ["", *[f"* {text}" for text in (*agreement(runs), *unpooled(runs), *claims(runs))]]
+    lines += ["", *[f"* {said}" for said in (*agreement(runs), *unpooled(runs), *claims(runs))]]
     return [*lines, *([f"* The audit doubts the decoder at {', '.join(doubts)}."] if doubts else []), ""]
 
 
 def _cells(runs: list[Found], name: str, k: int) -> list[str]:
     """A number at a cut over the seeds, and its change from the cut before."""
     scale = 1e3 if name in ("h_x_z", "h_z") else 1
-    text = "{:.4f}" if name.endswith("mse") else "{:.1f}" if name == "rank" or scale > 1 else "{:.3f}"
+    form = "{:.4f}" if name.endswith("mse") else "{:.1f}" if name == "rank" or scale > 1 else "{:.3f}"
     values = [r.curves[k].numbers[name].value / scale for r in runs]
-    shown = over_seeds(list(values), text)
+    shown = plus_minus(values, form)
     if name not in CHANGES:
         return [shown]
     before = statistics.mean(r.curves[k - 1].numbers[name].value / scale for r in runs) if k else 0.0
@@ -260,10 +259,9 @@ def claims(runs: list[Found]) -> list[str]:
     return lines
 
 
-def page(found: list[Found]) -> str:
-    """The Markdown page."""
+def text(found: list[Found], records: str) -> str:
+    """The Markdown page; `records` links to what it is made from."""
     one, models = found[0], list(dict.fromkeys(f.model for f in found))
-    records = ", ".join(f"[{f.model} seed {f.seed}](plan-cifar10-{f.model}-seed{f.seed}.json)" for f in found)
     lines = [
         "# Golden Partition Zone: where features become those of a decision", "",
         "Made by `python -m benchmarks.plan_zone`, CIFAR-10. Undefended nets, the last cut of every block; means over "
@@ -282,35 +280,36 @@ def page(found: list[Found]) -> str:
         "reading.", "",
     ]  # fmt: skip
     for model in models:
-        lines += section([f for f in found if f.model == model])
+        lines += section(sorted((f for f in found if f.model == model), key=lambda f: f.seed))
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure every net and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--models", nargs="+", default=["resnet20", "resnet56", "vgg11", "vit"])
-    parser.add_argument("--cuts", nargs="*", default=[], help="instead of every block")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--n", type=int, default=2000, help="images of the cheap numbers")
-    parser.add_argument("--private", type=int, default=200)
-    parser.add_argument("--aux-n", type=int, default=3000)
-    parser.add_argument("--attack", default=DECODER)
-    parser.add_argument("--train-epochs", type=int, default=8)
-    parser.add_argument("--train-n", type=int, default=20_000)
-    parser.add_argument("--work", type=Path, default=Path("runs/plan-zone"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
-    data = load_data(args.data)
-    args.work.mkdir(parents=True, exist_ok=True)
-    with showing_progress():
-        measured = [found(name, int(seed), data, args) for name in args.models for seed in args.seeds.split(",")]
-    text = page(measured)
-    (args.out / "plan-cifar10.md").write_text(text)
-    print(text)
+    asked = parser(__doc__)
+    asked.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE")
+    asked.add_argument("--data")
+    asked.add_argument("--models", nargs="+", default=["resnet20", "resnet56", "vgg11", "vit"])
+    asked.add_argument("--cuts", nargs="*", default=[], help="instead of every block")
+    asked.add_argument("--seeds", default="0,1,2")
+    asked.add_argument("--n", type=int, default=2000, help="images of the cheap numbers")
+    asked.add_argument("--private", type=int, default=200)
+    asked.add_argument("--aux-n", type=int, default=3000)
+    asked.add_argument("--attack", default=DECODER)
+    asked.add_argument("--train-epochs", type=int, default=8)
+    asked.add_argument("--train-n", type=int, default=20_000)
+    asked.add_argument("--work", type=Path, default=Path("runs/plan-zone"))
+    args = parsed(asked, "data")
+    page = Page("plan-cifar10", args.out)
+    if not args.page:
+        data = load_data(args.data)
+        args.work.mkdir(parents=True, exist_ok=True)
+        with showing_progress():
+            for name in args.models:
+                for seed in map(int, args.seeds.split(",")):
+                    page.archive.kept(Found, f"{name}-seed{seed}", partial(measured, name, seed, data, args))
+    page.publish(text(list(page.records(Found).values()), page.link))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

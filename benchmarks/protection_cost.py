@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.net import load_net
 from splitveil.codecs import CODECS
-from splitveil.cut import Split, trace
+from splitveil.cut import Split
 from splitveil.data import load_data
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected, Sample, Stage
-from splitveil.models.loader import load_model
 from splitveil.protection import shared
+from splitveil.records.base import write_atomically
 from splitveil.seeds import fingerprint, hardware
 from splitveil.training import native_precision
 
@@ -60,9 +61,7 @@ class Cost:
 
 def halves(args: argparse.Namespace) -> Split:
     """Fresh halves with the weights."""
-    shape, classes = args.images.shape, len(args.images.classes)
-    loaded = load_model(args.model, shape=shape, classes=classes, weights=args.weights, seed=0)
-    return trace(loaded.model, torch.zeros(2, *shape)).split(args.at)
+    return load_net(args.model, args.images, args.weights).traced.split(args.at)
 
 
 def pictures(args: argparse.Namespace, count: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +156,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     if args.save:
-        args.save.write_text(text)
+        write_atomically(args.save, text.encode())
     print(text)
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving peers --install DIR            # environments of the other servers, 2 GB
     python -m benchmarks.serving run [--peers DIR] [--rounds 5] [--out docs/results]
-    python -m benchmarks.serving page docs/results/serving.json # the page again, from the record
+    python -m benchmarks.serving page docs/results/serving.jsonl # the page again, from its archive
 
-``run`` prints each limit with pass, fail or, on a busy machine, undecided, and writes ``serving.json`` and
+``run`` prints each limit with pass, fail or, on a busy machine, undecided, and writes ``serving.jsonl`` and
 ``serving.md``. Needs h2load (Debian's nghttp2-client). Where Linux allows it, everything runs in a network namespace of
 its own.
 """
@@ -16,14 +16,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.page import Page
 from benchmarks.serving_speed import isolation, load, peers
 from benchmarks.serving_speed.measuring import Findings, Measurement, Schedule, device_import
 from benchmarks.serving_speed.page import limits, to_markdown
 from benchmarks.serving_speed.records import ServingRun
 from benchmarks.serving_speed.subject import FEATURES, bundle
 from splitveil.errors import SplitVeilError
-from splitveil.records.base import write_atomically
 
+NAME = "serving"
 WORK = Path("runs/bench-serving")
 PACKAGES = ("onnxruntime", "numpy", "grpcio", "uvicorn", "starlette", "httptools", "protobuf")
 
@@ -42,15 +43,16 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--window", type=float, default=1.5, help="seconds")
     run.add_argument("--starts", type=int, default=5)
     run.add_argument("--work", type=Path, default=WORK, help="for bundles and logs")
-    run.add_argument("--out", type=Path, default=WORK, help="for serving.json and serving.md")
+    run.add_argument("--out", type=Path, default=WORK, help="for serving.jsonl and serving.md")
     again = commands.add_parser("page", help="write the page anew")
-    again.add_argument("record", type=Path)
+    again.add_argument("archive", type=Path)
     given = parser.parse_args(argv)
     try:
         if given.command == "peers":
             return _install(given.install, given.names)
         if given.command == "page":
-            _write_page(ServingRun.load(given.record), given.record.parent)
+            page = Page(given.archive.stem, given.archive.parent)
+            page.write(to_markdown(page.records(ServingRun)[NAME], page.link))
             return 0
         return _run(given)
     except SplitVeilError as error:
@@ -86,16 +88,13 @@ def _run(given: argparse.Namespace) -> int:
         load_averages=found.load_averages, windows=found.windows, bare=found.bare, processes=found.processes,
         device_import=imported, left_out=found.left_out,
     )  # fmt: skip
-    record.save(given.out / "serving.json")
-    _write_page(record, given.out)
+    page = Page(NAME, given.out)
+    page.archive.put({NAME: record})
+    page.write(to_markdown(record, page.link))
     met = limits(record)
     for limit in met:
         print(f"{limit.verdict}  {limit.what}: {limit.measured}, wanted {limit.wanted}")
     return 1 if any(limit.met is False for limit in met) else 0
-
-
-def _write_page(record: ServingRun, folder: Path) -> None:
-    write_atomically(folder / "serving.md", to_markdown(record).encode())
 
 
 def _hardware() -> dict[str, str]:

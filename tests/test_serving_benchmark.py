@@ -40,7 +40,7 @@ def record(
 def test_limits_are_held_against_what_issue_7_asks_for() -> None:
     assert [limit.met for limit in limits(record(0.86, 1.4, 0.9, 199, 0.6))] == [True] * 5
     assert [limit.met for limit in limits(record(0.84, 1.6, 1.1, 201, 0.8))] == [False] * 5
-    assert to_markdown(record(0.84, 1.6, 1.1, 201, 0.8)).count("**FAIL**") == 5
+    assert to_markdown(record(0.84, 1.6, 1.1, 201, 0.8), "none").count("**FAIL**") == 5
 
 
 def test_a_busy_machine_decides_by_the_clock_only_what_is_within_a_limit_all_the_same() -> None:

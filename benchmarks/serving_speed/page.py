@@ -81,8 +81,8 @@ def limits(run: ServingRun) -> list[Limit]:
     return found
 
 
-def to_markdown(run: ServingRun) -> str:
-    """Markdown."""
+def to_markdown(run: ServingRun, records: str) -> str:
+    """Markdown; `records` links to what was measured."""
     machine = ", ".join(run.hardware.values())
     head = (
         "# Speed of the server\n\n"
@@ -96,7 +96,7 @@ def to_markdown(run: ServingRun) -> str:
         f"{run.date}, {machine}; load average during the run {_spread(run.load_averages)}; {run.generator}; "
         f"{', '.join(f'{k} {v}' for k, v in run.versions.items())}. "
         + ("" if run.isolated else "No network namespace could be made: no bytes on the wire. ")
-        + "Raw records: [serving.json](serving.json).\n"
+        + f"Raw records: {records}.\n"
     )
     parts = [head, _limits(run), _bare(run), _speed(run), _protocol(run), _processes(run), _left_out(run)]
     return "\n".join(part for part in parts if part)

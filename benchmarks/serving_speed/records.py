@@ -1,4 +1,4 @@
-"""What one run measured, as it lies in docs/results/serving.json."""
+"""What one run measured, as it lies in docs/results/serving.jsonl."""
 
 from typing import ClassVar
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.serving_faults import answers, crossing
-from benchmarks.serving_faults.__main__ import page
-from benchmarks.serving_faults.finding import Finding, Findings
+from benchmarks.serving_faults import text
+
+from tests.faults import answers, crossing
+from tests.faults.finding import Finding, Findings
 
 
 def test_answers_are_the_local_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +47,13 @@ def test_the_page_tells_failures() -> None:
     well = Finding(title="Good", ran="It ran.", columns=("a", "b"), rows=(("1", "2"),))
     ill = Finding(title="Bad", ran="It ran.", failures=("Three answers were wrong.",))
     found = Findings(hardware="here", environment={"numpy": "2"}, seed=0, sections={"soak": ill, "hostile": well})
-    text = page(found)
+    page = text(found, "[records](there)")
     assert (
-        text.index("## Good")
-        < text.index("| 1 | 2 |")
-        < text.index("**Passed.** Code: not recorded.")
-        < text.index("## Bad")
+        page.index("## Good")
+        < page.index("| 1 | 2 |")
+        < page.index("**Passed.** Code: not recorded.")
+        < page.index("## Bad")
     )
-    assert "**Failed:** Three answers were wrong." in text
+    assert "**Failed:** Three answers were wrong." in page
+    assert "Raw: [records](there)." in page
     assert Findings.from_json(found.to_json()) == found

@@ -10,20 +10,20 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks.serving_faults import broken, damaged, hostile, unique
-from benchmarks.serving_faults.asking import Rows, wrong_answers
-from benchmarks.serving_faults.attempts import Kind, Scene
-from benchmarks.serving_faults.draining import drain
-from benchmarks.serving_faults.exact import Exact, exact_bundle
-from benchmarks.serving_faults.hostile import KINDS, be_hostile
-from benchmarks.serving_faults.kills import kill_again_and_again
-from benchmarks.serving_faults.process import Victim
-from benchmarks.serving_faults.soak import slope, soak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splitveil.bundle import Bundle
 from splitveil.serving import lifecycle
+from tests.faults import broken, damaged, hostile, unique
+from tests.faults.asking import Rows, wrong_answers
+from tests.faults.attempts import Kind, Scene
+from tests.faults.draining import drain
+from tests.faults.exact import Exact, exact_bundle
+from tests.faults.hostile import KINDS, be_hostile
+from tests.faults.kills import kill_again_and_again
+from tests.faults.process import Victim
+from tests.faults.soak import slope, soak
 
 KIND = {kind.name: kind for kind in KINDS}
 

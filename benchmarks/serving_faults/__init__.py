@@ -1,1 +1,0 @@
-"""Faults on purpose: hostile clients, killed servers, damaged bundles, long load. See ``python -m`` of this package."""
