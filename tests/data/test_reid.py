@@ -101,3 +101,23 @@ def test_broken_crops_are_left_out_with_their_attributes(tmp_path: Path) -> None
     assert len(data.test) == len(whole.test) - 1
     assert data.test.attributes["camera"].tolist() == whole.test.attributes["camera"].tolist()[1:]
     assert data.skipped[0].startswith(str(tmp_path / "image_query" / name))
+
+
+def test_suffixes_and_folders_in_other_case_are_read(tmp_path: Path) -> None:
+    expected = load_data(tree(tmp_path / "a", VERI) + "?size=16")
+    tree(tmp_path / "b", VERI)
+    for path in sorted((tmp_path / "b").rglob("*.jpg")):
+        path.rename(path.with_suffix(".JPG" if path.stem.endswith("60_0") else ".jpeg"))
+    for folder in VERI:
+        (tmp_path / "b" / folder).rename(tmp_path / "b" / folder.title())
+    again = load_data(f"reid:{tmp_path / 'b'}?size=16")
+    assert (again.classes, sorted(again.train.y.tolist())) == (expected.classes, expected.train.y.tolist())
+    assert again.remarks == ()
+
+
+def test_dates_in_the_place_of_cameras_are_refused(tmp_path: Path) -> None:
+    spec = tree(tmp_path, VERI | {"image_test": ["0002_c20240131_00030700_0.jpg"]})
+    with pytest.raises(
+        DataError, match=r"expected numbers of cameras in the names .* got up to 20240131; name them as"
+    ):
+        load_data(spec)

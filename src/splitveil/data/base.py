@@ -1,5 +1,6 @@
 """Labelled images as arrays. Nothing here or beside it imports torch before it has to."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,6 +13,11 @@ from splitveil.records import Picture
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 CHANNELS = (1, 3)
+
+
+def presentable(name: str) -> bool:
+    """Whether a name can stand in a table and in a file: UTF-8, without control characters and line breaks."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,8 +113,11 @@ class Dataset:
         train, test = (", ".join(sorted(part.attributes)) or "none" for part in (self.train, self.test))
         if train != test:
             wrong.append(f"train images have the attributes {train}, test images {test}")
+        name = self.name if presentable(self.name) else ascii(self.name)
+        if odd := [ascii(n) for n in (self.name, *self.classes) if not presentable(n)]:
+            wrong.append(f"names are not UTF-8 or hold control characters: {', '.join(odd[:5])}")
         if wrong:
-            raise DataError(f"{self.name} cannot be used: {'; '.join(wrong)}; mend the data.")
+            raise DataError(f"{name} cannot be used: {'; '.join(wrong)}; mend the data.")
 
     @property
     def shape(self) -> tuple[int, int, int]:

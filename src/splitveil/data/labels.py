@@ -22,17 +22,34 @@ def class_numbers(y: Array, key: str) -> Array:
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    floats = y.dtype.kind == "f"
-    whole = not floats or bool((np.isfinite(y) & (y == np.round(y)) & (np.abs(y) < 2**53)).all())
+    wide = y.astype(np.float64) if y.dtype.kind == "f" else np.zeros(0)
+    whole = bool((np.isfinite(wide) & (wide == np.round(wide)) & (np.abs(wide) < 2**53)).all())
     if y.ndim != 1 or y.dtype.kind not in "iufb" or not whole:
         hint = "take its argmax over axis 1" if y.ndim == 2 else "save class numbers from 0"
         raise DataError(f"expected whole numbers (N,) or (N, 1) in {key}, got {y.dtype} {y.shape}; {hint}.")
-    if len(y) and (y.min() < 0 or y.max() > np.iinfo(np.int64).max):
+    if len(y) and (int(y.min()) < 0 or int(y.max()) > np.iinfo(np.int64).max):
         raise DataError(
-            f"expected class numbers from 0 in {key}, got {y.min():.0f} to {y.max():.0f}; "
+            f"expected class numbers from 0 in {key}, got {int(y.min())} to {int(y.max())}; "
             "number the classes from 0, without the images that have none."
         )
     return y.astype(np.int64)
+
+
+def are_names(y: Array) -> bool:
+    """Whether labels are text, one an image."""
+    return y.dtype.kind in "US" and y.ndim in (1, 2) and y.size == len(y)
+
+
+def texts(names: Array, key: str) -> list[str]:
+    """Text of an array, also of bytes.
+
+    Raises:
+        DataError: bytes that are not UTF-8.
+    """
+    try:
+        return [n.decode() if isinstance(n, bytes) else str(n) for n in names.reshape(-1).tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected text in UTF-8 in {key}, got {error.object!r}; save it as strings.") from None
 
 
 def numbered(parts: Sequence[Array], names: Sequence[str] | None) -> tuple[list[Array], tuple[str, ...]]:
@@ -41,12 +58,13 @@ def numbered(parts: Sequence[Array], names: Sequence[str] | None) -> tuple[list[
     Raises:
         DataError: a label that `names` lacks.
     """
-    flat = [part.reshape(len(part)).astype(str) for part in parts]
-    classes = tuple(str(n) for n in (np.unique(np.concatenate(flat)) if names is None else names))
+    flat = [texts(part, "the labels") for part in parts]
+    present = {label for part in flat for label in part}
+    classes = tuple(sorted(present) if names is None else names)
     place = {name: k for k, name in enumerate(classes)}
-    if strange := sorted({str(label) for part in flat for label in np.unique(part)} - set(place)):
+    if strange := sorted(present - set(place)):
         raise DataError(f"labels are not among the classes of the file: {_few(strange)}; add them to classes.")
-    return [np.array([place[str(label)] for label in part], dtype=np.int64) for part in flat], classes
+    return [np.array([place[label] for label in part], dtype=np.int64) for part in flat], classes
 
 
 def counted(parts: Sequence[Array], name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from splitveil.data.base import CHANNELS, Array, Dataset, Images
+from splitveil.data.labels import are_names, class_numbers, counted, numbered, texts, too_high
 from splitveil.data.sampling import split_images
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError
@@ -19,8 +20,9 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 def archive(spec: DataSpec) -> Dataset:
     """A NumPy archive with x_train, y_train and, unless a fifth is to be split off, x_test, y_test.
 
-    Images are uint8 or floats in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); labels (N,) or (N, 1). An array of
-    strings called ``classes`` names the classes.
+    Images are uint8 or floats in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); labels (N,) or (N, 1), whole
+    numbers from 0 or names. An array of strings called ``classes`` names the classes; without it class numbers may not
+    go far beyond the number of images.
 
     Whole numbers NAME_train and NAME_test, (N,) or (N, 1), are the attribute NAME of the images, -1 where unknown; an
     archive without x_test may call them NAME alone. Numbers that are another for every image name it and are left out.
@@ -28,13 +30,44 @@ def archive(spec: DataSpec) -> Dataset:
     Raises:
         DataError: missing, unreadable, or not such an archive; nothing in it is ever run.
     """
-    arrays = _read(spec.need_path())
+    arrays = dict(_read(spec.need_path()))
+    names, remarks = _class_names(arrays), _without_dates(arrays)
+    parts = [f"y_{part}" for part in PARTS if f"y_{part}" in arrays]
+    if all(are_names(arrays[key]) for key in parts):
+        labels, names = numbered([arrays[key] for key in parts], names)
+        arrays.update(zip(parts, labels, strict=True))
     train = _images(arrays, "train")
     if "x_test" in arrays:
         test = _images(arrays, "test")
     else:
         train, test = split_images(train, str(spec))
-    return Dataset(str(spec), train, test, _class_names(arrays.get("classes"), train, test))
+    if names is None:
+        names = counted([train.y, test.y], str(spec))
+    return Dataset(str(spec), train, test, names, remarks=tuple(remarks))
+
+
+def _class_names(arrays: Mapping[str, Array]) -> tuple[str, ...] | None:
+    names = arrays.get("classes")
+    named = names is not None and names.ndim == 1 and names.dtype.kind in "US"
+    return tuple(texts(names, "classes")) if names is not None and named else None
+
+
+def _without_dates(arrays: dict[str, Array]) -> list[str]:
+    """Take numbers out of `arrays` that are no attribute's class numbers, and say which."""
+    held = {key: values for key, values in arrays.items() if key not in (*KEYS, "classes")}
+    wrong = {}
+    for key, values in held.items():
+        name, _, of = key.rpartition("_")
+        flat = values.reshape(-1)
+        if values.ndim in (1, 2) and values.size == len(values) and too_high(flat) and not _identifies(flat):
+            wrong[name if name and of in PARTS else key] = int(flat.max())
+    for name in wrong:
+        for key in (name, *(f"{name}_{part}" for part in PARTS)):
+            arrays.pop(key, None)
+    return [
+        f"{name} is no attribute of the images, as {high} is far beyond their number; number its values from 0"
+        for name, high in wrong.items()
+    ]
 
 
 def _read(path: Path) -> Mapping[str, Array]:
@@ -78,7 +111,7 @@ def _images(arrays: Mapping[str, Array], part: str) -> Images:
                 attributes[name] = values.astype(np.int64)
         elif "x_test" not in arrays and len(values) == len(x) and not _identifies(values):
             attributes[key] = values.astype(np.int64)
-    return Images(x, _labels(arrays[f"y_{part}"], f"y_{part}"), attributes)
+    return Images(x, class_numbers(arrays[f"y_{part}"], f"y_{part}"), attributes)
 
 
 def _identifies(values: Array) -> bool:
@@ -105,20 +138,3 @@ def _pixels(x: Array, key: str) -> Array:
     if not first and not last:
         raise DataError(f"expected 1 or 3 channels second or last in {key}, got {x.shape}; drop or add channels.")
     return x if first else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-
-
-def _labels(y: Array, key: str) -> Array:
-    """(N,) int64."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        hint = "take its argmax over axis 1" if y.ndim == 2 else "save class numbers from 0"
-        raise DataError(f"expected whole numbers (N,) or (N, 1) in {key}, got {y.dtype} {y.shape}; {hint}.")
-    return y.astype(np.int64)
-
-
-def _class_names(names: Array | None, train: Images, test: Images) -> tuple[str, ...]:
-    if names is not None and names.ndim == 1 and names.dtype.kind in "US":
-        return tuple(str(name) for name in names.astype(str))
-    highest = max((int(part.y.max()) for part in (train, test) if len(part.y)), default=-1)
-    return tuple(str(i) for i in range(highest + 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from splitveil.data.base import Dataset, Images
+from splitveil.data.labels import too_high
 from splitveil.data.sampling import stratified
 from splitveil.data.spec import DataSpec
 from splitveil.errors import DataError
@@ -19,6 +20,7 @@ LAYOUTS = (
 """Folders for training, queries and gallery: VeRi-776's (Liu et al. 2016) and Market-1501's (Zheng et al. 2015)."""
 NAMED = re.compile(r"(-?\d+)_c(\d+)")
 """Identity and camera, as in 0001_c001_00016450_0.jpg and 0002_c1s1_000451_03.jpg."""
+SUFFIXES = (".jpg", ".jpeg", ".png")
 JUNK, DISTRACTOR = -1, 0
 SIZE = 64
 OBTAIN = (
@@ -52,17 +54,23 @@ def crops(spec: DataSpec) -> Dataset:
         DataError: no such folder or layout, names without identity and camera, unreadable pictures.
     """
     root = spec.need_path()
-    layout = next((names for names in LAYOUTS if all((root / name).is_dir() for name in names)), None)
+    folders = {f.name.casefold(): f for f in root.iterdir() if f.is_dir()} if root.is_dir() else {}
+    layout = next((names for names in LAYOUTS if all(name in folders for name in names)), None)
     if layout is None:
         wanted = " or ".join(", ".join(names) for names in LAYOUTS)
         raise DataError(f"expected the folders {wanted} in {root}; {OBTAIN}.")
-    train, asked, gallery = (_listed(root / name, query=name == layout[1]) for name in layout)
+    train, asked, gallery = (_listed(folders[name], query=name == layout[1]) for name in layout)
     named = {crop.path.name for crop in asked}
     test = asked + [crop for crop in gallery if crop.path.name not in named]
     train = [crop for crop in train if crop.identity >= 0]
     if not train or not asked:
         raise DataError(f"{root} holds {len(train)} training pictures and {len(asked)} queries; {OBTAIN}.")
     identities = sorted({crop.identity for crop in train}) + sorted({crop.identity for crop in test} - {-1})
+    if too_high(np.array([crop.camera for crop in train + test])):
+        raise DataError(
+            f"expected numbers of cameras in the names of the pictures in {root}, got up to "
+            f"{max(crop.camera for crop in train + test)}; name them as 0001_c001_00016450_0.jpg."
+        )
     known = {identity: k for k, identity in enumerate(dict.fromkeys(identities))}
     if spec.n is not None and spec.n < len(train):
         train = [train[i] for i in stratified(np.array([known[crop.identity] for crop in train]), spec.n, 0)]
@@ -76,7 +84,9 @@ def crops(spec: DataSpec) -> Dataset:
 
 def _listed(folder: Path, *, query: bool) -> list[Crop]:
     found = []
-    for path in sorted(folder.glob("[!.]*.jpg")) + sorted(folder.glob("[!.]*.png")):
+    # JPEGs first: the order of a set, and with it every draw from it, is older than the other spellings.
+    pictures = [path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    for path in sorted(pictures, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
         match = NAMED.match(path.name)
         if match is None:
             raise DataError(

@@ -67,7 +67,7 @@ def load_model(
     remarks: tuple[str, ...] = ()
     if file is not None:
         _materialise(model, spec, shape)
-        found = file.classes(model, classes)
+        found = file.classes(model, classes, spec)
         if found not in (None, classes):
             if asked is not None:
                 raise WeightsError(

@@ -64,10 +64,10 @@ class Weights:
     asked: str = ""
     """``FILE#model_ema``: the place to take; without it the only one that fits."""
 
-    def classes(self, model: nn.Module, built: int) -> int | None:
+    def classes(self, model: nn.Module, built: int, what: str) -> int | None:
         """Outputs that these weights have where `model`'s last linear layer has `built`; None where no layer does."""
         names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == built]
-        last = self.fitting(model, "the model").tensors.get(f"{names[-1]}.weight") if names else None
+        last = self.fitting(model, what).tensors.get(f"{names[-1]}.weight") if names else None
         return None if last is None or not last.ndim else len(last)
 
     def fitting(self, model: nn.Module, what: str) -> Fit:
