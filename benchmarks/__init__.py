@@ -1,1 +1,1 @@
-"""Measurements of speed. Run with ``make bench``; each prints the strength reached beside the time."""
+"""Measurements and the pages of docs/results that they make, one command a page."""

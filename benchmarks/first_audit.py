@@ -1,4 +1,4 @@
-"""The README's table: what a trained ResNet-20 leaks at the end of each stage, undefended, to a whole suite of attacks.
+"""The README's table: what a trained ResNet-20 leaks after each stage, undefended, to a whole suite of attacks.
 
     python -m benchmarks.first_audit --weights cifar10_resnet20.safetensors --data npz:cifar10.npz
         [--suite standard] [--seeds 0,1,2]

@@ -1,4 +1,4 @@
-"""One run: servers take turns, each window between two of the bare engine, so that a busy machine slows all alike."""
+"""The run of the speed benchmark: servers take turns, each window between two of the bare engine."""
 
 import os
 import statistics

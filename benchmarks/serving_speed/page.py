@@ -1,4 +1,4 @@
-"""A run as a page for docs/results, limits first."""
+"""The page docs/results/serving.md from what one run measured, limits first."""
 
 import statistics
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""What one run measured, as it lies in docs/results/serving.jsonl."""
+"""`ServingRun`: the record of one run of the speed benchmark, as it lies in docs/results/serving.jsonl."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""How sure a share of images is: intervals for one share, and for two shares of the same images."""
+"""Confidence intervals of proportions: of one share of images (Wilson), and of two shares of the same images."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pure tensor mathematics that several layers share."""
+"""Tensor functions that several layers share: SSIM, PSNR, total variation, classes of logits."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""How far a guess is to be trusted at each spatial frequency, learned where the truth is known."""
+"""`Trust`: weighs the spatial frequencies of a guess by how far each is right on images whose truth is known."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What decides a result, as a hash: equal identity means that nothing has to be computed again."""
+"""Hashes of all that decides a result (weights, images, attacks, metrics): equal ones need no new computation."""
 
 import hashlib
 import inspect

@@ -1,4 +1,4 @@
-"""How sure a mean over images is."""
+"""Confidence intervals of means over images, by bootstrap."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What is asked for beyond the numbers that stand in every row: further metrics, and the verdict of a judge."""
+"""Further metrics, and a judge's verdict, on an audit's guesses: what comes beside the numbers of every row."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

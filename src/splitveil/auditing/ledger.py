@@ -1,4 +1,4 @@
-"""Finished work on disk by what decides it: a killed audit goes on, a longer one does only what is new."""
+"""The ledger: finished units of an audit on disk, under a hash of what decides them, so that an audit goes on."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What an audit gives back, and how it lies on disk."""
+"""`Audit`: the card, per-image scores and sample pictures of an audit, and how they are written to a folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which attacks run where, and what had to be left out."""
+"""The plan of an audit: which attack runs at which cut, and which ones are left out and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

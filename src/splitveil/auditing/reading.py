@@ -1,4 +1,4 @@
-"""Whether a plate can still be read from what an attack guessed: a plate reader beside an audit."""
+"""A plate reader beside an audit: how much of a number plate can be read from what an attack guessed."""
 
 from dataclasses import dataclass
 

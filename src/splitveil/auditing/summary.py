@@ -1,4 +1,4 @@
-"""Several seeds of one audit, taken together."""
+"""Means and 95 % intervals (Student's t) over the cards of several seeds."""
 
 import math
 from collections.abc import Iterable, Sequence

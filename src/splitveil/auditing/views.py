@@ -1,4 +1,4 @@
-"""One configuration as its adversary meets it: what crossed, and what the adversary may do."""
+"""`Wire`: what crossed at one configuration, drawn once for all attacks, and the `View` that an adversary gets."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The worst case per image, and the single strongest attack beside it.
+"""The worst case per image over all attacks, and the single strongest attack beside it.
 
 Worst case: for each image the attack that leaks most of it by one metric. Whoever chooses so knows the truth: this is
 the upper envelope over the attacks, not one adversary. Each row is made by one metric and all its numbers are those of

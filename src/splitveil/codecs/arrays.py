@@ -1,4 +1,4 @@
-"""The few steps that NumPy arrays and torch tensors name differently."""
+"""Operations that NumPy arrays and torch tensors name differently: casts, floors, constants beside an array."""
 
 from typing import Any
 

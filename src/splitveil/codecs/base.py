@@ -1,4 +1,4 @@
-"""What every codec does."""
+"""`Codec`: the interface of every codec, from calibration on features to the bytes on the wire."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is alive after each step of a graph, and so where it can be cut."""
+"""Liveness in a model's graph: which tensors are alive after each step, and so where it can be cut."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping

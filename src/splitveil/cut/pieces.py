@@ -1,4 +1,4 @@
-"""Parts of a graph as modules of their own."""
+"""`Half` and `Split`: parts of a graph as modules of their own."""
 
 import copy
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Labels as people write them, and what they say of a set before anything trains on it."""
+"""Labels as numbers and names, and warnings of what cannot be learned from them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Sizes and channels of uint8 images."""
+"""Resizing of uint8 images, and their conversion between grey and colour."""
 
 import numpy as np
 from PIL import Image

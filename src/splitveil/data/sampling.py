@@ -1,4 +1,4 @@
-"""Which images go where: seeded, and with every class in its share."""
+"""Seeded choices of images that give every class its share: test parts, subsets."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What every defence may do, and the split that it protects."""
+"""`Defense`: the interface of every defence, with its `Stage` and `Batch`; `Protected`: the split behind one."""
 
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, final

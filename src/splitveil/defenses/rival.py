@@ -1,4 +1,4 @@
-"""The reconstruction net that trains beside a defence."""
+"""`Rival`: a reconstruction net that trains beside a defence, as the adversary that it learns to resist."""
 
 import math
 

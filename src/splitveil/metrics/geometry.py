@@ -1,4 +1,4 @@
-"""How tightly features gather about their class means, and at which cut they begin to (Golden Partition Zone).
+"""Class radius (R_c^2) and effective rank of features: how tightly they gather about their class means.
 
 After arXiv 2506.15412 (Liu and Zhu 2025), which reads a sudden fall of the class radius R_c^2 as the passage from
 features of the image to features of the decision. Published is one batch's sum over dimensions of raw activations;

@@ -1,4 +1,4 @@
-"""Where features of the image become features of the decision, and what that says of H(x|z) (Golden Partition Zone).
+"""Where a curve over cuts falls for good (Golden Partition Zone), and the bound on H(x|z) that goes with it.
 
 Bounds and detection of arXiv 2506.15412 (Liu and Zhu 2025), from the class radius of `splitveil.metrics.geometry`.
 """

@@ -1,4 +1,4 @@
-"""Files of weights as people have them, read without running anything in them."""
+"""Reads weight files of any usual form (safetensors, torch checkpoints) without running anything in them."""
 
 import argparse
 import hashlib

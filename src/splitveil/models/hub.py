@@ -1,4 +1,4 @@
-"""Where pretrained weights are downloaded from: what lies here already, and whether the rest can be had."""
+"""Downloads of pretrained weights: what is here already, and whether the rest can be had."""
 
 import urllib.error
 import urllib.request

@@ -1,4 +1,4 @@
-"""Frames of a camera or a film, where OpenCV is installed (extra ``camera``)."""
+"""Frames of a camera or a film as pictures, where OpenCV is installed (extra ``camera``)."""
 
 from collections.abc import Iterator
 from itertools import islice

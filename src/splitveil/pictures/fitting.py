@@ -1,4 +1,4 @@
-"""Pictures of any size to one size."""
+"""Crops and resizes pictures of any size to one size."""
 
 from collections.abc import Callable
 from typing import TypeAlias

@@ -1,4 +1,4 @@
-"""What is done to a picture, as the record that a bundle's manifest holds."""
+"""The steps from a picture file to a model's input, as the record that a bundle's manifest holds."""
 
 from typing import Literal
 

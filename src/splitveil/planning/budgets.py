@@ -1,4 +1,4 @@
-"""Limits: read from text, held against figures, and which of them binds."""
+"""A plan's budget: limits read from text, held against figures, and which of them binds."""
 
 import math
 import re

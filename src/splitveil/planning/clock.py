@@ -1,4 +1,4 @@
-"""How long a plan may take, and what each kind of work has taken so far."""
+"""A plan's time limit: how long it may take, and what each kind of work has taken so far."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Points of which none is better in everything, and how much of the possible they cover. All axes are minimised."""
+"""Pareto fronts of points whose axes are all minimised, and their hypervolume."""
 
 from typing import Any
 

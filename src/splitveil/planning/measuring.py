@@ -1,4 +1,4 @@
-"""Installs, trains and attacks one option at a time; everything is kept by content, so that nothing is done twice."""
+"""`Bench`: installs, trains and attacks one option at a time, and keeps every result by content."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a search found, as records."""
+"""The records of a finished search: its choices, how well proxies ordered them, and the alternatives."""
 
 import numpy as np
 

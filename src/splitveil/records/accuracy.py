@@ -1,4 +1,4 @@
-"""Accuracy with what is needed to believe it."""
+"""Accuracy and accuracy lost, each with its interval and the number of images."""
 
 from collections.abc import Sequence
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""What every record is, and how it lies on disk.
+"""`Record` and `Document`: frozen results that go to JSON and back, and atomic writes.
 
 Readers ignore keys that they do not know (later versions add keys and rename none) and refuse a document of another
 major schema.

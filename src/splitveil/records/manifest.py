@@ -1,4 +1,4 @@
-"""What a bundle says of itself."""
+"""A bundle's manifest: its halves, codec, contract and files with their hashes."""
 
 from typing import Any, ClassVar, Literal
 

@@ -1,4 +1,4 @@
-"""Cards of several seeds, taken together."""
+"""The summary of several seeds: means and intervals over their cards."""
 
 from typing import ClassVar
 

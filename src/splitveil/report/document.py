@@ -1,4 +1,4 @@
-"""The page of a record that stands alone in a file."""
+"""Renders a record in a file (a plan, a comparison or a criterion) as one HTML page."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a choice uses of each limit of a budget."""
+"""Gauges of a plan's page: how much of each limit of the budget a choice uses."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What label attacks read, against chance."""
+"""The page's rows for label attacks: their accuracy against chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

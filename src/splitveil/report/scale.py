@@ -1,4 +1,4 @@
-"""Axes: from values to places on paper."""
+"""Axes of charts: values to positions, with round ticks."""
 
 import math
 from collections.abc import Sequence

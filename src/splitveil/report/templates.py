@@ -1,4 +1,4 @@
-"""Where the pages' templates come from."""
+"""The Jinja environment of the pages' templates."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Names, numbers and definitions in plain English."""
+"""Names, numbers and definitions as the pages print them, in plain English."""
 
 from collections.abc import Sequence
 

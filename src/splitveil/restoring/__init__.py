@@ -1,4 +1,4 @@
-"""From a bundle back to something to train or to audit. The lab's side."""
+"""`restore`: a bundle back as a split to train or to audit. The lab's side."""
 
 from splitveil.restoring.shipped import Shipped, restore_shipped
 from splitveil.restoring.weights import restore

@@ -1,4 +1,4 @@
-"""What came of a question."""
+"""`Answer`: the logits for one question, who computed them, the bytes sent and the attempts made."""
 
 from dataclasses import dataclass
 from typing import Self

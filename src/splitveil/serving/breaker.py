@@ -1,4 +1,4 @@
-"""A circuit breaker: after some failures in a row nobody waits for a server that is gone."""
+"""`Breaker`: a circuit breaker, so that after some failures in a row nobody waits for a server that is gone."""
 
 import threading
 import time

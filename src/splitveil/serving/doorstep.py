@@ -1,4 +1,4 @@
-"""What stands at an address where a call failed: TLS or plain text, gRPC or HTTP, a certificate that does not hold.
+"""Why a call failed, seen from its address: TLS or plain text, gRPC or HTTP, a certificate that does not hold.
 
 gRPC tells its callers little of a handshake that failed ("Socket closed"), so that a device looks once for itself, by
 the standard library. It sends nothing but what begins a connection: no token, no features.

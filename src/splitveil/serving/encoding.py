@@ -1,4 +1,4 @@
-"""Images to what leaves the device."""
+"""`Encoder`: images through the edge half, its noise and the codec to the tensor that leaves the device."""
 
 import math
 from typing import Any

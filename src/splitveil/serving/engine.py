@@ -1,4 +1,4 @@
-"""One half on onnxruntime."""
+"""`Half`: one exported half of a bundle, run by ONNX Runtime."""
 
 from collections.abc import Mapping
 from typing import Any

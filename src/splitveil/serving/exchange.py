@@ -1,4 +1,4 @@
-"""What a device says to a server and what it makes of the answer, apart from how it gets there.
+"""The device's side of a request: calls, pauses and retries, apart from how the bytes get there.
 
 A conversation is a generator that asks for calls and pauses; whoever runs it may block or await. So there is one set of
 rules for both, and no test of it needs a network.

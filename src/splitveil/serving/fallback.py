@@ -1,4 +1,4 @@
-"""Who answers when no server does."""
+"""`Local`: logits made on the device, by the bundle's cloud half or a function, where no server answers."""
 
 from collections.abc import Callable
 from typing import Any

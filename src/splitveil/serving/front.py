@@ -1,4 +1,4 @@
-"""What both protocols share: who may ask, which model answers, how long it may take, and what is counted."""
+"""`Front`: what the gRPC and the HTTP server share: tokens, choice of the model, time limits and counts."""
 
 import asyncio
 import logging

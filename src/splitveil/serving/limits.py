@@ -1,4 +1,4 @@
-"""What one server spends on its clients at most."""
+"""`Limits`: connections, bytes and seconds that one server spends on its clients at most."""
 
 from dataclasses import dataclass, fields
 

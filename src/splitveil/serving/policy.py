@@ -1,4 +1,4 @@
-"""What the leakage card must say before a bundle is served."""
+"""`PrivacyPolicy`: limits that a bundle's leakage card must keep before the bundle is served."""
 
 import json
 import tomllib

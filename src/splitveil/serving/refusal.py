@@ -1,4 +1,4 @@
-"""Why a request gets no logits, in the words of both protocols."""
+"""`Reason`: why a request is refused, with its gRPC status and its HTTP status."""
 
 from enum import Enum
 

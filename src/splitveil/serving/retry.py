@@ -1,4 +1,4 @@
-"""Trying again: how often, how long apart, and how much of it in all."""
+"""`Retry` and `Budget`: how often a request is tried again, how long apart, and how much of it in all."""
 
 import random
 import threading

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in sentences made of its records."""
+"""The findings of a comparison, in sentences made of its records."""
 
 from collections.abc import Sequence
 

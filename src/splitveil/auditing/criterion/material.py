@@ -1,4 +1,4 @@
-"""What the numbers of one configuration are made from."""
+"""`Material`: images, labels and crossed features of one configuration, which every cheap number is made from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

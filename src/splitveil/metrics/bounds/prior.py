@@ -1,4 +1,4 @@
-"""How much the data themselves tell: Tr S = E|grad log p(x)|^2, which a floor for any adversary needs.
+"""Fisher information of the data themselves, Tr S = E|grad log p(x)|^2, which a floor for any adversary needs.
 
 Images have no density: pixels are quantised and many are exactly 0 or 1. The van Trees inequality wants a density that
 is smooth and vanishes where its support ends. S is therefore that of x + s n, n standard normal, s the `smoothing`, and
