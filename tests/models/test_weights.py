@@ -166,6 +166,17 @@ def test_a_real_training_checkpoint_with_optimizer_options_and_numpy_numbers(tmp
     assert torch.equal(loaded(tmp_path / "w.pth.tar").get_parameter("3.weight"), model.get_parameter("3.weight"))
 
 
+def test_misfits_are_told_of_the_weights_and_not_of_the_optimizer(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.rand(2, 8)).sum().backward()
+    optimizer.step()
+    others = {f"layer.{name}": tensor for name, tensor in model.state_dict().items() if not name.startswith("0")}
+    torch.save({"optimizer": optimizer.state_dict(), "model": others}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"4 unexpected \(layer.1.weight, layer.1.bias, layer.2.weight, ...\)"):
+        read_weights(tmp_path / "w.pt").load_into(nn.Sequential(nn.Conv2d(1, 1, 1)), "it")
+
+
 def test_a_key_that_fits_wins_over_a_key_that_is_found_first(tmp_path: Path) -> None:
     torch.save({"state_dict": {"other.weight": torch.zeros(2)}, "model": state()}, tmp_path / "w.pt")
     assert torch.equal(loaded(tmp_path / "w.pt").get_parameter("3.weight"), value())

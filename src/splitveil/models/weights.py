@@ -77,7 +77,11 @@ class Weights:
             WeightsError: several that differ fit alike, or nothing lies where it was asked for.
         """
         own = model.state_dict()
-        all_fits = [f for place, tensors in self.found.items() for f in _fits(place, tensors, own)]
+        ours = _unwrapped(own)
+        while ours and all(name.startswith("module.") for name in ours):
+            ours = {name.removeprefix("module."): raw for name, raw in ours.items()}
+        needed = {name: _memory(raw, own[raw]) for name, raw in ours.items() if not name.endswith(COUNT)}
+        all_fits = [f for place, tensors in self.found.items() for f in _fits(place, tensors, own, ours, needed)]
         fits = [f for f in all_fits if self.asked in ("", f.place or ".")]
         fits = fits or [f for f in all_fits if f.place.startswith(f"{self.asked}.")]
         if not fits:
@@ -88,7 +92,7 @@ class Weights:
             )
         right = [f for f in fits if f.whole] or [f for f in fits if f.named]
         if not right:
-            return min(fits, key=lambda f: (len(f.missing) + len(f.unexpected), len(f.place)))
+            return min(fits, key=lambda f: (-len(f.tensors), -len(f.unexpected), len(f.place)))
         different = [f for k, f in enumerate(right) if not any(f.same(g) for g in right[:k])]
         if len(different) > 1:
             places = [f.place or "." for f in different]
@@ -163,12 +167,18 @@ def save_weights(model: nn.Module, path: Path) -> None:
     write_atomically(path, save(state))
 
 
-def _fits(place: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Fit]:
-    """`tensors` under every prefix beneath which they have all names that `own` has, else under the nearest one."""
-    ours, theirs = _unwrapped(own), _unwrapped(tensors)
-    while ours and all(name.startswith("module.") for name in ours):
-        ours = {name.removeprefix("module."): raw for name, raw in ours.items()}
-    needed = {name: _memory(raw, own[raw]) for name, raw in ours.items() if not name.endswith(COUNT)}
+def _fits(
+    place: str,
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    ours: Mapping[str, str],
+    needed: Mapping[str, object],
+) -> list[Fit]:
+    """`tensors` under every prefix beneath which they have all names that are needed, else under the nearest one.
+
+    own: the model's state; ours: its names without wrappers -> its names; needed: of these, with what ties them.
+    """
+    theirs = _unwrapped(tensors)
     held: dict[str, set[object]] = {}
     for name in theirs:
         parts = name.split(".")
