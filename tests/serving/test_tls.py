@@ -49,22 +49,26 @@ class Pair:
 class Authority:
     """Signs certificates."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, until: datetime.datetime = NOW + DAY) -> None:
         self.folder, self.name = folder, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         made = (
-            self._builder(self.name, self._key, NOW + DAY)
+            self._builder(self.name, self._key, until)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, until: datetime.datetime = NOW + DAY) -> Pair:
+    def issue(self, name: str, until: datetime.datetime = NOW + DAY, since: datetime.datetime = NOW - 2 * DAY) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
-        made = self._builder(subject, key, until).add_extension(here, critical=False).sign(self._key, hashes.SHA256())
+        made = (
+            self._builder(subject, key, until, since)
+            .add_extension(here, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         pair.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
@@ -75,7 +79,11 @@ class Authority:
         return pair
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime.datetime
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        until: datetime.datetime,
+        since: datetime.datetime = NOW - 2 * DAY,
     ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
@@ -83,7 +91,7 @@ class Authority:
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - 2 * DAY)
+            .not_valid_before(since)
             .not_valid_after(until)
         )
 
@@ -198,8 +206,12 @@ def test_other_tokens_are_refused_by_name(mutual: Server, world: World, token: s
     assert (status, "Authorization: Bearer" in said["error"]) == (401, True)
 
 
-def test_clients_refuse_a_server_that_is_expired_or_of_another_authority(plain: Made, world: World) -> None:
+def test_clients_refuse_a_server_that_is_expired_or_of_another_authority(
+    plain: Made, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours would not start with an expired certificate; one that runs since before does."""
     z = np.zeros((1, 8, 16, 16), np.float32)
+    monkeypatch.setattr("splitveil.serving.security.check_served", lambda terms, now: None)
     for pair, ca in ((world.expired_server, world.servers), (world.server, world.strangers)):
         tls = Tls(pair.certificate, pair.key)
         with started(lambda tls=tls: Server(plain.bundle, port=0, http_port=0, tls=tls)) as server:  # type: ignore[misc]
@@ -324,12 +336,16 @@ def test_files_that_make_no_tls_are_named(world: World, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no pem")
     pair, other = world.server, world.device
     for tls in (
-        Tls(pair.certificate, other.key),
         Tls(tmp_path / "text", pair.key),
         Tls(pair.certificate, pair.key, tmp_path / "text"),
     ):
         with pytest.raises(InputError, match="all PEM"):
             tls.context()
+    both = tmp_path / "wrong-order.pem"
+    both.write_bytes(world.servers.path.read_bytes() + pair.certificate.read_bytes())
+    for certificate, key in ((pair.certificate, other.key), (both, pair.key)):
+        with pytest.raises(InputError, match=f"is not the key of the first certificate in {certificate}"):
+            Tls(certificate, key).context()
     with pytest.raises(InputError, match="cannot read a TLS file"):
         Certificates(Tls(tmp_path / "none", pair.key))
 

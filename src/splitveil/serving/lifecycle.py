@@ -12,6 +12,8 @@ from splitveil.serving.server import LOOPBACK, MAX_BATCH, PORT, Server
 
 TIDY_SECONDS = 60.0
 """Between two times that free memory goes back to the system."""
+REMIND_SECONDS = 3600.0
+"""Between two looks at the end of the certificates."""
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ async def _run(server: Server, ready: Callable[[Server], None], watch: float | N
     loop.add_signal_handler(signal.SIGHUP, reload)
     async with server:
         ready(server)
-        watching = [loop.create_task(_tidy())]
+        watching = [loop.create_task(_tidy()), loop.create_task(_remind(server))]
         if watch is not None:
             watching.append(loop.create_task(_watch(server, watch)))
         await stop.wait()
@@ -73,6 +75,13 @@ async def _tidy() -> None:
     while True:
         await asyncio.sleep(TIDY_SECONDS)
         await asyncio.to_thread(give_back_memory)
+
+
+async def _remind(server: Server) -> None:
+    """Of certificates that end soon; the server itself says it once a day at most."""
+    while True:
+        await asyncio.sleep(REMIND_SECONDS)
+        server.remind()
 
 
 async def _watch(server: Server, seconds: float) -> None:

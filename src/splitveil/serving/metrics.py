@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from splitveil.errors import LinkError, MissingExtraError
@@ -10,6 +11,10 @@ from splitveil.records import Manifest
 SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LOOPBACK = "127.0.0.1"
+
+
+def _one_of(found: Callable[[], dict[str, float]], name: str) -> float:
+    return found()[name]
 
 
 class Metrics:
@@ -29,6 +34,9 @@ class Metrics:
 
     def reloaded(self, changed: bool) -> None:
         """A reload was asked for."""
+
+    def secured(self, left: Callable[[], dict[str, float]]) -> None:
+        """TLS is on; `left` says when asked how many seconds which certificates still hold."""
 
 
 class Prometheus(Metrics):
@@ -63,6 +71,10 @@ class Prometheus(Metrics):
         )
         self._reloads = made.Counter("splitveil_reloads", "Reloads asked for.", ["changed"], registry=registry)
         made.Gauge("splitveil_queue_rows", "Rows that wait.", registry=registry).set_function(waiting)
+        self._expiry = made.Gauge(
+            "splitveil_certificate_expiry_seconds", "Until the first one ends; negative after.", ["certificate"],
+            registry=registry,
+        )  # fmt: skip
         self._port, self._start = port, made.start_http_server
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -108,3 +120,7 @@ class Prometheus(Metrics):
 
     def reloaded(self, changed: bool) -> None:
         self._reloads.labels(str(changed).lower()).inc()
+
+    def secured(self, left: Callable[[], dict[str, float]]) -> None:
+        for name in left():
+            self._expiry.labels(name).set_function(partial(_one_of, left, name))

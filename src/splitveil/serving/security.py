@@ -3,18 +3,24 @@
 import hashlib
 import hmac
 import ipaddress
+import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from splitveil.errors import InputError
+from splitveil.serving.validity import Term, check_authorities, check_served, read_terms, utc_now
 
 SHORTEST = 16
 """Characters of a token; fewer can be guessed."""
 BEARER = "bearer "
+DAY = timedelta(days=1)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Tls:
         """For HTTP: TLS 1.2 or later.
 
         Raises:
-            InputError: a file cannot be read, or key and certificate are no pair.
+            InputError: a file cannot be read, key and certificate are no pair, or a certificate is not valid now.
         """
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -46,6 +52,11 @@ class Tls:
                 made.load_verify_locations(self.client_ca)
                 made.verify_mode = ssl.CERT_REQUIRED
         except ssl.SSLError as error:
+            if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+                raise InputError(
+                    f"{self.key} is not the key of the first certificate in {self.certificate}; give its own key, and "
+                    "in a chain the server's certificate first."
+                ) from None
             raise InputError(
                 f"{self.certificate}, {self.key} and the client CA do not make TLS ({error.reason or 'not PEM'}); give "
                 "a certificate, its own unencrypted key and an authority, all PEM."
@@ -54,7 +65,25 @@ class Tls:
             raise InputError(
                 f"cannot read a TLS file: {error.strerror}; check --tls-cert, --tls-key, --client-ca."
             ) from None
+        self.terms(utc_now())
         return made
+
+    def terms(self, now: datetime) -> dict[str, Term]:
+        """``server`` and, with mutual TLS, ``client_ca`` -> the certificate among them that ends first.
+
+        Of several authorities of clients, those that hold count: the others let nobody in.
+
+        Raises:
+            InputError: a certificate of the server, or every one of the authorities, is not valid now.
+            MissingExtraError: cryptography is not installed.
+        """
+        served = read_terms(self.certificate)
+        check_served(served, now)
+        found = {"server": min(served, key=lambda term: term.until)}
+        if self.client_ca is not None:
+            authorities = check_authorities(read_terms(self.client_ca), now)
+            found["client_ca"] = min(authorities, key=lambda term: term.until)
+        return found
 
     def configuration(self) -> Any:
         """The same for gRPC, from files that `context` has found right."""
@@ -67,14 +96,17 @@ class Certificates:
 
     Args:
         tls: the files.
+        clock: the time, for when they end.
 
     Raises:
         InputError: as `Tls.context` says.
     """
 
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
+    def __init__(self, tls: Tls, clock: Callable[[], datetime] = utc_now) -> None:
+        self._tls, self._clock = tls, clock
         self.context = tls.context()
+        self._terms = tls.terms(clock())
+        self._reminded: datetime | None = None
         self._told = self._latest = tls.configuration()
 
     def grpc_credentials(self) -> Any:
@@ -95,6 +127,23 @@ class Certificates:
         if self._tls.client_ca is not None:
             self.context.load_verify_locations(self._tls.client_ca)
         self._latest = self._tls.configuration()
+        self._terms, self._reminded = self._tls.terms(self._clock()), None
+        self.remind()
+
+    def seconds_left(self) -> dict[str, float]:
+        """``server`` and ``client_ca``, see `Tls.terms` -> seconds until the first certificate ends; negative after."""
+        now = self._clock()
+        return {name: (term.until - now).total_seconds() for name, term in self._terms.items()}
+
+    def remind(self) -> None:
+        """Say in the log which certificates end soon, once a day."""
+        now = self._clock()
+        if self._reminded is not None and now - self._reminded < DAY:
+            return
+        self._reminded = now
+        for term in self._terms.values():
+            if said := term.reminder(now):
+                log.warning("%s", said)
 
     def _changed(self) -> Any:
         """Asked by gRPC at each handshake; None for no change."""

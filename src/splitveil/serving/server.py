@@ -107,6 +107,9 @@ class Server:
             raise
         self.front.tested = True
         self.metrics.serves(self.deployments.current.manifest)
+        if self._certificates is not None:
+            self.metrics.secured(self._certificates.seconds_left)
+        self.remind()
         return self
 
     async def __aexit__(
@@ -164,6 +167,11 @@ class Server:
         if changed:
             self.metrics.serves(self.deployments.current.manifest)
         return changed
+
+    def remind(self) -> None:
+        """Say in the log, at most once a day, which certificates end soon."""
+        if self._certificates is not None:
+            self._certificates.remind()
 
     def _listener(self, host: str, port: int) -> "HttpListener":
         try:
