@@ -39,6 +39,25 @@ def test_a_plan_is_a_table_a_record_a_page_and_a_bundle(splitveil: Command) -> N
     assert again.json["binding"] == ["payload"]
 
 
+@pytest.mark.slow
+def test_a_plan_without_time_says_that_nothing_was_measured_and_how_long_it_takes(splitveil: Command) -> None:
+    """Exit code 5, since nobody knows whether anything keeps the budget."""
+    budget = ("--max-ssim", "0.9", "--max-accuracy-drop", "90")
+    done = splitveil(*DIGITS, *QUICK, *budget, "--minutes", "0.001", "--json")
+    assert done.code == 5, done.err
+    found = done.json
+    assert (found["recommended"], found["measured"], found["binding_measured"]) == (None, 0, False)
+    assert found["need"]["whole"] >= found["need"]["one"] > 0
+    assert found["reason"].startswith("Nothing was measured: ")
+    page = (splitveil.folder / "p" / "plan.html").read_text()
+    assert "Nothing was measured, so nothing can be said of this budget yet." in page
+    assert "keeps this budget" not in page
+    shown = splitveil(*DIGITS, *QUICK, *budget, "--minutes", "0.001", "--resume")
+    assert shown.code == 5
+    assert "Nothing was measured" in shown.out
+    assert "minutes with one choice measured" in shown.out
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -1,11 +1,15 @@
 """Constraint honesty: whatever the tables and limits, nothing is recommended that breaks one when measured afresh."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitveil.planning.budgets import broken
+from splitveil.planning.clock import Clock
+from splitveil.planning.need import needed
 from splitveil.planning.recommendation import TRIES, Verdict, nearest, verified, why, why_not
 from splitveil.planning.search import Known
+from splitveil.records import Need
 
 from .fakes import known, measured, option, search_of
 
@@ -99,3 +103,44 @@ def test_where_counting_excludes_everything_the_nearest_is_told_by_its_costs() -
     text = why_not(search, Verdict(None, (), True), {"edge_macs": 500.0}, [k], floors=FLOORS, complete=True)
     assert "binding constraint: edge macs" in text
     assert "0.001 MMAC instead of 0.0005 MMAC" in text
+
+
+def test_where_nothing_was_measured_nothing_is_said_to_break_or_bind() -> None:
+    """The proxies expect every choice to keep the limit; that is no measurement, and neither is the contrary."""
+    ks = [known(option(d), proxy=0.2) for d in range(3)]
+    given_ = {"ssim": 0.3, "edge_macs": 4e3}
+    search = search_of(ks, given_)
+    need = Need(training=4.0, audit=21.0, fresh=84.0, choices=12, one=400.0, whole=1130.0)
+    text = why_not(search, Verdict(None, (), True), given_, [], floors=FLOORS, complete=False, need=need)
+    assert text.startswith("Nothing was measured: ")
+    assert "keeps" not in text
+    assert "; expected binding constraint, by estimates: none." in text
+    assert "about 7 minutes with one choice measured, about 19 with all 12 that were meant" in text
+    assert "4 s for a training, 21 s for a short audit, 84 s for a fresh one" in text
+    assert text.endswith("give --minutes 19 and --resume.")
+    assert search.binding([]) == ([], False)
+
+
+def test_what_binds_is_told_by_what_was_measured() -> None:
+    """Estimates of choices that were not measured would have named SSIM."""
+    ks = [known(option(d), proxy=0.9) for d in range(4)]
+    search = search_of(ks, {"ssim": 0.3, "accuracy_drop": 5.0})
+    assert "ssim" in search.binding([])[0]
+    assert not search.binding([])[1]
+    ks[0].found = measured(0.5, 0.1)
+    assert search.binding([]) == (["accuracy_drop"], True)
+    dear = known(option(7))
+    assert search_of([], {"edge_macs": 500.0}).binding([dear]) == (["edge_macs"], True), "counted is known"
+
+
+def test_the_time_that_is_needed_follows_from_what_was_timed() -> None:
+    clock = Clock(3.0)
+    for kind, seconds in (("audit", 20.0), ("proxy", 2.0), ("proxy", 4.0), ("measure", 30.0)):
+        clock.note(kind, seconds)
+    need = needed(clock, choices=8, training=10.0, waiting=3)
+    assert (need.training, need.audit, need.fresh, need.choices) == (10.0, 20.0, 80.0, 8)
+    fixed = clock.seconds - 30 + 3 * 4
+    assert need.whole == pytest.approx((fixed + 8 * 30) / 0.7, abs=1)
+    assert need.one >= 180, "these three minutes were not enough"
+    clock.note("fresh", 50.0)
+    assert needed(clock, choices=8, training=10.0, waiting=3).fresh == 50.0

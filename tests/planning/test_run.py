@@ -19,6 +19,7 @@ from splitveil.planning import plan
 from splitveil.planning.budgets import broken
 from splitveil.planning.clock import Clock
 from splitveil.planning.measuring import Bench
+from splitveil.planning.need import minutes
 from splitveil.planning.planner import Planner
 from splitveil.planning.space import Space
 from splitveil.profiling import find_device, find_link
@@ -99,6 +100,7 @@ def test_what_is_recommended_was_attacked_afresh_and_ships_with_its_card(made: t
     )  # fmt: skip
     assert bundle.manifest.task_accuracy == best.figures["accuracy"].value
     assert "binding constraint" in found.reason
+    assert (found.measured, found.binding_measured, found.need) == (2, True, None)
     assert best.cut == "pool1", "the least work for the device"
 
 
@@ -157,6 +159,7 @@ def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Pl
     assert tight.recommended is None
     assert not tight.bundle
     assert tight.binding == ["payload"]
+    assert (tight.finished, tight.binding_measured, tight.measured, tight.need) == (True, True, 0, None)
     assert "payload 256 B instead of 1 B" in tight.reason
     assert len(tight.choices) == 6
     assert all(c.broken["payload"] > 0 and "ssim" not in c.figures for c in tight.choices), "pruned, never measured"
@@ -165,7 +168,18 @@ def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Pl
 def test_with_no_time_there_is_a_plan_without_a_recommendation(planned: Planned, tmp_path: Path) -> None:
     found = planned(tmp_path / "p", Budget(leakage={"ssim": 1.0}), minutes=1e-6)
     assert (found.recommended, found.finished) == (None, False)
-    assert "ime" in found.reason
+    assert (found.measured, found.binding_measured) == (0, False)
+    assert found.reason.startswith("Nothing was measured: the time ran out before any choice was trained or attacked")
+    assert "expected binding constraint, by estimates: " in found.reason
+    assert "keeps" not in found.reason
+    need = found.need
+    assert need is not None
+    assert need.training > 0, "timed on a few images, though nothing was trained"
+    assert need.audit > 0
+    assert need.choices == 2
+    assert need.whole >= need.one >= need.training + need.audit + need.fresh
+    assert f"give --minutes {minutes(need.whole)} and --resume" in found.reason
+    assert "estimated from what was timed in this run" in found.reason
     assert json.loads((tmp_path / "p" / "plan.json").read_text())["finished"] is False
 
 

@@ -163,6 +163,23 @@ def test_where_nothing_fits_the_page_says_what_comes_nearest(tmp_path: Path) -> 
     assert "recommended" not in names
 
 
+def test_a_plan_that_measured_nothing_says_so_and_no_more(tmp_path: Path) -> None:
+    whole = make_plan(feasible=False, finished=False, measured=0, binding_measured=False)
+    guesses = [
+        c.model_copy(update={"card": "", "figures": {n: f.model_copy(update={"measured": False, "interval": None})
+                                                     for n, f in c.figures.items()}})
+        for c in whole.choices
+    ]  # fmt: skip
+    plan = whole.model_copy(update={"choices": guesses})
+    text = " ".join(Tags(shown(render_plan(plan, tmp_path / "p.html").read_text())).text.split())
+    assert "Nothing was measured, so nothing can be said of this budget yet. Nearest by estimates: cut after" in text
+    assert "keeps this budget" not in text
+    assert "Expected to bind, by estimates alone: SSIM" in text
+    assert "expected to bind" in text
+    assert "What binds" not in text
+    assert "before anything was measured" in text
+
+
 def test_missing_numbers_leave_gaps_and_no_page_breaks(tmp_path: Path) -> None:
     bare = Choice(cut="a<b", defense="none", codec="raw", figures={"odd_one": Figure(value=1e-3, measured=True)})
     cut = Cut(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from splitveil.cut import Traced
     from splitveil.records import Budget, Choice, Figure, Plan
 
-INFEASIBLE = 4
+INFEASIBLE, UNDECIDED = 4, 5
 SHOWN = 15
 
 
@@ -63,7 +63,10 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """Search cuts, defences and codecs under budgets, and attack the choice afresh. Exit code 4: nothing keeps them."""
+    """Search cuts, defences and codecs under budgets, and attack the choice afresh.
+
+    Exit code 4: nothing keeps the budgets. 5: the time ran out before anything could be recommended.
+    """
     import torch
 
     from splitveil.attacks.view import Knows
@@ -112,7 +115,7 @@ def run(
             print(f"bundle: {out / found.bundle}")
         print(f"report: {page}")
     if found.recommended is None:
-        raise typer.Exit(INFEASIBLE)
+        raise typer.Exit(INFEASIBLE if found.finished else UNDECIDED)
 
 
 def _budget(macs: str | None, stored: str | None, memory: str | None, sent: str | None, late: str | None) -> "Budget":
@@ -180,7 +183,9 @@ def _words(found: "Plan", choice: "Choice") -> str:
     index = found.choices.index(choice)
     said = ["recommended"] * (index == found.recommended) + ["nearest"] * (index in found.nearest)
     said += ["front"] * choice.on_front
-    said += [f"breaks {', '.join(choice.broken)}"] if choice.broken else []
+    for does, measured in (("breaks", True), ("would break", False)):
+        names = [name for name in choice.broken if choice.figures[name].measured == measured]
+        said += [f"{does} {', '.join(names)}"] if names else []
     return "; ".join(said)
 
 

@@ -43,10 +43,19 @@ class Clock:
         """Seconds that the longest piece of this kind took; 0 where there was none."""
         return max(self._taken.get(kind, ()), default=0.0)
 
+    def spent(self, kind: str) -> float:
+        """Seconds that all pieces of this kind took."""
+        return sum(self._taken.get(kind, ()))
+
+    def timed(self, kind: str) -> int:
+        """Pieces of this kind."""
+        return len(self._taken.get(kind, ()))
+
     def proxies_fit(self) -> bool:
         """Whether another proxy may be taken."""
-        taken = sum(self._taken.get("proxy", ()))
-        return taken <= PROXIES * self.limit and self.seconds + self.expected("proxy") <= SEARCH * self.limit
+        return (
+            self.spent("proxy") <= PROXIES * self.limit and self.seconds + self.expected("proxy") <= SEARCH * self.limit
+        )
 
     def search_fits(self) -> bool:
         """Whether another choice may be measured, so that a fresh audit still fits after it."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,6 +38,8 @@ STUDIED = 300
 """Training images that a defence studies before its proxy is taken."""
 PROXIED = 600
 """Images that proxies are taken on."""
+TIMED = 128
+"""Training images for an estimate of how long a training takes."""
 COUNTED = "counted"
 
 
@@ -148,6 +151,24 @@ class Bench:
             TrainingError: training diverged.
         """
         return self._shop(option).trial(Setting(option.defense, "raw"), self.seed).validation
+
+    def training_seconds(self, option: Option) -> float:
+        """How long a training of this option takes, estimated from one on a few images.
+
+        Raises:
+            InputError: this defence cannot be had there.
+            TrainingError: training diverged.
+        """
+        few = min(TIMED, len(self.data.train))
+        part = replace(self.data, train=self.data.train.take(np.arange(few)))
+
+        def seconds(epochs: int) -> float:
+            begun = time.perf_counter()
+            protect(self.split(option.cut), option.defense, "raw", part, epochs=epochs, lr=self.lr, seed=self.seed)
+            return time.perf_counter() - begun
+
+        still = seconds(0)
+        return still + max(0.0, seconds(self.epochs) - still) * len(self.data.train) / few
 
     def protected(self, option: Option) -> Protected:
         """The trained split with its codec. A training serves all codecs, whose scales are fixed after it."""

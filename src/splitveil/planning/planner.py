@@ -12,6 +12,7 @@ from splitveil.planning.budgets import LEAKAGE, broken
 from splitveil.planning.clock import Clock
 from splitveil.planning.depth import curves
 from splitveil.planning.measuring import Bench, figures
+from splitveil.planning.need import needed
 from splitveil.planning.proposals import proposed, taken
 from splitveil.planning.search import COSTS, Known, Search
 from splitveil.planning.space import LEVELS, Option, Space
@@ -19,7 +20,8 @@ from splitveil.planning.transition import find_zones
 from splitveil.planning.verification import DECODER, verify_zone
 from splitveil.progress import task
 from splitveil.protection import accuracy_of
-from splitveil.records import Card, CutCurve, Figure, Plan, Zone
+from splitveil.records import Card, CutCurve, Figure, Need, Plan, Zone
+from splitveil.sweeps.candidate import PLAIN
 
 MANY, CALIBRATED, WIDTHS = 150, 6, 3
 EARLY = 3.0
@@ -60,6 +62,9 @@ class Planner:
         self._tried: set[tuple[str, str]] = set()
         self._refused: set[tuple[str, str]] = set()
         self._cards: dict[Option, Card] = {}
+        self.waiting = 0
+        """Proxies that were not taken for want of time."""
+        self._defended: list[Option] = []
         self.floors: dict[str, tuple[str, float]] = {}
         """Leakage -> the guess without features that gets most of it, and how much."""
         whole = undefended(bench.split(space.cuts[0].name))
@@ -105,6 +110,7 @@ class Planner:
         self._calibrate()
         grid = self.space.grid(levels)
         settings = {(o.cut, o.defense): o for o in reversed(taken(grid, self.bench.seed))}
+        self._defended = [o for o in reversed(settings.values()) if o.defense != PLAIN]
         if len(settings) <= MANY:
             with task("proxies", len(settings)) as show:
                 for done, option in enumerate(reversed(settings.values())):
@@ -112,9 +118,10 @@ class Planner:
                         break
                     self.consider(option)
                     show(done + 1)
-            complete = len(self._tried) >= len(settings)
+            self.waiting = max(0, len(settings) - len(self._tried))
         else:
-            complete = proposed(self.space, self._judge, self.clock.proxies_fit, MANY, self.bench.seed) == MANY
+            self.waiting = MANY - proposed(self.space, self._judge, self.clock.proxies_fit, MANY, self.bench.seed)
+        complete = not self.waiting
         search = Search([*self._known.values()], self.limits, self._held, leak=self.leak, seed=self.bench.seed)
         return search, complete
 
@@ -152,7 +159,8 @@ class Planner:
         """Train and, unless that already misses the accuracy, attack with the search's quick suite; or `anyway`."""
         with self.clock.timing("measure"):
             try:
-                accuracy = self.bench.accuracy(k.option)
+                with self.clock.timing("training"):
+                    accuracy = self.bench.accuracy(k.option)
             except TrainingError as why:
                 k.offered, k.note = False, f"not trained: {why}"
                 return
@@ -188,6 +196,18 @@ class Planner:
 
         chosen = min(wide, key=excess)
         return [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
+
+    def need(self, search: Search, meant: int) -> Need:
+        """How long a plan that measures `meant` takes; a training is timed on a few images where there was none."""
+        training = self.clock.expected("training")
+        offered = [k.option for k in search.offered if k.option.defense != PLAIN]
+        if not self.clock.timed("training") and (untrained := [*offered, *self._defended][:1]):
+            with self.clock.timing("trial"):
+                try:
+                    training = self.bench.training_seconds(untrained[0])
+                except (InputError, TrainingError) as why:
+                    self.notes.append(f"the time of a training is not known: {why}")
+        return needed(self.clock, choices=meant, training=training, waiting=self.waiting)
 
     def verify(self, k: Known) -> None:
         """Attack afresh: the same trained split, another seed, other images, the suite that is reported."""

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from splitveil.planning.budgets import LEAKAGE, Figures, binding, broken, distance, kept, written
+from splitveil.planning.budgets import LEAKAGE, Figures, broken, distance, kept, written
+from splitveil.planning.need import in_words, minutes
 from splitveil.planning.search import Known, Search, holds, preference
+from splitveil.records import Need
 
 TRIES = 6
 """Choices that fresh attacks may be tried on."""
@@ -81,7 +83,7 @@ def why(search: Search, verdict: Verdict, suite: str) -> str:
         else f"{k.option.cut} with {k.option.defense} and {k.option.codec}: the least leakage ({_said(search.leak)} "
         f"{written(search.leak, figures[search.leak].value)}) within the limits"
     )
-    bound = binding([o.figures(search.expected()[o.option]) for o in search.offered], limits)
+    bound, _ = search.binding(())
     failed = [o for o in verdict.tried if o is not k]
     return (
         f"{first}; binding constraint: {', '.join(map(_said, bound)) or 'none'}. Measured afresh with {suite}: "
@@ -98,6 +100,7 @@ def why_not(
     *,
     floors: Mapping[str, tuple[str, float]],
     complete: bool,
+    need: Need | None = None,
 ) -> str:
     """Why nothing is recommended, which limit binds, and what comes nearest.
 
@@ -108,6 +111,7 @@ def why_not(
         pruned: choices that what was counted excludes.
         floors: leakage -> the guess without features that gets most of it, and how much.
         complete: whether the search had the time that it wanted.
+        need: how long a plan with measurements takes, where the time ran out.
     """
     below = [
         f" No split can keep {_said(n)} <= {written(n, limits[n])}: {attack}, which sees no features, gets "
@@ -116,23 +120,39 @@ def why_not(
         if n in limits and least > limits[n]
     ]
     late = (
-        "" if complete or not verdict.ended else " The search ran out of time: more minutes and --resume may find one."
+        ""
+        if complete or not verdict.ended or not search.measured
+        else " The search ran out of time: more minutes and --resume may find one."
     )
+    if not complete or not verdict.ended:
+        late += _advice(search, need)
     return _why_not(search, verdict, limits, pruned) + "".join(below) + late
 
 
+def _advice(search: Search, need: Need | None) -> str:
+    """How much time to give, where it is known."""
+    if need is None or not search.offered:
+        return ""
+    return f" A plan takes {in_words(need)}; give --minutes {minutes(need.whole)} and --resume."
+
+
 def _why_not(search: Search, verdict: Verdict, limits: Mapping[str, float], pruned: list[Known]) -> str:
-    everything = [*search.offered, *pruned]
     expected = search.expected()
-    bound = binding([k.figures(expected.get(k.option)) for k in everything], limits)
-    named = f"binding constraint: {', '.join(map(_said, bound)) or 'none'}"
+    bound, certain = search.binding(pruned)
+    names = ", ".join(map(_said, bound)) or "none"
+    named = f"binding constraint: {names}" if certain else f"expected binding constraint, by estimates: {names}"
     if not search.offered and pruned:
         best = min(pruned, key=lambda k: distance(broken(k.costs, limits)))
         over = _over(best, limits)
         return f"No choice keeps the limits that need no measurement; {named}. Nearest: {best.option.label} ({over})."
+    if search.offered and not search.measured:
+        return (
+            "Nothing was measured: the time ran out before any choice was trained or attacked, so that nothing can be "
+            f"said of this budget yet; {named}. Nearest by estimates: {nearest(search, 1)[0].option.label}."
+        )
     if not verdict.ended:
         what = "every choice that holds in the search was attacked afresh" if verdict.tried else "one was verified"
-        return f"The time ran out before {what}, so nothing is recommended; {named}. Give more minutes and --resume."
+        return f"The time ran out before {what}, so nothing is recommended; {named}."
     close = nearest(search, 1)
     if not close:
         return f"Nothing could be measured; {named}."

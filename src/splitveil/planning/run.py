@@ -12,7 +12,7 @@ from splitveil.auditing.suites import Suite, find_suite
 from splitveil.cut import Traced
 from splitveil.data import Dataset
 from splitveil.errors import CutError, InputError
-from splitveil.planning.budgets import binding, check_budget
+from splitveil.planning.budgets import check_budget
 from splitveil.planning.clock import Clock
 from splitveil.planning.latency import Way
 from splitveil.planning.measuring import QUICK, Bench
@@ -135,16 +135,18 @@ def plan(
         search, complete = planner.searched(levels)
         pruned = planner.pruned
         show(2, "audits")
-        ended = _measured(planner, search, clock, audits)
+        meant = _meant(search, audits)
+        ended = _measured(planner, search, clock, meant)
         show(3, "fresh audits")
         verdict = verified(search, planner.verify, clock.fresh_fits)
         zones = planner.zones_verified(depth.zones)
         show(4)
+        finished = ended and complete and verdict.ended
+        need = None if finished else planner.need(search, _meant(search, audits, planner.waiting * len(codecs)))
     limits = budget.limits()
     found = choices(search, pruned, verdict)
     index = {c.label: i for i, c in enumerate(found)}
-    expected = search.expected()
-    bound = binding([k.figures(expected.get(k.option)) for k in (*search.offered, *pruned)], limits)
+    bound, certain = search.binding(pruned)
     near = [] if verdict.chosen else [index[k.option.label] for k in nearest(search) if k.option.label in index]
     record = Plan(
         model=model, weights=weights, data=data.name, seed=seed, budget=budget,
@@ -152,11 +154,11 @@ def plan(
         accuracy=planner.reference, choices=found, recommended=0 if verdict.chosen else None,
         reason=why(search, verdict, suite.label)
         if verdict.chosen
-        else why_not(search, verdict, limits, pruned, floors=planner.floors, complete=ended and complete),
-        binding=bound, nearest=near, curves=depth.curves, zones=zones,
+        else why_not(search, verdict, limits, pruned, floors=planner.floors, complete=ended and complete, need=need),
+        binding=bound, binding_measured=certain, measured=len(search.measured), need=need,
+        nearest=near, curves=depth.curves, zones=zones,
         alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
-        hardware=hardware(), seconds=round(clock.seconds, 3), finished=ended and complete and verdict.ended,
-        versions=fingerprint(),
+        hardware=hardware(), seconds=round(clock.seconds, 3), finished=finished, versions=fingerprint(),
         notes=[*data.remarks, *planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
     )  # fmt: skip
     if verdict.chosen:
@@ -165,11 +167,14 @@ def plan(
     return record
 
 
-def _measured(planner: Planner, search: Search, clock: Clock, audits: int | None) -> bool:
-    """Measure a quarter of the choices, the most telling first; whether all that was meant was done."""
-    offered = [k for k in search.known if k.offered and k.proxy]
-    most = max(LEAST_AUDITS, len(offered) // SHARE) if audits is None else audits
-    most = min(most, len(offered))
+def _meant(search: Search, audits: int | None, more: int = 0) -> int:
+    """How many choices are to be measured, of those that are known and so many more: a quarter, if nobody says."""
+    offered = more + sum(k.offered and bool(k.proxy) for k in search.known)
+    return min(max(LEAST_AUDITS, offered // SHARE) if audits is None else audits, offered)
+
+
+def _measured(planner: Planner, search: Search, clock: Clock, most: int) -> bool:
+    """Measure so many choices, the most telling first; whether all that was meant was done."""
     done = 0
     with task("choices measured", most) as show:
         for k in planner.widths(search, most):

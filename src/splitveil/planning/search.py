@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from splitveil.planning.budgets import LEAKAGE, broken, kept
+from splitveil.planning.budgets import LEAKAGE, binding, broken, kept
 from splitveil.planning.front import gains, undominated
 from splitveil.planning.space import Option
 from splitveil.planning.surrogate import Surrogate
@@ -97,6 +97,23 @@ class Search:
     def audited(self) -> list[Known]:
         """What was attacked and may be chosen."""
         return [k for k in self.known if k.audited and k.offered]
+
+    @property
+    def measured(self) -> list[Known]:
+        """What was trained or attacked and may be chosen."""
+        return [k for k in self.offered if k.found or k.fresh]
+
+    def binding(self, pruned: Sequence[Known]) -> tuple[list[str], bool]:
+        """The limits that exclude the most choices which keep all others, and whether measurements say so.
+
+        What was counted excludes `pruned`; of the rest those that were measured count. Where there is none of either,
+        or nothing was measured while choices were left, the proxies' estimates say what is expected to bind.
+        """
+        known = [k.figures() for k in (*self.measured, *pruned)]
+        if self.measured or not self.offered:
+            return binding(known, self.limits), True
+        expected = self.expected()
+        return binding([*known, *(k.figures(expected[k.option]) for k in self.offered)], self.limits), False
 
     def expected(self) -> dict[Option, dict[str, Figure]]:
         """What the calibrated proxies say of every option that has some: estimates, none measured."""

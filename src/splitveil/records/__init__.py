@@ -10,7 +10,7 @@ from splitveil.records.comparison import Comparison, Contender, Floor, Further, 
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.device import Device, Link, Timing
 from splitveil.records.manifest import DeviceGraph, Manifest, Picture, Quantization, Signature, Tensor
-from splitveil.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Plan, ProxyCheck, Zone
+from splitveil.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Need, Plan, ProxyCheck, Zone
 from splitveil.records.summary import Estimate, Summary, SummaryRow
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Lost",
     "Manifest",
     "Measured",
+    "Need",
     "Number",
     "Picture",
     "Plan",

@@ -98,6 +98,17 @@ class ProxyCheck(Record):
     n: int
 
 
+class Need(Record):
+    """How long a plan with measurements takes, estimated from what was timed in this one. Seconds."""
+
+    training: float = Field(description="of one choice")
+    audit: float = Field(description="of one trained choice, with the search's attacks")
+    fresh: float = Field(description="of one choice, with the attacks that are reported")
+    choices: int = Field(description="that the search meant to measure")
+    one: float = Field(description="the whole plan, if it measures one choice")
+    whole: float = Field(description="the whole plan, if it measures all of them")
+
+
 class Plan(Document):
     """Choices, their Pareto front, and the one that is recommended."""
 
@@ -113,9 +124,18 @@ class Plan(Document):
     suite: str = Field(description="of the audit that measured the recommended choice")
     accuracy: float = Field(description="of the undefended model on the test images used")
     choices: list[Choice] = Field(description="recommended first, then the front, then the rest")
-    recommended: int | None = Field(description="index into choices; None: nothing keeps the budget")
+    recommended: int | None = Field(
+        description="index into choices; None: nothing keeps the budget or, where not `finished`, nothing was found to"
+    )
     reason: str = Field(description="why this one, or which limit binds and what comes nearest")
     binding: list[str] = Field(default=[], description="limits that exclude the most choices that keep all others")
+    binding_measured: bool = Field(
+        default=True, description="False: estimates say what binds, since none of the choices was measured"
+    )
+    measured: int | None = Field(
+        default=None, description="choices that the search trained or attacked; None: a plan from before this was kept"
+    )
+    need: Need | None = Field(default=None, description="time that measurements take; None where the search ended")
     nearest: list[int] = Field(default=[], description="where nothing fits: choices that break least")
     curves: list[CutCurve] = []
     zones: list[Zone] = []

@@ -77,12 +77,28 @@ def render_plan(plan: Plan, path: Path) -> Path:
         numbers_of=depth_plot.numbers_of, zone_hue=depth_plot.zone_hue, zone_text=zone_text, status=status,
         excess=excess, excess_text=excess_text, span_text=span_text, ordered=ordered, shown=SHOWN,
         quantities=QUANTITIES, tally=tally(plan), told_by=_told_by(plan),
+        verdict=verdict(plan), unmeasured=unmeasured(plan),
     )  # fmt: skip
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; name a file in a folder you may write.") from None
     return path
+
+
+def unmeasured(plan: Plan) -> bool:
+    """Whether a plan had choices left and measured none of them: then it says nothing of the budget."""
+    before = plan.measured is None and not plan.finished and tally(plan)[1] == 0
+    return plan.recommended is None and (before or not plan.binding_measured)
+
+
+def verdict(plan: Plan) -> str:
+    """The page's first sentence, where nothing is recommended."""
+    if unmeasured(plan):
+        return "Nothing was measured, so nothing can be said of this budget yet."
+    if not plan.finished and tally(plan)[2]:
+        return "The time ran out before a choice that keeps this budget was attacked afresh."
+    return "Nothing that was tried keeps this budget."
 
 
 def told(choice: Choice) -> str:
