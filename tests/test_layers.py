@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "splitveil"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("proportions",),
-    ("registry", "records", "progress", "seeds", "tensors", "vision"),
+    ("registry", "records", "progress", "seeds", "tensors", "vision", "silence", "wrappers"),
     ("training", "profiling", "pictures"),
     ("cut", "codecs", "metrics", "models", "data"),
     ("defenses", "attacks", "bundle"),

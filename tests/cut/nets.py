@@ -164,3 +164,34 @@ class SquaredBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.conv(x).mean((2, 3)) / x.shape[0] ** 2)
         return logits
+
+
+TABLES = ("buffer", "frozen", "embedding")
+
+
+class Tables(nn.Module):
+    """Blocks that read one constant: a buffer, a parameter that does not train, a frozen layer."""
+
+    table: Tensor | nn.Module
+
+    def __init__(self, how: str, *, trained: bool = False) -> None:
+        super().__init__()
+        values = torch.linspace(0.5, 1.5, 8)
+        match how:
+            case "buffer":
+                self.register_buffer("table", values)
+            case "frozen":
+                self.table = nn.Parameter(values, requires_grad=trained)
+            case "embedding":
+                self.table = nn.Embedding.from_pretrained(values[:, None], freeze=not trained)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.relu(self.stem(x))
+        for block in self.blocks:
+            table = self.table if isinstance(self.table, Tensor) else self.table(torch.arange(8, device=x.device))
+            z = F.relu(block(z * table.view(1, 8, 1, 1)))
+        logits: Tensor = self.head(z.mean((2, 3)))
+        return logits

@@ -55,7 +55,29 @@ TIMM: list[tuple[str, dict[str, object], int, int]] = [
     ("mobilenetv3_small_100", {}, 32, 44),
     ("mobilevit_xxs", {}, 32, 40),
 ]
-BY_EXPORT = {"mobilevit_xxs"}
+FURTHER: list[tuple[str, dict[str, object], int, int]] = [
+    ("levit_128s", {}, 224, 36),
+    ("mobilevitv2_050", {}, 64, 70),
+    ("fastvit_t8", {}, 64, 34),
+    ("repvit_m0_9", {}, 64, 90),
+    ("xcit_nano_12_p16_224", {}, 64, 50),
+    ("halonet26t", {}, 256, 20),
+    ("lambda_resnet26t", {"img_size": 64}, 64, 20),
+    ("deit_tiny_distilled_patch16_224", {"img_size": 32}, 32, 24),
+    ("efficientformerv2_s0", {}, 224, 25),
+    ("edgenext_xx_small", {}, 64, 20),
+    ("tiny_vit_5m_224", {}, 224, 20),
+    ("mobilenetv4_conv_small_050", {}, 64, 36),
+    ("ghostnetv2_100", {}, 64, 20),
+    ("hgnetv2_b0", {}, 64, 60),
+    ("inception_next_atto", {}, 64, 20),
+    ("maxvit_tiny_tf_224", {"img_size": 64}, 64, 55),
+    ("torchvision:googlenet", {"init_weights": False}, 64, 20),
+    ("torchvision:inception_v3", {"init_weights": False, "aux_logits": False}, 96, 16),
+    ("torchvision:shufflenet_v2_x0_5", {}, 64, 20),
+]
+"""Cut in the middle only: one network of each idea that the tables above lack."""
+BY_EXPORT = {"mobilevit_xxs", "mobilevitv2_050", "tiny_vit_5m_224"}
 SLOW = {"vgg16", "resnet56", "resnet50", "vgg16_bn", "efficientnet_b0", "swin_t", "regnet_y_400mf", "googlenet"}
 
 
@@ -121,3 +143,32 @@ def test_torchvision(name: str, options: dict[str, object], side: int, floor: in
 def test_timm(name: str, options: dict[str, object], side: int, floor: int) -> None:
     net = timm().create_model(name, pretrained=False, **options)
     assert check(net, (3, side, side), floor).tracer == ("export" if name in BY_EXPORT else "fx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options", "side", "floor"), cases(*FURTHER))
+def test_further_architectures_are_cut_in_the_middle(
+    name: str, options: dict[str, object], side: int, floor: int
+) -> None:
+    library, _, own = name.rpartition(":")
+    if library:
+        net = getattr(torchvision().models, own)(**options)
+    else:
+        net = timm().create_model(name, pretrained=False, **options)
+    shape = (3, side, side)
+    lively(net, shape)
+    traced = trace(net, torch.rand(1, *shape))
+    cuts = traced.cuts()
+    assert traced.tracer == ("export" if own in BY_EXPORT else "fx")
+    assert len(cuts) >= floor
+    middle = min(cuts, key=lambda c: abs(c.edge_share - 0.5))
+    assert 0.4 < middle.edge_share < 0.6
+    halves = traced.split(middle.name)
+    with torch.no_grad():
+        for n in (1, 3):
+            x = torch.rand(n, *shape)
+            expected = net(x)
+            assert expected.std() > 1e-3
+            z = halves.edge(x)
+            assert z.shape == (n, *middle.shape)
+            assert torch.equal(halves.cloud(z), expected)

@@ -1,6 +1,7 @@
 """``splitveil cuts``: every legal cut of a model with its cost."""
 
 import math
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -15,16 +16,19 @@ def run(
     """List every legal cut: what would cross, and what each half costs."""
     import torch
 
-    from splitveil.cli.console import print_json, show_table, tell
-    from splitveil.cut import cuts
+    from splitveil.cli.console import out, print_json, show_table, tell
+    from splitveil.cut import trace
     from splitveil.models.loader import load_model
     from splitveil.records import dumps
 
     loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights)
     tell(loaded.remarks)
-    found = cuts(loaded.model, torch.zeros(2, *loaded.shape))
+    traced = trace(loaded.model, torch.zeros(2, *loaded.shape))
+    found, gaps = traced.cuts(), traced.gaps()
+    copied = {c.name: names for c in found if (names := traced.copied(c.name))}
     if as_json:
-        print_json(dumps({"model": model, "input": list(loaded.shape), "cuts": [c.model_dump() for c in found]}))
+        page = {"model": model, "input": list(loaded.shape), "cuts": [c.model_dump() for c in found]}
+        print_json(dumps({**page, "gaps": [asdict(gap) for gap in gaps], "copied": copied}))
         return
     rows = [
         [
@@ -45,6 +49,13 @@ def run(
         rows,
         left=2,
     )
+    for gap in gaps:
+        where = f"between {gap.after or 'the input'} and {gap.before or 'the output'}"
+        out.print(f"No cut {where} ({gap.share:.0%} of the MACs): {gap.why}.", highlight=False, soft_wrap=True)
+    if copied:
+        constants = sorted({name for names in copied.values() for name in names})
+        words = f"Both halves get a copy of constants that blocks on both sides read: {', '.join(constants)}."
+        out.print(words, highlight=False, soft_wrap=True)
 
 
 def parse_shape(text: str | None) -> tuple[int, int, int] | None:

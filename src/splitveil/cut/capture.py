@@ -5,21 +5,27 @@ unchanged). A module called again is ``path#2``.
 """
 
 import operator
-import warnings
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+from splitveil.cut.attention import FORWARDS, opened
+from splitveil.wrappers import PARALLEL
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, *FORWARDS, *PARALLEL)
 STOCHASTIC = {"DropPath", "StochasticDepth"}
 OUT_OF_PLACE: Mapping[object, Callable[..., Any]] = {
     getattr(operator, f"i{name}"): getattr(operator, name)
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
-}
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift")
+} | {operator.iand: operator.and_, operator.ior: operator.or_, operator.ixor: operator.xor}
 
 
 class Unclean(Exception):  # noqa: N818
@@ -33,7 +39,10 @@ class _Tracer(fx.Tracer):
         self.calls: Counter[str] = Counter()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Subclasses of torch's own layers (timm has many) stay whole too, so that they can still be trained."""
+        """Subclasses of torch's own layers (timm has many) stay whole too, so that they can still be trained.
+
+        Blocks that only call other layers are followed: containers, transformers, what holds a part for many devices.
+        """
         own = (c for c in type(m).__mro__ if c.__module__.startswith("torch.nn.") and c is not nn.Module)
         return type(m).__name__ in STOCHASTIC or any(not issubclass(c, CONTAINERS) for c in own)
 
@@ -41,7 +50,9 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         path = self.path_of_module(m)
-        out = super().call_module(m, forward, args, kwargs)
+        if isinstance(m, PARALLEL):
+            forward = m.module.__call__
+        out = super().call_module(m, opened(m) or forward, args, kwargs)
         if isinstance(out, fx.Proxy):
             given = {a.node for a in (*args, *kwargs.values()) if isinstance(a, fx.Proxy)}
             if out.node not in given:
@@ -67,7 +78,7 @@ def symbolic(model: nn.Module) -> fx.GraphModule:
     except Exception as error:  # tracing runs the user's code: anything can be raised
         for m in inplace.values():
             m.inplace = True
-        raise Unclean(first_line(error)) from error
+        raise Unclean(first_line(error) + _place(error)) from error
     return module
 
 
@@ -81,15 +92,14 @@ def exported(model: nn.Module, x: Tensor, *, functional: bool) -> fx.GraphModule
         Unclean: the model cannot be exported.
     """
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch warns about its own calls
-            batch = torch.export.Dim("batch", min=1)
-            program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
-            if functional:
-                program = program.run_decompositions({})
-            module: fx.GraphModule = program.module(check_guards=False)
+        batch = torch.export.Dim("batch", min=1)
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+        if functional:
+            program = program.run_decompositions({})
+        module: fx.GraphModule = program.module(check_guards=False)
         _write_nothing_in_place(module, set())
     except Exception as error:  # exporting runs the user's code: anything can be raised
-        raise Unclean(first_line(error)) from error
+        raise Unclean(complaint(error) + _place(error)) from error
     _find_ends(module.graph)
     return module
 
@@ -142,6 +152,8 @@ def _made_functional(node: fx.Node) -> bool:
         node.target = getattr(packet, node.target._overloadname)
         return True
     name = getattr(node.target, "__name__", "")
+    if getattr(node.target, "__module__", "") == "_operator":  # and_, or_, not_ write nowhere
+        return False
     if name.endswith("_") and not name.endswith("__"):
         found = getattr(torch, name[:-1], None) or getattr(nn.functional, name[:-1])
         node.target = found
@@ -171,3 +183,17 @@ def _find_ends(graph: fx.Graph) -> None:
 def first_line(error: Exception) -> str:
     """What went wrong, without the rest of a long report."""
     return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200].rstrip(".")
+
+
+def complaint(error: Exception) -> str:
+    """What torch's shape reasoning could not do, in words that say whose fault it is."""
+    if isinstance(error, (GuardOnDataDependentSymNode, DynamicOutputShapeException)):
+        return "what it computes depends on the values in the image"
+    return first_line(error)
+
+
+def _place(error: Exception) -> str:
+    """`` (net.py:12)``: the last line of the model's own code that ran."""
+    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(inside)]
+    return f" ({Path(lines[-1].filename).name}:{lines[-1].lineno})" if lines else ""

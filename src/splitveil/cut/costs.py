@@ -55,6 +55,11 @@ class _Recorder(fx.Interpreter):
         super().__init__(module, garbage_collect_values=False)
         self.counter, self.steps = counter, dict[fx.Node, Step]()
 
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Without gradient: the counter's hooks on modules cannot take views of parameters made under no_grad."""
+        value = super().get_attr(target, args, kwargs)
+        return value.detach() if isinstance(value, Tensor) else value
+
     def run_node(self, n: fx.Node) -> Any:
         before = self.counter.get_total_flops()
         value = super().run_node(n)

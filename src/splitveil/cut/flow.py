@@ -1,7 +1,7 @@
 """Liveness in a model's graph: which tensors are alive after each step, and so where it can be cut."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,10 +21,11 @@ COPIES = {"clone", "constant_pad_nd", "contiguous", "dropout", "flatten", "pad",
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A step and why the model cannot be cut after it (None where it can)."""
+    """A step, what crosses there, and why the model cannot be cut after it (None where it can)."""
 
     node: fx.Node
     name: str
+    crossing: tuple[str, ...]
     reason: str | None
 
 
@@ -70,7 +71,8 @@ class Flow:
         points = []
         for i, node in enumerate(self.order[1:], 1):
             alive = [n for n in (*alive, node) if self._last_use[n] > i]
-            points.append(Point(node, names[node], self._reason(node, alive, names)))
+            crossing = tuple(INPUT if n is self.input else repr(names[n]) for n in alive)
+            points.append(Point(node, names[node], crossing, self._reason(node, alive, crossing)))
         return points
 
     @cached_property
@@ -80,7 +82,20 @@ class Flow:
         for point in self.points:
             if point.reason is None:
                 groups[self._same_numbers(point.node)].append(point)
-        return [sorted(g, key=lambda p: _depth(p.node)) for g in groups.values()]
+        return [sorted(g, key=lambda p: (self.axis(p.node) != 0, *_depth(p.node))) for g in groups.values()]
+
+    def axis(self, node: fx.Node) -> int | None:
+        """Which axis of a step's tensor is the batch; None where no single one is."""
+        small, large = (tuple(run[node].value.shape) for run in (self.small, self.large))
+        if len(small) != len(large):
+            return None
+        grown = [i for i, sizes in enumerate(zip(small, large, strict=True)) if sizes[0] != sizes[1]]
+        return grown[0] if len(grown) == 1 and (small[grown[0]], large[grown[0]]) == (SMALL, LARGE) else None
+
+    def copied(self, node: fx.Node) -> list[str]:
+        """Names of the constants that both halves of a cut at `node` read, and so hold."""
+        before, after = self._read([node], self.input), self._read([self.output], node)
+        return sorted(self._named[w][0] for w in before & after)
 
     def cut(self, index: int) -> Cut:
         """The record of the group `legal[index]`."""
@@ -119,29 +134,37 @@ class Flow:
             totals.append(sum(storages.values()))
         return totals
 
-    def _reason(self, node: fx.Node, alive: list[fx.Node], names: Mapping[fx.Node, str]) -> str | None:
-        others = [n for n in alive if n is not node]
+    def _reason(self, node: fx.Node, alive: list[fx.Node], crossing: tuple[str, ...]) -> str | None:
+        others = [what for n, what in zip(alive, crossing, strict=True) if n is not node]
         if others:
-            what = [INPUT if n is self.input else repr(names[n]) for n in others]
-            return f"{' and '.join(filter(None, [', '.join(what[:-1]), what[-1]]))} would cross as well"
+            return f"{listed(others)} would cross as well"
         value = self.one[node].value
         if not isinstance(value, Tensor):
             return "several tensors would cross"
         if not value.is_floating_point():
             return f"{str(value.dtype).removeprefix('torch.')} values would cross"
-        if [self.small[node].value.shape[:1], self.large[node].value.shape[:1]] != [(SMALL,), (LARGE,)]:
+        if self.axis(node) is None:
             return "what would cross has something else than the batch as its first axis"
-        before, after = needed([node], self.input), needed([self.output], node) - {node}
+        before = needed([node], self.input)
         if not self._sum_macs(before):
             return f"{INPUT} would cross, only rearranged or rescaled"
         if self._macs == self._sum_macs(before):
             return "nothing would be left to compute behind it"
-        shared = set().union(*(self._weights[n] for n in before)) & set().union(*(self._weights[n] for n in after))
-        if shared:
-            return (
-                f"both halves would need the weights {', '.join(repr(self._named[w][0]) for w in sorted(shared)[:3])}"
-            )
+        tied = self._read([node], self.input) & self._read([self.output], node) & self._trained
+        if tied:
+            found = ", ".join(repr(self._named[w][0]) for w in sorted(tied)[:3])
+            return f"both halves would need the weights {found}, and two copies would be trained apart"
         return None
+
+    def _read(self, outputs: list[fx.Node], source: fx.Node) -> set[int]:
+        return set().union(*(self._weights[n] for n in needed(outputs, source) - {source} | set(outputs)))
+
+    @cached_property
+    def _trained(self) -> set[int]:
+        """What training changes: parameters that take a gradient, and the statistics that normalisation gathers."""
+        norms = (m for m in self.module.modules() if isinstance(m, nn.modules.batchnorm._NormBase))
+        learned = {id(p) for p in self.module.parameters() if p.requires_grad}
+        return learned | {id(b) for norm in norms for b in norm.buffers(recurse=False)}
 
     def _names(self) -> dict[fx.Node, str]:
         """Outermost module that ends at a step; else the last module before it and the functions since."""
@@ -173,7 +196,8 @@ class Flow:
             node = sources[0]
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        return tuple(self.small[node].value.shape[1:])
+        axis = self.axis(node)
+        return tuple(size for i, size in enumerate(self.small[node].value.shape) if i != axis)
 
     def _sum_macs(self, nodes: set[fx.Node]) -> int:
         return sum(self.one[n].macs for n in nodes if n in self.one)
@@ -199,6 +223,11 @@ class Flow:
 
     def _parameters(self, weights: set[int]) -> int:
         return sum(t.numel() for w in weights if isinstance(t := self._named[w][1], nn.Parameter))
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def outermost(ends: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
 """`Half` and `Split`: parts of a graph as modules of their own."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 from typing import Any, cast
 
 from torch import Tensor, fx, nn
@@ -58,14 +59,46 @@ def needed(outputs: Iterable[fx.Node], source: fx.Node) -> set[fx.Node]:
     return found
 
 
-def piece(module: fx.GraphModule, source: fx.Node, result: Any, name: str, saved: frozenset[str]) -> Half:
-    """A deep copy of what leads from `source` to `result` (nodes, nested in tuples)."""
+def piece(
+    module: fx.GraphModule,
+    source: fx.Node,
+    result: Any,
+    name: str,
+    saved: frozenset[str],
+    *,
+    axes: Mapping[fx.Node, int] = MappingProxyType({}),
+    constants: Set[str] = frozenset(),
+) -> Half:
+    """A deep copy of what leads from `source` to `result` (nodes, nested in tuples).
+
+    Args:
+        module: the whole graph.
+        source: what is given.
+        result: what is handed over.
+        name: of the new class.
+        saved: names of what the model saves.
+        axes: where a node that crosses has its batch, if not first; what is handed over has it first.
+        constants: weights that the other half holds too: no longer parameters here, so that nothing trains them apart.
+    """
     outputs: list[fx.Node] = []
     fx.map_arg(result, outputs.append)
     inside, graph, memo = needed(outputs, source), fx.Graph(), dict[fx.Node, fx.Node]()
-    memo[source] = graph.placeholder("z" if source.op != "placeholder" else "x")
+    given = memo[source] = graph.placeholder("z" if source.op != "placeholder" else "x")
+    if source in axes:
+        memo[source] = _moved(graph, given, 0, axes[source])
     for node in module.graph.nodes:
         if node in inside and node is not source:
-            memo[node] = graph.node_copy(node, memo.__getitem__ if OWN not in node.meta else lambda _: memo[source])
-    graph.output(fx.map_arg(result, memo.__getitem__))
-    return copy.deepcopy(Half(module, graph, name, saved))
+            memo[node] = graph.node_copy(node, memo.__getitem__ if OWN not in node.meta else lambda _: given)
+    graph.output(fx.map_arg(result, lambda n: _moved(graph, memo[n], axes[n], 0) if n in axes else memo[n]))
+    half = copy.deepcopy(Half(module, graph, name, saved))
+    for path in constants:
+        holder, _, own = path.rpartition(".")
+        owner = half.get_submodule(holder)
+        if own in owner._parameters:
+            owner.register_buffer(own, cast(Tensor, owner._parameters.pop(own)).detach())
+    return half
+
+
+def _moved(graph: fx.Graph, node: fx.Node, old: int, new: int) -> fx.Node:
+    """A view, so that the steps behind the cut meet the model's own order in memory and round as it does."""
+    return graph.call_method("movedim", (node, old, new))

@@ -7,14 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from splitveil.cut.capture import Unclean, exported, first_line, no_fast_path, symbolic
+from splitveil.cut.attention import without_fast_path
+from splitveil.cut.capture import Unclean, complaint, exported, first_line, no_fast_path, symbolic
 from splitveil.cut.costs import steps
 from splitveil.cut.flow import Flow
+from splitveil.cut.gaps import Gap, find_gaps
 from splitveil.cut.literals import LARGE, SMALL, without_sizes
 from splitveil.cut.pieces import Half, Split, piece
 from splitveil.errors import CutError
 from splitveil.records import Cut
 from splitveil.registry import nearest
+from splitveil.silence import quiet
+from splitveil.wrappers import uncompiled, unwrapped
 
 BATCHES = (1, SMALL, LARGE)
 LISTED = 20
@@ -76,7 +80,10 @@ class Traced:
         return tapped
 
     def _piece(self, source: fx.Node, result: Any, name: str) -> Half:
-        return piece(self._flow.module, source, result, name, self._flow.saved)
+        crossing = [n for n in self._group if n in (source, result) or isinstance(result, tuple)]
+        axes = {n: axis for n in crossing if (axis := self._flow.axis(n))}
+        shared = {w for n in (source, result) if n in self._group for w in self._flow.copied(n)}
+        return piece(self._flow.module, source, result, name, self._flow.saved, axes=axes, constants=shared)
 
     def _check(self, module: Callable[[Tensor], Tensor], what: str) -> None:
         with torch.no_grad(), no_fast_path():
@@ -84,6 +91,20 @@ class Traced:
                 x, out = self._expected[batch]
                 if not torch.equal(module(x), out):
                     raise CutError(f"{what} and the model disagree for {batch} images; write halves by hand: halves().")
+
+    def copied(self, at: str) -> list[str]:
+        """Constants that blocks on both sides of the cut `at` read, as rotary tables are: each half has them.
+
+        Constant are buffers, except for the statistics of a normalisation, and parameters that take no gradient.
+
+        Raises:
+            CutError: no legal cut there.
+        """
+        return self._flow.copied(self._flow.legal[self._find(at)][0].node)
+
+    def gaps(self) -> list[Gap]:
+        """Long stretches without a legal cut, and why; shallowest first."""
+        return find_gaps(self._flow)
 
     def _find(self, at: str) -> int:
         names = [c.name for c in self._cuts]
@@ -111,16 +132,22 @@ def trace(model: nn.Module, example: Tensor) -> Traced:
     Raises:
         CutError: neither ``torch.fx`` nor ``torch.export`` can follow the model.
     """
+    with quiet(), uncompiled():
+        return _trace(unwrapped(model), example)
+
+
+def _trace(model: nn.Module, example: Tensor) -> Traced:
     if example.ndim < 2 or not example.is_floating_point():
         raise CutError(f"expected an example of shape (N, C, H, W), float, got {tuple(example.shape)} {example.dtype}.")
     work = _one_argument(copy.deepcopy(model)).eval()
+    without_fast_path(work)
     given = next(work.parameters(), example)
     example = example[:1].to(given.device)
     images = {n: _images(example, n) for n in BATCHES}
     expected = {n: (images[n], _output(work, images[n])) for n in (1, LARGE)}
     hidden = _uncover(work)
     lively = {n: (images[n], _output(work, images[n])) for n in BATCHES}
-    failures = []
+    failures: dict[str, str] = {}
     ways: dict[str, Callable[[], fx.GraphModule]] = {
         "fx": lambda: symbolic(work),
         "export": lambda: exported(work, images[SMALL], functional=False),
@@ -128,18 +155,25 @@ def trace(model: nn.Module, example: Tensor) -> Traced:
     }
     for tracer, capture in ways.items():
         try:
-            flow = _flow(capture(), lively, frozenset(model.state_dict()))
+            with no_fast_path():
+                flow = _flow(capture(), lively, frozenset(model.state_dict()))
         except Unclean as why:
-            failures.append(f"{tracer}: {why}")
+            failures[tracer] = str(why)
             continue
         for owner in (work, flow.module):
             parameters = dict(owner.named_parameters(remove_duplicate=False))
             for name in hidden.keys() & parameters.keys():
                 parameters[name].data.copy_(hidden[name])
-        return Traced(flow, tracer, "; ".join(failures), expected, {name for name, _ in model.named_modules()})
-    raise CutError(
-        f"cannot trace the model ({'; '.join(failures)}); write both halves by hand and join them: halves()."
-    )
+        return Traced(flow, tracer, _told(failures), expected, {name for name, _ in model.named_modules()})
+    raise CutError(f"cannot trace the model ({_told(failures)}); write both halves by hand and join them: halves().")
+
+
+def _told(failures: dict[str, str]) -> str:
+    """Every tracer's complaint; the same one twice is told once."""
+    reasons = dict[str, str]()
+    for tracer, why in failures.items():
+        reasons.setdefault(why, tracer)
+    return "; ".join(f"{tracer}: {why}" for why, tracer in reasons.items())
 
 
 def cuts(model: nn.Module, example: Tensor) -> list[Cut]:
@@ -178,7 +212,7 @@ def _flow(captured: fx.GraphModule, lively: dict[int, tuple[Tensor, Tensor]], sa
     except Unclean:
         raise
     except Exception as error:  # fake tensors run the user's operators: anything can be raised
-        raise Unclean(f"shapes: {type(error).__name__}") from error
+        raise Unclean(f"shapes: {complaint(error)}") from error
     _check_graph(module, lively)
     old = {new: (small[was], large[was]) for new, was in origin.items()}
     return Flow(module, one, {n: s for n, (s, _) in old.items()}, {n: s for n, (_, s) in old.items()}, saved)

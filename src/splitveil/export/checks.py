@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.codecs import Codec
+from splitveil.cut.pieces import Half
 from splitveil.errors import BundleError
 from splitveil.export.graphs import CloudGraph, EdgeGraph
 
@@ -93,13 +94,37 @@ def refuse_shared(edge: nn.Module, cloud: nn.Module) -> None:
             raise BundleError(f"the weight {name!r} is in both halves; choose a cut that does not share it.")
 
 
-def refuse_leaked(cloud: nn.Module, edge_onnx: bytes) -> None:
-    """No weight of the cloud may ship to the device; constant tensors (fresh biases, scales) say nothing."""
+def refuse_leaked(edge: nn.Module, cloud: nn.Module, edge_onnx: bytes) -> None:
+    """No weight of the cloud may ship to the device; constant tensors (fresh biases, scales) say nothing.
+
+    Nor does a table that both halves keep as a buffer (rotary, relative positions), or another weight of the same model
+    that begins with the same numbers and is the edge's own (the layers of an nn.TransformerEncoder are copies of one).
+    """
     held = {
         hashlib.sha256(onnx.numpy_helper.to_array(t).tobytes()).digest()
         for t in onnx.load_from_string(edge_onnx).graph.initializer
     }
+    tables = {_digest(buffer) for buffer in edge.buffers()}
+    own = {(_digest(weight), name) for name, weight in _of_one_model(edge).values()}
+    origin, buffers = _of_one_model(cloud), dict(cloud.named_buffers())
     for name, weight in cloud.state_dict().items():
         telling = weight.numel() > 1 and bool((weight != weight.flatten()[0]).any())
-        if telling and hashlib.sha256(weight.contiguous().numpy().tobytes()).digest() in held:
+        digest = _digest(weight)
+        if not telling or digest not in held or (name in buffers and digest in tables):
+            continue
+        if name not in origin or not any(d == digest and other != origin[name][0] for d, other in own):
             raise BundleError(f"the cloud's weight {name!r} is in the exported edge half; choose another cut.")
+
+
+def _of_one_model(half: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """Weights that a tracer gave this half, by their names here: their names in the model, under which each is one."""
+    return {
+        f"{path}.{name}" if path else name: (name, weight)
+        for path, part in half.named_modules()
+        if isinstance(part, Half)
+        for name, weight in part.state_dict().items()
+    }
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).digest()

@@ -16,9 +16,9 @@ from splitveil.defenses.base import Protected
 from splitveil.errors import BundleError, InputError, MissingExtraError, SplitVeilError
 from splitveil.export.checks import check_codes, run_graph
 from splitveil.export.graphs import EdgeGraph
-from splitveil.export.halves import quiet
 from splitveil.records import DeviceGraph
 from splitveil.records import Tensor as TensorSpec
+from splitveil.silence import quiet
 
 Array = NDArray[Any]
 Run = Callable[[list[Array]], Array]

@@ -1,10 +1,7 @@
 """Both halves of a protected split as ONNX graphs, held against torch, and the bundle around them. The lab's side."""
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +22,7 @@ from splitveil.pictures import check_recipe, picture_words, recipe_for
 from splitveil.records import Accuracy, Card, Manifest, Picture
 from splitveil.records import Tensor as TensorSpec
 from splitveil.seeds import fingerprint, generator
+from splitveil.silence import quiet
 
 
 class Halves(NamedTuple):
@@ -56,14 +54,14 @@ def export_halves(protected: Protected, image_shape: tuple[int, int, int]) -> Ha
         names = ["x", "noise"][: len(inputs)]
         edge_onnx = _to_onnx("edge", edge, inputs, names, "z")
         cloud_onnx = _to_onnx("cloud", cloud, (codes,), ["z"], "logits")
-        refuse_leaked(ours.split.cloud, edge_onnx)
+        refuse_leaked(ours.split.edge, ours.split.cloud, edge_onnx)
         for batch in (1, 3):
             check_halves(edge, cloud, edge_onnx, cloud_onnx, _draw(edge, image_shape, batch))
         logits = cloud(codes)
     files = {
         EDGE: edge_onnx,
         CLOUD: cloud_onnx,
-        GOLDEN: to_safetensors({"z": codes.clone(), "logits": logits.clone()}),
+        GOLDEN: to_safetensors({"z": codes.clone().contiguous(), "logits": logits.clone().contiguous()}),
         EDGE_WEIGHTS: to_safetensors(_state(ours.split.edge) | _state(ours.defense, "defense.")),
         CLOUD_WEIGHTS: to_safetensors(_state(ours.split.cloud)),
     }
@@ -195,16 +193,3 @@ def anonymize(graph: Any) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The exporter's notes on its own internals help nobody here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -17,10 +17,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from splitveil.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, FLOAT_EDGE, Bundle, write_bundle
 from splitveil.data import Dataset
 from splitveil.errors import BundleError, InputError
-from splitveil.export.halves import anonymize, quiet
+from splitveil.export.halves import anonymize
 from splitveil.progress import task
 from splitveil.records import Quantization, Timing
 from splitveil.seeds import hardware
+from splitveil.silence import quiet
 
 Array = NDArray[Any]
 

@@ -15,6 +15,8 @@ from splitveil.errors import InputError, SplitVeilError, WeightsError
 from splitveil.models.sources import Shape, Source, find_source
 from splitveil.models.weights import Weights, read_weights, save_weights
 from splitveil.seeds import seed_everything
+from splitveil.silence import quiet
+from splitveil.wrappers import uncompiled
 
 __all__ = ["Loaded", "load_model", "save_weights"]
 
@@ -102,7 +104,7 @@ def _check_pretrained(spec: str, source: Source, classes: int) -> None:
 
 def _count_logits(model: nn.Module, spec: str, shape: Shape, classes: int | None) -> int:
     try:
-        with torch.inference_mode():
+        with quiet(), uncompiled(), torch.inference_mode():
             logits = model(torch.full((2, *shape), 0.5))
     except SplitVeilError:
         raise

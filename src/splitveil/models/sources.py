@@ -17,6 +17,8 @@ from splitveil.errors import InputError, SplitVeilError, UnknownNameError, Weigh
 from splitveil.models import MODELS, hub
 from splitveil.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
 from splitveil.registry import nearest
+from splitveil.silence import quiet
+from splitveil.wrappers import unwrapped
 
 Shape = tuple[int, int, int]
 
@@ -122,7 +124,7 @@ def _torchvision(name: str) -> Source:
 
 def _file(path: Path, function: str) -> Source:
     spec = f"{path.name}:{function}"
-    with _searching(path.parent):
+    with _searching(path.parent), quiet():
         module = _imported(path)
     factory = getattr(module, function, None)
     if not callable(factory):
@@ -132,11 +134,11 @@ def _file(path: Path, function: str) -> Source:
 
     def build(shape: Shape, classes: int, pretrained: bool) -> nn.Module:
         asked: dict[str, Any] = {"shape": shape, "classes": classes}
-        with _searching(path.parent), _explained(spec, pretrained):
+        with _searching(path.parent), _explained(spec, pretrained), quiet():
             net = factory(**{name: value for name, value in asked.items() if name in parameters})
         if not isinstance(net, nn.Module):
             raise InputError(f"expected a torch.nn.Module from {spec}, got {type(net).__name__}; return the model.")
-        return net
+        return unwrapped(net)
 
     return Source(*_defaults(factory), build, drawn=f"as {spec} makes them (seed {{seed}})")
 
