@@ -11,6 +11,7 @@
     │   ├── OverlapError            an image is both private and known to the adversary
     │   └── WeightsError            weights that do not fit the model or are not finite
     ├── MissingExtraError           a part that is not installed was asked for; says what to install
+    ├── WriteError                  something could not be written; says which results are on the disk and how to go on
     ├── ThreatModelError            an attack reads what its adversary was not granted
     ├── TrainingError               training diverged or cannot resume
     ├── AnswerError                 a net answers NaN or infinity, which is no class
@@ -60,6 +61,10 @@ class WeightsError(InputError):
 
 class MissingExtraError(SplitVeilError):
     """A part that is not installed."""
+
+
+class WriteError(SplitVeilError):
+    """Something could not be written; no finished result is lost."""
 
 
 class ThreatModelError(SplitVeilError):

@@ -96,8 +96,8 @@ class Asked:
 
         Raises:
             UnknownNameError: no such metric.
-            InputError: a metric asked for twice or in every row anyway, an option that it does not have, or a judge
-                that is the audited model or cannot read these images.
+            InputError: a metric asked for twice or in every row anyway, an option that it does not have, one that
+                cannot look at such images, or a judge that is the audited model or cannot read these images.
         """
         specs = [Spec.parse(text) for text in metrics]
         built = tuple(METRICS.build(spec) for spec in specs)
@@ -106,6 +106,9 @@ class Asked:
                 raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
             if count > 1:
                 raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
+        one = torch.from_numpy(private.x[:1]).float() / 255
+        for metric in built:
+            _try(metric, one)
         parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
         panel = None
         if judge is not None:
@@ -224,6 +227,21 @@ class Panel:
 
     def _key(self, name: str) -> str:
         return f"{name}@{self.judge.name}"
+
+
+def _try(metric: Metric, x: Tensor) -> None:
+    """Ask about x: (1, C, H, W): what cannot look at such images must not say so after all attacks have run."""
+    try:
+        found = metric(x, x)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"the metric {metric.name} cannot take images of {tuple(x.shape[1:])} ({' '.join(str(error).split())}); "
+            "take another one, or larger images."
+        ) from None
+    if found.shape != (1,):
+        raise InputError(
+            f"expected one number an image from the metric {metric.name}, got {tuple(found.shape)} for one; mend it."
+        )
 
 
 def _quantile_interval(values: Tensor, seed: int) -> tuple[float, float]:

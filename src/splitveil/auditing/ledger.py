@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from splitveil.errors import InputError
-from splitveil.records import write_atomically
+from splitveil.records import claim, write_atomically
 from splitveil.seeds import digest
 
 Kept = tuple[str, dict[str, Tensor]]
@@ -36,8 +36,7 @@ class Ledger:
         self.work = folder / "units" if folder else None
         self.store = cache or self.work
         if folder is not None and self.work is not None:
-            if not resume and folder.exists() and any(folder.iterdir()):
-                raise InputError(f"{folder} is not empty; go on with --resume or give another --out.")
+            claim(folder, resume=resume)
             _check(folder / "run.json", guard)
             self.work.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "run.json", json.dumps(guard, indent=2).encode())

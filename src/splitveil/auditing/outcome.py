@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from splitveil.records import Card, write_atomically
+from splitveil.records import Card, Finishing, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,36 @@ class Audit:
     hits: tuple[Tensor, ...] = ()
 
     def save(self, folder: Path) -> None:
-        """Write ``card.json``, ``scores.safetensors`` and, where there are sample images, ``samples.safetensors``.
+        """Write ``card.json``, then ``scores.safetensors`` and, where there are images, ``samples.safetensors``.
 
         ``rowNNN.psnr`` holds the scores of a row, ``labelNNN.hit`` those of a label row; ``rowNNN`` its guesses for the
         sample images ``input`` at ``index``; ``rowNNN.worst``, ``rowNNN.worst_input`` and ``rowNNN.worst_index`` the
         images that it leaks most.
+
+        Raises:
+            OSError: the card could not be written.
+            WriteError: the card was, something after it not.
         """
+        self.card.save(folder / "card.json")
+        after = Finishing(str(folder / "card.json"), "run the same again with --resume")
+        with after.writing(folder / "scores.safetensors"):
+            self._save_scores(folder / "scores.safetensors")
+        if len(self.inputs):
+            with after.writing(folder / "samples.safetensors"):
+                self._save_samples(folder / "samples.safetensors")
+        after.tell()
+
+    def _save_scores(self, path: Path) -> None:
         scores = {f"row{i:03d}.{k}": v.contiguous() for i, s in enumerate(self.scores) for k, v in s.items()}
         scores |= {f"label{i:03d}.hit": v.contiguous() for i, v in enumerate(self.hits)}
-        write_atomically(folder / "scores.safetensors", save(scores))
-        if len(self.inputs):
-            pictures = {"input": self.inputs.contiguous(), "index": self.index.contiguous()}
-            pictures |= {f"row{i:03d}": v.contiguous() for i, v in enumerate(self.samples)}
-            for i, (index, inputs, guesses) in enumerate(self.exposed):
-                if len(index):
-                    parts = {"worst_index": index, "worst_input": inputs, "worst": guesses}
-                    pictures |= {f"row{i:03d}.{k}": v.contiguous() for k, v in parts.items()}
-            write_atomically(folder / "samples.safetensors", save(pictures))
-        self.card.save(folder / "card.json")
+        write_atomically(path, save(scores))
+
+    def _save_samples(self, path: Path) -> None:
+        pictures = {"input": self.inputs, "index": self.index}
+        pictures |= {f"row{i:03d}": v for i, v in enumerate(self.samples)}
+        for i, (index, inputs, guesses) in enumerate(self.exposed):
+            if len(index):
+                parts = {"worst_index": index, "worst_input": inputs, "worst": guesses}
+                pictures |= {f"row{i:03d}.{k}": v for k, v in parts.items()}
+        # Images may be views of another order of axes, such as height, width, channels.
+        write_atomically(path, save({name: v.contiguous() for name, v in pictures.items()}))

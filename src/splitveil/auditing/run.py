@@ -27,7 +27,7 @@ from splitveil.data import Dataset
 from splitveil.data.parts import Parts, partition
 from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
-from splitveil.records import Card
+from splitveil.records import Card, claim, resumable
 from splitveil.seeds import digest, fingerprint, hardware
 
 
@@ -76,12 +76,16 @@ def audit(
         InputError: `out` holds another audit, or a damaged file; a metric asked for twice; a judge that is the audited
             model, or that cannot read its images; no plate, or none that a reader reads.
         ThreatModelError: no attack of the suite is within what the adversary knows.
+        WriteError: something could not be written; what is finished is on the disk.
     """
     begun = time.perf_counter()
     out, cache = (None if folder is None else Path(folder) for folder in (out, cache))
     suite = find_suite(suite) if isinstance(suite, str) else suite
     if aux_n is not None and aux_n < 1:
         raise InputError(f"expected at least one image for the adversary, got {aux_n}; give --aux-n a larger number.")
+    for folder in (out, cache):
+        if folder is not None:
+            claim(folder, resume=resume or folder == cache)
     plan = Plan.of(subject, suite, knows)
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
@@ -99,7 +103,8 @@ def audit(
     }
     ledger = Ledger(out, guard, resume=resume, cache=cache)
     if lesson is not None:
-        name, reader = lesson.taught(ledger, seed)
+        with resumable(ledger.store):
+            name, reader = lesson.taught(ledger, seed)
         further = further.joined(Reading(reader, lesson, name))
     work = Work(
         subject,
@@ -121,18 +126,19 @@ def audit(
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
     units, answers = list[Unit](), list[LabelUnit]()
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
-    for group in groups(subject, n + len(parts.aux), budget):
-        for done in work.finished(group, plan):
-            accuracies[done.configuration.label] = done.accuracy
-            own = done.configuration.protected
-            noisy, idle = own.defense.stochastic, own.untrained
-            reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
-            images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
-            answers += [
-                u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels
-            ]
-            best[done.configuration.label] = strongest([u.row for u in images])
-            units += [*images, *worst_cases(images, seed, further.measures)]
+    with resumable(ledger.store):
+        everything = [
+            done for group in groups(subject, n + len(parts.aux), budget) for done in work.finished(group, plan)
+        ]
+    for done in everything:
+        accuracies[done.configuration.label] = done.accuracy
+        own = done.configuration.protected
+        noisy, idle = own.defense.stochastic, own.untrained
+        reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
+        images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
+        answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
+        best[done.configuration.label] = strongest([u.row for u in images])
+        units += [*images, *worst_cases(images, seed, further.measures)]
     card = Card(
         model=subject.model,
         weights=subject.weights,
@@ -166,7 +172,8 @@ def audit(
     )
     found = _audit(card, units, answers, parts, min(samples, n))
     if out is not None:
-        found.save(out)
+        with resumable(ledger.store):
+            found.save(out)
     return found
 
 

@@ -8,11 +8,14 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from splitveil.attacks.view import Knows
     from splitveil.auditing import Subject
     from splitveil.cut import Traced
     from splitveil.data import Dataset
     from splitveil.metrics.judge import Judge
-    from splitveil.records import Card, Criterion
+    from splitveil.records import Card, Criterion, Finishing
 
 UNTRUSTED = 3
 
@@ -62,68 +65,105 @@ def run(
     from splitveil.cli.cards import show_card, show_criterion, show_summary
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.data import load_data
-    from splitveil.errors import InputError
-    from splitveil.report import render, samples_picture
+    from splitveil.records import Finishing, claim
+    from splitveil.report import check_extras, render, samples_picture
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
+    if attack:
+        refuse_ungranted(attack, granted)
+    check_extras()
+    claim(out, resume=resume)
     images = load_data(data, skip_broken=skip_broken)
     others = load_data(aux, skip_broken=skip_broken) if aux else None
     tell([*images.remarks, *(others.remarks if others else ())])
-    if seeds is not None and not resume and out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
     if criterion:
         from splitveil.auditing.criterion import check_images
 
         check_images(images)
     referee = read_judge(judge, judge_weights, images)
     legible = load_data(plates_from, skip_broken=skip_broken) if plates_from else images if read_plates else None
-    cards, told = [], []
+    cards, told, subjects = [], [], []
+    # A card is on the disk before anything is drawn, and nothing that fails while drawing stops the next seed.
+    finishing = Finishing(f"{out}", f"run `splitveil report {out}` for the page, or the same again with --resume")
     with showing_progress():
         for k, folder in folders.items():
             subject = _subject(target, at, weights, images, k)
+            subjects.append(subject)
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
                 out=folder, resume=resume, cache=cache, metrics=metric or (), judge=referee,
                 plates=legible,
             )  # fmt: skip
             cards.append(found.card)
-            if samples:
-                samples_picture(folder, folder / "samples.png")
-            if criterion:
-                told.append(_criterion(subject, images, found.card, folder))
-        page = render(list(folders.values()), out / "report.html")
-    if cards[0].bundle:
-        from splitveil.bundle import Bundle, with_card
+        summary = summarise(cards) if seeds is not None else None
+        if summary is not None:
+            with finishing.writing(out / "summary.json"):
+                summary.save(out / "summary.json")
+        if cards[0].bundle:
+            from splitveil.bundle import Bundle, with_card
 
-        with_card(Bundle.load(Path(target)), cards[0])
-    if seeds is not None:
-        summary = summarise(cards)
-        summary.save(out / "summary.json")
+            with finishing.writing(f"the card in {target}"):
+                with_card(Bundle.load(Path(target)), cards[0])
+        for folder in folders.values() if samples else ():
+            with finishing.writing(folder / "samples.png"):
+                samples_picture(folder, folder / "samples.png")
+        page = out / "report.html"
+        with finishing.writing(page):
+            render(list(folders.values()), page)
+        for subject, card, folder in zip(subjects, cards, folders.values(), strict=True) if criterion else ():
+            told.append(_criterion(subject, images, card, folder, finishing))
+    if summary is not None:
         print_json(summary.to_json()) if as_json else show_summary(summary)
     else:
         print_json(cards[0].to_json()) if as_json else show_card(cards[0])
     if not as_json:
         for numbers in told:
             show_criterion(numbers)
-        print(f"report: {page}")
+        if page.exists():
+            print(f"report: {page}")
         for folder in folders.values() if criterion else ():
             print(f"criterion: {folder / 'criterion.html'}")
     reasons = [(f"seed {card.seed}: " if seeds is not None else "") + why for card in cards for why in card.unreliable]
     for reason in reasons:
         err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    finishing.tell()
     if reasons:
         raise typer.Exit(UNTRUSTED)
 
 
-def _criterion(subject: "Subject", images: "Dataset", card: "Card", folder: Path) -> "Criterion":
+def refuse_ungranted(attacks: "Sequence[str]", granted: "Knows") -> None:
+    """Stop before any work where none of the attacks asked for by name is within what the adversary knows.
+
+    Raises:
+        UnknownNameError: no such attack.
+        InputError: an option that it does not have.
+        ThreatModelError: the floors alone would be left.
+    """
+    from splitveil.attacks import ATTACKS
+    from splitveil.errors import ThreatModelError
+
+    asked = [ATTACKS.build(spec) for spec in attacks]
+    if not any(threat.needs in granted for threat in asked):
+        lacking = "; ".join(f"{a.name} needs {', '.join((a.needs & ~granted).words())} as well" for a in asked)
+        raise ThreatModelError(
+            f"expected an attack within what this adversary knows ({', '.join(granted.words()) or 'nothing'}), got "
+            f"none: {lacking}; grant more with --knows or choose another --attack."
+        )
+
+
+def _criterion(
+    subject: "Subject", images: "Dataset", card: "Card", folder: Path, finishing: "Finishing"
+) -> "Criterion":
     from splitveil.auditing.criterion import criterion
     from splitveil.report import render_criterion
 
     found = criterion(subject, images, card, seed=card.seed, out=folder)
-    found.save(folder / "criterion.json")
-    render_criterion(found, folder / "criterion.html")
+    with finishing.writing(folder / "criterion.json"):
+        found.save(folder / "criterion.json")
+    with finishing.writing(folder / "criterion.html"):
+        render_criterion(found, folder / "criterion.html")
     return found
 
 
@@ -162,10 +202,14 @@ def _subject(target: str, at: str | None, weights: str | None, images: "Dataset"
     from splitveil.models.loader import load_model
 
     if Path(target).is_dir():
-        from splitveil.bundle import Bundle
+        from splitveil.bundle import Bundle, refuse_foreign
+        from splitveil.records import claim
         from splitveil.restoring import restore, restore_shipped
 
         bundle = Bundle.load(Path(target))
+        # The card goes into it at the end.
+        refuse_foreign(bundle.folder)
+        claim(bundle.folder.resolve().parent, resume=True)
         manifest = bundle.manifest
         if at not in (None, manifest.cut.name) or weights:
             raise InputError(

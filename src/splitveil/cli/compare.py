@@ -61,15 +61,21 @@ def run(
 
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
-    from splitveil.cli.audit import parse_seeds, read_judge
+    from splitveil.cli.audit import parse_seeds, read_judge, refuse_ungranted
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cut import Split, trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
-    from splitveil.report import render_comparison, render_picture
+    from splitveil.records import Finishing, claim, resumable
+    from splitveil.report import check_extras, render_comparison, render_picture
     from splitveil.sweeps import compare, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
+    granted = Knows.parse(knows)
+    if attack:
+        refuse_ungranted(attack, granted)
+    check_extras()
+    claim(out, resume=resume)
     images = load_data(data, skip_broken=skip_broken)
     others = load_data(aux, skip_broken=skip_broken) if aux else None
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights)
@@ -83,15 +89,19 @@ def run(
 
     kept = len(images.test) // 2 * bool(weights) if tune_n is None else tune_n
     images, tuning = without_tuning(images, kept)
-    with showing_progress():
+    finishing = Finishing(f"{out / 'comparison.json'}", f"run `splitveil report {out}` for the page")
+    with showing_progress(), resumable(out):
         found = compare(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
-            codec=codec, suite=chosen, knows=Knows.parse(knows), n=n, aux=others, aux_n=aux_n,
+            codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,
             seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or (5e-4 if weights else 2e-3),
             tuning=tuning, metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
         )  # fmt: skip
-        page = render_comparison(found, out / "comparison.html")
-        picture = render_picture(found, out / "comparison.svg")
+        page, picture = out / "comparison.html", out / "comparison.svg"
+        with finishing.writing(page):
+            render_comparison(found, page)
+        with finishing.writing(picture):
+            render_picture(found, picture)
     if as_json:
         print_json(found.to_json())
     else:
@@ -100,6 +110,7 @@ def run(
     reasons = [f"{c.label}: {why}" for c in found.contenders if c.measured for why in c.measured.unreliable]
     for reason in dict.fromkeys(reasons):
         err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    finishing.tell()
     if reasons:
         raise typer.Exit(UNTRUSTED)
 

@@ -71,6 +71,7 @@ def run(
 
     from splitveil.attacks.view import Knows
     from splitveil.auditing.suites import custom_suite, find_suite
+    from splitveil.cli.audit import refuse_ungranted
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cut import trace
     from splitveil.data import load_data
@@ -78,8 +79,8 @@ def run(
     from splitveil.planning import plan
     from splitveil.planning.space import CODECS_TRIED, DEFENSES
     from splitveil.profiling import find_device, find_link
-    from splitveil.records import Budget
-    from splitveil.report import render_plan
+    from splitveil.records import Budget, Finishing, claim, resumable
+    from splitveil.report import check_extras, render_plan
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     leakage = {
@@ -91,6 +92,11 @@ def run(
         update={"accuracy_drop": max_accuracy_drop, "leakage": {k: v for k, v in leakage.items() if v is not None}}
     )  # fmt: skip
     budget = Budget.model_validate(budget.model_dump())
+    granted = Knows.parse(knows)
+    if attack:
+        refuse_ungranted(attack, granted)
+    check_extras(plotly=True)
+    claim(out, resume=resume)
     way = [find_device(device) if device else None, find_device(server) if server else None]
     images = load_data(data, skip_broken=skip_broken)
     loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
@@ -98,15 +104,17 @@ def run(
     if weights is None:
         err.print("warning: no --weights: this plans for an untrained model", style="yellow")
     traced = trace(loaded.model, torch.zeros(2, *images.shape))
-    with showing_progress():
+    finishing = Finishing(f"{out / 'plan.json'}", f"run `splitveil report {out}` for the page")
+    with showing_progress(), resumable(out):
         found = plan(
             traced, images, model=model, weights=loaded.weights, budget=budget, out=out, cuts=_cuts(traced, cuts),
             defenses=defense or DEFENSES, codecs=codec or CODECS_TRIED, device=way[0], server=way[1],
-            link=find_link(link) if link else None, suite=chosen, knows=Knows.parse(knows), n=n, held_n=held_n,
+            link=find_link(link) if link else None, suite=chosen, knows=granted, n=n, held_n=held_n,
             train_n=train_n, epochs=epochs, lr=lr, audits=audits, minutes=minutes, seed=seed, resume=resume,
         )  # fmt: skip
         page = out / "plan.html"
-        render_plan(found, page)
+        with finishing.writing(page):
+            render_plan(found, page)
     if as_json:
         print_json(found.to_json())
     else:
@@ -114,6 +122,7 @@ def run(
         if found.bundle:
             print(f"bundle: {out / found.bundle}")
         print(f"report: {page}")
+    finishing.tell()
     if found.recommended is None:
         raise typer.Exit(INFEASIBLE if found.finished else UNDECIDED)
 

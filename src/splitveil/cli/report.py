@@ -1,4 +1,4 @@
-"""``splitveil report``: audit folders, or one record -> one HTML page."""
+"""``splitveil report``: a folder that another command wrote, or several audits -> one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +11,12 @@ def run(
         list[Path],
         typer.Argument(
             metavar="DIR... | FILE.json",
-            help="Audit folders, several are compared; or a plan, comparison or criterion.",
+            help="What audit, compare, plan or fit wrote; of audits several are compared.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write what audits, a plan or a comparison found as one self-contained HTML page."""
-    from splitveil.errors import InputError
-    from splitveil.report import render, render_document
+    """Write what audits, a plan, a comparison or a bundle's card found as one self-contained HTML page."""
+    from splitveil.report import render_findings
 
-    records = [path for path in sources if path.suffix == ".json"]
-    if not records:
-        typer.echo(render(sources, out))
-    elif len(sources) == 1:
-        typer.echo(render_document(records[0], out))
-    else:
-        raise InputError(f"expected audit folders or one record, got {records[0]} among others; give it alone.")
+    typer.echo(render_findings(sources, out))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splitveil.attacks import ATTACKS
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing.ledger import Ledger
 from splitveil.auditing.suites import Suite, find_suite
@@ -22,7 +23,7 @@ from splitveil.planning.recommendation import Verdict, nearest, verified, why, w
 from splitveil.planning.search import Known, Search
 from splitveil.planning.space import CODECS_TRIED, DEFENSES, LEVELS, Space
 from splitveil.progress import task
-from splitveil.records import Budget, Cut, Device, Link, Plan
+from splitveil.records import Budget, Cut, Device, Finishing, Link, Plan, claim
 from splitveil.registry import nearest as nearest_name
 from splitveil.seeds import derive, digest, fingerprint, hardware
 from splitveil.sweeps import without_tuning
@@ -100,6 +101,7 @@ def plan(
         InputError: a limit that cannot be, nothing to choose from, or `out` holds something else.
         UnknownNameError: no such defence, codec or suite.
         CutError: no such cut.
+        WriteError: the bundle could not be written; the plan is.
     """
     clock, out = Clock(minutes), Path(out)
     check_budget(budget)
@@ -111,6 +113,12 @@ def plan(
             f"expected n and audits of at least 1, epochs of at least 0 and minutes above 0, got {n}, {audits}, "
             f"{epochs} and {minutes}; use --minutes 20."
         )
+    claim(out, resume=resume)
+    for each in (suite, quick):
+        # Read now what is attacked last: a wrong word must not cost a search.
+        for stochastic in (False, True):
+            for spec in each.specs(knows, stochastic=stochastic):
+                ATTACKS.build(spec)
     space = Space.of([_cut(traced, name) for name in cuts or _spread(traced)], defenses, codecs)
     rest, held = without_tuning(data, min(HELD, len(data.test) // 2) if held_n is None else held_n)
     if held is None:
@@ -161,9 +169,14 @@ def plan(
         hardware=hardware(), seconds=round(clock.seconds, 3), finished=finished, versions=fingerprint(),
         notes=[*data.remarks, *planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
     )  # fmt: skip
-    if verdict.chosen:
-        record = planner.shipped(record, verdict.chosen)
+    # The plan first: a bundle that cannot be written must not cost what was measured.
     record.save(out / "plan.json")
+    if verdict.chosen:
+        finishing = Finishing(f"{out / 'plan.json'}", "run the same again with --resume")
+        with finishing.writing(f"the bundle in {out}"):
+            record = planner.shipped(record, verdict.chosen)
+            record.save(out / "plan.json")
+        finishing.tell()
     return record
 
 

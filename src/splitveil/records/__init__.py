@@ -9,6 +9,7 @@ from splitveil.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
 from splitveil.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.records.device import Device, Link, Timing
+from splitveil.records.finishing import Finishing, claim, resumable
 from splitveil.records.manifest import DeviceGraph, Manifest, Picture, Quantization, Signature, Tensor
 from splitveil.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Need, Plan, ProxyCheck, Zone
 from splitveil.records.summary import Estimate, Summary, SummaryRow
@@ -34,6 +35,7 @@ __all__ = [
     "Estimate",
     "Extra",
     "Figure",
+    "Finishing",
     "Floor",
     "Further",
     "LabelRow",
@@ -57,6 +59,8 @@ __all__ = [
     "Timing",
     "Trial",
     "Zone",
+    "claim",
     "dumps",
+    "resumable",
     "write_atomically",
 ]

@@ -82,8 +82,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # Of a full disk the system does not say where.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -62,7 +62,7 @@ class Folder:
     Attributes:
         name: of the folder; `load_all` makes names differ.
         card: as written by the audit.
-        scores: (row number, metric) -> (n,) float32.
+        scores: (row number, metric) -> (n,) float32; empty where a card lies alone, as in a bundle.
         samples: None where the audit kept none.
     """
 
@@ -73,7 +73,7 @@ class Folder:
 
     @classmethod
     def load(cls, path: Path) -> "Folder":
-        """Read an audit folder.
+        """Read an audit folder, or a bundle with a card.
 
         Raises:
             InputError: the folder or its card is missing, or a file in it is damaged or does not fit the card.
@@ -85,6 +85,9 @@ class Folder:
         card = Card.load(path / "card.json")
         if not card.rows:
             raise InputError(f"{path / 'card.json'} holds no rows, so there is nothing to report; {REMEDY}.")
+        if (path / "manifest.json").is_file():
+            # A bundle's card: the means alone.
+            return cls(path.resolve().name, card, {}, None)
         scores = _scores(path / "scores.safetensors", card)
         samples = path / "samples.safetensors"
         return cls(path.resolve().name, card, scores, _samples(samples, card, scores) if samples.exists() else None)

@@ -8,13 +8,14 @@ from splitveil.errors import InputError
 from splitveil.records import write_atomically
 from splitveil.report import headline, words
 from splitveil.report.album import Album, Picture
-from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.configuration import Configuration, Metric, configurations
 from splitveil.report.exposure import Exposure, most_exposed
 from splitveil.report.folder import Folder, load_all
 from splitveil.report.gallery import Grid, grid
 from splitveil.report.histogram import Spread, axis, spread
 from splitveil.report.labels import Reading, readings
 from splitveil.report.leakage import Panel, Series, panel, places
+from splitveil.report.scale import Scale
 from splitveil.report.selfchecks import SelfCheck, all_checks
 from splitveil.report.templates import environment
 
@@ -137,12 +138,14 @@ def _series(folders: Sequence[Folder]) -> tuple[Series, ...]:
 def _section(folder: Folder, number: int, several: bool, slots: dict[str, int], album: Album) -> Section:
     configs = configurations(folder.card)
     alone = len({(c.defense, c.codec) for c in configs}) == 1
-    axes = {metric: axis(folder, metric) for metric in ("psnr", "ssim")}
+    axes: dict[Metric, Scale] = {}
+    if folder.scores:
+        axes = {"psnr": axis(folder, "psnr"), "ssim": axis(folder, "ssim")}
     by_cut: dict[str, list[Shown]] = {}
     for config in configs:
         title = _label(folder, config, several)
         slot = slots[title]
-        spreads = tuple(spread(folder, config, metric, slot, axes[metric]) for metric in ("psnr", "ssim"))
+        spreads = tuple(spread(folder, config, metric, slot, x) for metric, x in axes.items())
         guesses = grid(folder, config, config.label, slot, album)
         most = most_exposed(folder, config, config.label, slot, album)
         drawn = Shown(folder, config, title, slot, guesses, most, spreads)

@@ -1,5 +1,6 @@
 """The Jinja environment of the pages' templates."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,18 @@ from splitveil.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+def check_extras(*, plotly: bool = False) -> None:
+    """Make sure, before the work whose result a page is to show, that the page can be made.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed, or plotly where it is needed.
+    """
+    wanted = {"the report": "jinja2"} | ({"the plan's page": "plotly"} if plotly else {})
+    for what, name in wanted.items():
+        if find_spec(name) is None:
+            raise MissingExtraError(f"{what} needs {name}, which is not here; pip install 'splitveil[lab]'.")
 
 
 def environment() -> "Environment":

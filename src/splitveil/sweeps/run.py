@@ -16,7 +16,7 @@ from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
 from splitveil.progress import task
 from splitveil.protection import scheduled
-from splitveil.records import Comparison, Contender, Trial
+from splitveil.records import Comparison, Contender, Trial, claim
 from splitveil.seeds import fingerprint, hardware
 from splitveil.sweeps.candidate import PLAIN, Candidate, Setting, parse_all
 from splitveil.sweeps.measuring import Auditor, Plain, floors
@@ -188,5 +188,4 @@ def _check(drops: Sequence[float], seeds: Sequence[int], trials: int, out: Path,
         raise InputError(f"expected different budgets between 0 and 100 points, got {list(drops)}; use --drop 1.")
     if not seeds or trials < 1:
         raise InputError(f"expected at least one seed and one trial, got {list(seeds)} and {trials}; use --trials 6.")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; go on with --resume or give another --out.")
+    claim(out, resume=resume)
