@@ -22,6 +22,7 @@ from splitveil.cli.retrieve import run as retrieve
 from splitveil.errors import BundleError, ThreatModelError
 from splitveil.export import save
 from splitveil.export.quantizing import write_quantized
+from splitveil.protection import protect
 from splitveil.restoring import Shipped, restore, restore_shipped
 from tests.cli.test_retrieve import CARS
 from tests.cli.test_retrieve import bundle as car_bundle
@@ -241,7 +242,7 @@ def test_the_commands_take_it(
     copied = write_bundle(
         tmp_path / "q", integers.manifest, {name: integers.folder / name for name in integers.manifest.files}
     )
-    monkeypatch.setattr("splitveil.data.load_data", lambda _: trained.data)
+    monkeypatch.setattr("splitveil.data.load_data", lambda *_, **__: trained.data)
     command.run(str(copied.folder), "digits", tmp_path / "a", attack=["linear"], n=30, as_json=True)
     card = json.loads(capsys.readouterr().out)
     assert card["stand_in"]["kind"] == "straight-through"
@@ -273,3 +274,14 @@ def test_a_private_image_cannot_be_reached_from_a_view(
         reachable = list(tensors_reachable_from(view))
         assert holds(reachable, view.aux.x[:5]), "the search must find what is there"
         assert not holds(reachable, found.inputs)
+
+
+def test_a_defence_that_never_trained_says_so_in_8_bits_too(trained: Trained, tmp_path: Path) -> None:
+    untrained = protect(trained.traced.split("relu2"), "nopeek", "raw", trained.data, epochs=0)[0]
+    floats = save(
+        untrained, tmp_path / "b", name="b", model_spec="small", image_shape=trained.data.shape,
+        classes=trained.data.classes,
+    )  # fmt: skip
+    found = subject(write_quantized(floats, trained.data, tmp_path / "q", n=32), trained)
+    assert found.configurations[0].protected.untrained
+    assert any("never trained" in note for note in found.notes)

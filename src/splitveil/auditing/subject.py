@@ -110,7 +110,9 @@ class Subject:
         frozen(shipped)
         frozen(shipped.floats)
         found = shipped.compared(x)
-        return cls(model, weights, Device(shipped), (own.cut,), (own,), bundle, (found.words,), found)
+        return cls(
+            model, weights, Device(shipped), (own.cut,), (own,), bundle, (*_never(own.protected), found.words), found
+        )
 
 
 class Halfway(nn.Module):
@@ -152,5 +154,9 @@ def _notes(protected: Protected, *, alone: bool) -> tuple[str, ...]:
         told = "all of the defence is in the halves, so that there is no row without it"
     else:
         told = "the halves with nothing between them (defense none) are as the defence left them, not undefended"
-    never = ("the defence was never trained: it works by training, and got no epoch",) if protected.untrained else ()
-    return (*never, f"{told}; splitveil compare audits the undefended split")
+    return (*_never(protected), f"{told}; splitveil compare audits the undefended split")
+
+
+def _never(protected: Protected) -> tuple[str, ...]:
+    told = "the defence was never trained: it works by training, and got no epoch"
+    return (told,) if protected.untrained else ()

@@ -89,7 +89,7 @@ class Shipped(Protected):
         split, straight = floats.split, not floats.defense.acts
         edge = StraightThrough(split.edge, graph) if straight else split.edge
         super().__init__(Split(edge, split.cloud, split.cut, split.image), floats.defense, floats.codec)
-        self.graph, self.straight = graph, straight
+        self.graph, self.straight, self.epochs = graph, straight, floats.epochs
         # In a list, so that no weight is listed twice.
         self._floats = [floats]
 
