@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from splitveil.errors import TrainingError
+from splitveil.errors import InputError, TrainingError
 from splitveil.progress import task
 from splitveil.records import write_atomically
 from splitveil.seeds import bf16_pays, generator
@@ -126,8 +126,11 @@ def fit(
         of: what is trained and on what, in words or as a digest; a checkpoint of anything else is refused.
 
     Raises:
+        InputError: a learning rate that is not above 0.
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
+    if not (lr > 0 and math.isfinite(lr)):
+        raise InputError(f"expected a learning rate above 0, got {lr:g}; use --lr 0.001.")
     checkpoint = None if checkpoint is None else Path(checkpoint)
     objective.train()
     chosen = native_precision() if precision == "auto" else precision

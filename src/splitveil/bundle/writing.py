@@ -68,6 +68,8 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         InputError: anything else is there.
     """
+    if not folder.name:
+        raise InputError(f"expected a folder with a name for the bundle, got {folder}; write for example mybundle.")
     if not folder.exists():
         return
     if not folder.is_dir():

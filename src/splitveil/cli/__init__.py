@@ -24,7 +24,10 @@ from splitveil.cli import (
     serve,
     streams,
 )
-from splitveil.errors import MissingExtraError, SplitVeilError
+from splitveil.errors import InputError, MissingExtraError, SplitVeilError
+
+WRONG_PATHS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""A path that the user gave cannot be that; anything else, such as a full disk, is nobody's mistake."""
 
 app = typer.Typer(
     name="splitveil",
@@ -100,7 +103,7 @@ def _code(words: list[str]) -> int | str | None:
         return error.exit_code
     except OSError as error:
         _say_unwritten(error)
-        return SplitVeilError.exit_code
+        return InputError.exit_code if isinstance(error, WRONG_PATHS) else SplitVeilError.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("splitveil"):
             raise

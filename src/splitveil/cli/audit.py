@@ -36,7 +36,7 @@ def run(
         str, typer.Option(help="white-box, black-box, query-free or grants such as aux,queries")
     ] = "white-box",
     n: Annotated[int, typer.Option("-n", min=1, help="private images to attack")] = 500,
-    seed: Annotated[int, typer.Option(help="of every draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every draw")] = 0,
     seeds: Annotated[str | None, typer.Option(help="0,1,2: an audit each in OUT/seed-K, and their summary")] = None,
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
     skip_broken: SkipBroken = False,
@@ -167,6 +167,20 @@ def _criterion(
     return found
 
 
+def split_names(text: str, flag: str) -> list[str]:
+    """``layer1, layer2`` as names; at least one.
+
+    Raises:
+        InputError: there is none.
+    """
+    from splitveil.errors import InputError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"expected names of cuts for {flag}, got {text!r}; see splitveil cuts, or leave it out.")
+    return names
+
+
 def parse_seeds(text: str) -> list[int]:
     """``0,1,2`` as numbers."""
     from splitveil.errors import InputError
@@ -237,6 +251,6 @@ def _cuts(traced: "Traced", at: str | None) -> list[str]:
     if at == "all":
         return names
     if at is not None:
-        return [name.strip() for name in at.split(",") if name.strip()]
+        return split_names(at, "--at")
     last = len(names) - 1
     return list(dict.fromkeys(names[round(last * k / 4)] for k in range(1, 5)))

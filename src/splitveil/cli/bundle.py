@@ -164,7 +164,7 @@ def quantize(
     data: Annotated[str, typer.Option(help="What it was trained with; see splitveil list data.")],
     out: Annotated[Path, typer.Option(help="Folder of the quantised bundle.")],
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Training images that set the scales.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the choice of images and of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images and of the noise.")] = 0,
     skip_broken: SkipBroken = False,
     force: Force = False,
     json: Json = False,

@@ -34,7 +34,7 @@ def run(
         typer.Option(min=0, help="default 10 without --weights, else what the defense needs; 0 keeps the weights"),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
-    seed: Annotated[int, typer.Option(help="of initialisation, shuffling and noise")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of initialisation, shuffling and noise")] = 0,
     quantize: Annotated[
         str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
     ] = None,
@@ -48,7 +48,7 @@ def run(
 
     import torch
 
-    from splitveil.bundle import refuse_taken
+    from splitveil.bundle import refuse_foreign, refuse_taken
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cli.console import out as screen
     from splitveil.codecs import CODECS
@@ -65,6 +65,7 @@ def run(
 
     if quantize not in (None, "int8"):
         raise InputError(f"expected --quantize int8, got {quantize!r}; use int8 or leave it out.")
+    refuse_foreign(out)
     integer, partial = out.with_name(f"{out.name}-int8"), out.with_name(f".{out.name}.partial")
     # Whoever left a checkpoint there was allowed to write the bundle.
     for folder in [out, integer] if quantize else [out]:

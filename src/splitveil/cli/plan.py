@@ -58,7 +58,9 @@ def run(
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 5e-4,
     audits: Annotated[int | None, typer.Option(min=1, help="choices measured at most; default a quarter")] = None,
     minutes: Annotated[float | None, typer.Option(help="in all; the best plan so far when they are over")] = None,
-    seed: Annotated[int, typer.Option(help="of training and the search's attacks; fresh ones have the next")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="of training and the search's attacks; fresh ones have the next")
+    ] = 0,
     skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
@@ -141,11 +143,13 @@ def _budget(macs: str | None, stored: str | None, memory: str | None, sent: str 
 
 
 def _cuts(traced: "Traced", asked: str | None) -> list[str] | None:
+    from splitveil.cli.audit import split_names
+
     if asked is None:
         return None
     if asked == "all":
         return [c.name for c in traced.cuts()]
-    return [name.strip() for name in asked.split(",") if name.strip()]
+    return split_names(asked, "--cuts")
 
 
 def _show(found: "Plan") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
     data: Annotated[str, typer.Option(help="vehicles or reid:PATH, with the identities that the bundle trained on")],
-    seed: Annotated[int, typer.Option(help="of the queries, where the set marks none, and of the noise")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the queries, where the set marks none, and of the noise")] = 0,
     skip_broken: SkipBroken = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:

@@ -108,7 +108,7 @@ def plan(
     suite = find_suite(suite) if isinstance(suite, str) else suite
     if budget.latency is not None and (device is None or link is None):
         raise InputError("expected a device and a link for a limit on latency, got none; add --device and --link.")
-    if n < 1 or epochs < 0 or (audits is not None and audits < 1) or (minutes is not None and minutes <= 0):
+    if n < 1 or epochs < 0 or (audits is not None and audits < 1) or (minutes is not None and not minutes > 0):
         raise InputError(
             f"expected n and audits of at least 1, epochs of at least 0 and minutes above 0, got {n}, {audits}, "
             f"{epochs} and {minutes}; use --minutes 20."
