@@ -24,7 +24,7 @@ CASES = {
     "lst": "Did you mean 'list'",
     "bundle sho x": "Did you mean 'show'",
     f"{AUDIT} --out file": "expected a folder for the results, got the file file",
-    f"{AUDIT} --out kept --cache file": "cannot read or write file: File exists",
+    f"{AUDIT} --out kept --cache file": "expected a folder for the results, got the file file",
     f"{AUDIT} --out a --at ,": "expected names of cuts for --at, got ','",
     f"{AUDIT} --out a --seed -1": "Invalid value for '--seed'",
     f"{AUDIT} --out a --seeds x": "for --seeds, got 'x'",
