@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "splitveil"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("proportions",),
-    ("registry", "records", "progress", "seeds", "tensors", "vision", "silence", "wrappers"),
-    ("training", "profiling", "pictures"),
+    ("arguments", "registry", "records", "progress", "seeds", "tensors", "vision", "silence", "wrappers"),
+    ("training", "profiling", "pictures", "probing"),
     ("cut", "codecs", "metrics", "models", "data"),
     ("defenses", "attacks", "bundle"),
     ("export", "protection", "restoring"),
@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Lowest first. A part imports from lower layers and from itself, never from a sibling."""
 
 ON_DEVICE = (
-    "serving", "pictures", "profiling", "bundle", "codecs", "records", "errors", "proportions", "registry", "progress"
+    "arguments", "serving", "pictures", "profiling", "bundle", "codecs", "records", "errors", "proportions", "registry",
+    "progress",
 )  # fmt: skip
 NOT_ON_DEVICE = ("torch", "torchvision", "timm", "sklearn", "lightning_fabric", "matplotlib", "jinja2")
 NOT_FOR_DEVICE = ("attacks", "metrics", "data", "training", "cut", "models", "defenses", "auditing", "export", "report")

@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from splitveil.arguments import checked
 from splitveil.codecs import CODECS, Codec
 from splitveil.cut import Split
 from splitveil.data import Dataset, Images
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.errors import InputError
+from splitveil.probing import probe
 from splitveil.records import Accuracy, Lost
-from splitveil.seeds import derive, digest
+from splitveil.seeds import derive, digest, generator
 from splitveil.tensors import classes_of
 from splitveil.training import History, IndexBatches, fit, infer
 
@@ -24,6 +26,7 @@ BATCH = range(32, 129)
 """A 32nd of the training images, within this range."""
 
 
+@checked
 def protect(
     split: Split,
     defense: Defense | str,
@@ -54,10 +57,12 @@ def protect(
         resume: go on from the checkpoint.
 
     Raises:
-        InputError: fewer epochs than the defence has stages; a stage in which nothing may move.
+        InputError: fewer epochs than the defence has stages; a stage in which nothing may move; a split that is random
+            in eval mode, mixes the images of a batch or gives NaN or infinity.
         TrainingError: training diverged.
         AnswerError: it answers NaN or infinity.
     """
+    _refuse_unsteady(split, data.shape)
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
     checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -208,6 +213,17 @@ def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(count))
     held = max(1, count // 10)
     return order[:held], order[held:]
+
+
+def _refuse_unsteady(split: Split, shape: tuple[int, int, int]) -> None:
+    device = next((p.device for p in split.parameters()), torch.device("cpu"))
+    images = torch.rand((3, *shape), generator=generator(0, "probe")).to(device)
+    training = {m: m.training for m in split.modules()}
+    told = probe(split.eval(), (images,), images=True).words
+    for module, mode in training.items():
+        module.training = mode
+    if told:
+        raise InputError(f"cannot protect this split: {told}.")
 
 
 def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from splitveil.cut.assigning import assignable
 from splitveil.cut.attention import FORWARDS, opened
 from splitveil.wrappers import PARALLEL
 
@@ -72,7 +73,8 @@ def symbolic(model: nn.Module) -> fx.GraphModule:
     for m in inplace.values():
         m.inplace = False
     try:
-        graph = _Tracer().trace(model)
+        with assignable(model):
+            graph = _Tracer().trace(model)
         module = fx.GraphModule(model, graph)
         _write_nothing_in_place(module, set(inplace))
     except Exception as error:  # tracing runs the user's code: anything can be raised

@@ -1,49 +1,57 @@
 """Halves that somebody wrote by hand, for models that no tracer can follow."""
 
-import copy
-from itertools import chain
-
 import torch
 from torch import Tensor, nn
 
-from splitveil.cut.capture import first_line
+from splitveil.arguments import checked
+from splitveil.cut.capture import first_line, no_fast_path
 from splitveil.cut.costs import FP32_BYTES, largest_step, module_macs, numel
 from splitveil.cut.flow import INPUT
+from splitveil.cut.literals import LARGE
 from splitveil.cut.pieces import Split
+from splitveil.cut.probing import converted, like_weights, random_images
 from splitveil.cut.traced import trace
-from splitveil.errors import CutError
+from splitveil.errors import CutError, SplitVeilError
+from splitveil.probing import copied, materialized, probe, sheltered
 from splitveil.records import Cut
+from splitveil.seeds import seeded
 
 NAME = "custom"
 
 
+@checked
 def halves(edge: nn.Module, cloud: nn.Module, example: Tensor) -> Split:
     """Join copies of two hand-built halves as the cut ``custom``; `example`: (N, C, H, W), float.
 
     Peak memory comes from the edge half's graph; without one it is the input and output of its hungriest layer.
+    Weights of another kind than 32-bit floats are converted to those, or to 64-bit ones for an example of such.
 
     Raises:
-        CutError: z is not one floating-point tensor with the batch first, the halves share weights, or one of them
-            computes nothing.
+        CutError: z is not one floating-point tensor with the batch first, the halves share weights, one of them
+            computes nothing, or its answers are not finite or depend on the other images of the batch.
     """
     shared = {id(p) for p in edge.parameters()} & {id(p) for p in cloud.parameters()}
     if shared:
         raise CutError("both halves hold the same weights; give each half its own.")
-    edge, cloud = copy.deepcopy((edge, cloud))
-    edge.eval()
-    cloud.eval()
-    x = example[:1].to(next(chain(edge.parameters(), cloud.parameters()), example).device)
-    for batch in (1, 3):
-        many = x.expand(batch, *x.shape[1:]).contiguous()
+    edge, cloud = (converted(copied(half), example).eval() for half in (edge, cloud))
+    x = random_images(like_weights(example[:1], nn.ModuleList([edge, cloud])), LARGE)
+    materialized(nn.Sequential(edge, cloud), x)
+    for batch in (1, LARGE):
         try:
-            with torch.no_grad():
-                z = edge(many)
+            with torch.no_grad(), no_fast_path(), seeded(0):
+                z = sheltered(edge)(x[:batch].clone())
                 _expect_batched(z, batch, "the edge half")
-                _expect_batched(cloud(z), batch, "the cloud half")
-        except (RuntimeError, ValueError, TypeError) as error:
+                _expect_batched(sheltered(cloud)(z), batch, "the cloud half")
+        except SplitVeilError:
+            raise
+        except Exception as error:  # the user's code: anything can be raised
             raise CutError(f"the halves do not run on the example: {first_line(error)}; make them fit.") from error
-    shape = tuple(z.shape[1:])
-    mine, theirs = module_macs(edge, tuple(x.shape[1:]), x), module_macs(cloud, shape, x)
+    with no_fast_path():
+        for who, half, given in (("edge", edge, x), ("cloud", cloud, z)):
+            if told := probe(half, (given,), images=half is edge).refused:
+                raise CutError(f"cannot use the {who} half: {told}.")
+    shape, x = tuple(z.shape[1:]), x[:1]
+    mine, theirs = module_macs(sheltered(edge), tuple(x.shape[1:]), x), module_macs(sheltered(cloud), shape, x)
     if not mine:
         raise CutError(f"the edge half multiplies nothing, so {INPUT} would cross; move a layer with weights into it.")
     if not theirs:
@@ -68,7 +76,7 @@ def _peak(edge: nn.Module, x: Tensor) -> int:
     try:
         return trace(edge, x).peak_bytes
     except CutError:
-        return largest_step(edge, x)
+        return largest_step(sheltered(edge), x)
 
 
 def _expect_batched(value: object, batch: int, who: str) -> None:

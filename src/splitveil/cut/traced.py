@@ -1,28 +1,41 @@
 """Every legal cut of a model, found by tracing it, and the halves of each, checked bit for bit."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from splitveil.arguments import checked
 from splitveil.cut.attention import without_fast_path
-from splitveil.cut.capture import Unclean, complaint, exported, first_line, no_fast_path, symbolic
+from splitveil.cut.capture import Unclean, complaint, exported, no_fast_path, symbolic
 from splitveil.cut.costs import steps
 from splitveil.cut.flow import Flow
 from splitveil.cut.gaps import Gap, find_gaps
 from splitveil.cut.literals import LARGE, SMALL, without_sizes
 from splitveil.cut.pieces import Half, Split, piece
+from splitveil.cut.probing import (
+    cover,
+    hold_training,
+    like_weights,
+    made_ready,
+    output,
+    probed,
+    random_images,
+    refuse_joined,
+)
 from splitveil.errors import CutError
+from splitveil.probing import copied
 from splitveil.records import Cut
 from splitveil.registry import nearest
+from splitveil.seeds import seeded
 from splitveil.silence import quiet
 from splitveil.wrappers import uncompiled, unwrapped
 
 BATCHES = (1, SMALL, LARGE)
+SEEDS = (0, 1)
+"""A graph of a model that draws at random must draw as the model does, whatever the seed."""
 LISTED = 20
-TINY = 1e-3
 
 
 class Traced:
@@ -33,12 +46,19 @@ class Traced:
             for dropout written as a function) or ``export``, ``functional export`` (halves compute
             what the model computes in eval mode; BatchNorm and dropout no longer switch to training).
         why: what kept fx from being used; empty where it was.
+        random: ``random in eval mode, first at ...``; empty where the model is not.
     """
 
     def __init__(
-        self, flow: Flow, tracer: str, why: str, expected: dict[int, tuple[Tensor, Tensor]], modules: set[str]
+        self,
+        flow: Flow,
+        tracer: str,
+        why: str,
+        expected: dict[int, tuple[Tensor, Tensor]],
+        modules: set[str],
+        random: str = "",
     ) -> None:
-        self.tracer, self.why = tracer, why
+        self.tracer, self.why, self.random = tracer, why, random
         self._flow, self._expected, self._modules = flow, expected, modules
         self._cuts = [flow.cut(i) for i in range(len(flow.legal))]
         self._at = {name: p for p in reversed(flow.points) for name in (*p.node.meta["passes"],)}
@@ -86,11 +106,15 @@ class Traced:
         return piece(self._flow.module, source, result, name, self._flow.saved, axes=axes, constants=shared)
 
     def _check(self, module: Callable[[Tensor], Tensor], what: str) -> None:
-        with torch.no_grad(), no_fast_path():
-            for batch in (1, LARGE):
-                x, out = self._expected[batch]
-                if not torch.equal(module(x), out):
-                    raise CutError(f"{what} and the model disagree for {batch} images; write halves by hand: halves().")
+        for batch in (1, LARGE):
+            x, out = self._expected[batch]
+            with torch.no_grad(), no_fast_path(), seeded(SEEDS[0]):
+                found = module(x)
+            if not torch.equal(found, out):
+                drawn = f", which is {self.random}," if self.random else ""
+                raise CutError(
+                    f"{what} and the model{drawn} disagree for {batch} images; write halves by hand: halves()."
+                )
 
     def copied(self, at: str) -> list[str]:
         """Constants that blocks on both sides of the cut `at` read, as rotary tables are: each half has them.
@@ -124,48 +148,62 @@ class Traced:
         raise CutError(f"cannot cut at {at!r}: {point.reason}; {remedy}.")
 
 
-def trace(model: nn.Module, example: Tensor) -> Traced:
+@checked
+def trace(model: nn.Module, example: Tensor, *, logits: str | int | None = None) -> Traced:
     """Find all cuts of `model` once; `example`: (N, C, H, W), float, any N, only its shape matters.
 
     The graph is used only if it computes exactly what the model computes in eval mode, for one, two and three images.
+    Weights of another kind than 32-bit floats are converted to those, or to 64-bit ones for an example of such. A
+    model that draws at random in eval mode is cut as it is; `Traced.random` says so.
+
+    Args:
+        model: left as it is; its mode does not matter.
+        example: see above.
+        logits: key, field or place of the logits, for a model that answers with more than one tensor.
 
     Raises:
-        CutError: neither ``torch.fx`` nor ``torch.export`` can follow the model.
+        CutError: neither ``torch.fx`` nor ``torch.export`` can follow the model; it does not take such images; its
+            answer is not finite or depends on the other images of the batch or on earlier calls.
+        InputError: arguments of another kind, or a model that cannot be copied.
     """
     with quiet(), uncompiled():
-        return _trace(unwrapped(model), example)
+        return _trace(unwrapped(model), example, logits)
 
 
-def _trace(model: nn.Module, example: Tensor) -> Traced:
+def _trace(model: nn.Module, example: Tensor, logits: str | int | None) -> Traced:
     if example.ndim < 2 or not example.is_floating_point():
         raise CutError(f"expected an example of shape (N, C, H, W), float, got {tuple(example.shape)} {example.dtype}.")
-    work = _one_argument(copy.deepcopy(model)).eval()
+    work = made_ready(model, example, logits)
     without_fast_path(work)
-    given = next(work.parameters(), example)
-    example = example[:1].to(given.device)
-    images = {n: _images(example, n) for n in BATCHES}
-    expected = {n: (images[n], _output(work, images[n])) for n in (1, LARGE)}
-    hidden = _uncover(work)
-    lively = {n: (images[n], _output(work, images[n])) for n in BATCHES}
+    example = like_weights(example[:1], work)
+    images = {n: random_images(example, n) for n in BATCHES}
+    expected = {n: (images[n], output(work, images[n], SEEDS[0])) for n in (1, LARGE)}
+    hold_training(work, images[1])
+    hidden, random = probed(work, images[LARGE])
+    seeds = SEEDS if random else SEEDS[:1]
+    lively = {n: (images[n], [output(work, images[n], seed) for seed in seeds]) for n in BATCHES}
     failures: dict[str, str] = {}
-    ways: dict[str, Callable[[], fx.GraphModule]] = {
-        "fx": lambda: symbolic(work),
-        "export": lambda: exported(work, images[SMALL], functional=False),
-        "functional export": lambda: exported(work, images[SMALL], functional=True),
+    ways: dict[str, Callable[[nn.Module], fx.GraphModule]] = {
+        "fx": symbolic,
+        "export": lambda own: exported(own, images[SMALL], functional=False),
+        "functional export": lambda own: exported(own, images[SMALL], functional=True),
     }
     for tracer, capture in ways.items():
+        own = copied(work)  # a tracer leaves behind in the model whatever the model keeps between calls
         try:
-            with no_fast_path():
-                flow = _flow(capture(), lively, frozenset(model.state_dict()))
+            with seeded(SEEDS[0]), no_fast_path():
+                flow = _flow(capture(own), lively, frozenset(model.state_dict()))
         except Unclean as why:
             failures[tracer] = str(why)
             continue
-        for owner in (work, flow.module):
-            parameters = dict(owner.named_parameters(remove_duplicate=False))
-            for name in hidden.keys() & parameters.keys():
-                parameters[name].data.copy_(hidden[name])
-        return Traced(flow, tracer, _told(failures), expected, {name for name, _ in model.named_modules()})
-    raise CutError(f"cannot trace the model ({_told(failures)}); write both halves by hand and join them: halves().")
+        if not random:  # draws are dealt out by what else is in the batch
+            refuse_joined(flow, images[LARGE])
+        for owner in (own, flow.module):
+            cover(owner, hidden)
+        modules = {name for name, _ in model.named_modules()}
+        return Traced(flow, tracer, _told(failures), expected, modules, random)
+    told = f"the model is {random} and cannot be traced" if random else "cannot trace the model"
+    raise CutError(f"{told} ({_told(failures)}); write both halves by hand and join them: halves().")
 
 
 def _told(failures: dict[str, str]) -> str:
@@ -176,34 +214,37 @@ def _told(failures: dict[str, str]) -> str:
     return "; ".join(f"{tracer}: {why}" for why, tracer in reasons.items())
 
 
-def cuts(model: nn.Module, example: Tensor) -> list[Cut]:
-    """Every legal cut of `model`, shallowest first; `example`: (N, C, H, W).
+@checked
+def cuts(model: nn.Module, example: Tensor, *, logits: str | int | None = None) -> list[Cut]:
+    """Every legal cut of `model`, shallowest first; `example`: (N, C, H, W). See `trace`.
 
     Raises:
         CutError: the model cannot be traced.
     """
-    return trace(model, example).cuts()
+    return trace(model, example, logits=logits).cuts()
 
 
-def split(model: nn.Module, at: str, example: Tensor) -> Split:
-    """Both halves of `model` at the cut `at`; `example`: (N, C, H, W). See `Traced.split`.
+@checked
+def split(model: nn.Module, at: str, example: Tensor, *, logits: str | int | None = None) -> Split:
+    """Both halves of `model` at the cut `at`; `example`: (N, C, H, W). See `trace` and `Traced.split`.
 
     Raises:
         CutError: no legal cut there; the message says what else would cross and names the nearest legal cuts.
     """
-    return trace(model, example).split(at)
+    return trace(model, example, logits=logits).split(at)
 
 
-def tap(model: nn.Module, at: Sequence[str], example: Tensor) -> nn.Module:
-    """A module x -> (output, z at every cut of `at`) in one pass; `example`: (N, C, H, W). See `Traced.tap`.
+@checked
+def tap(model: nn.Module, at: Sequence[str], example: Tensor, *, logits: str | int | None = None) -> nn.Module:
+    """A module x -> (output, z at every cut of `at`) in one pass; `example`: (N, C, H, W). See `trace`, `Traced.tap`.
 
     Raises:
         CutError: no legal cut at one of them.
     """
-    return trace(model, example).tap(at)
+    return trace(model, example, logits=logits).tap(at)
 
 
-def _flow(captured: fx.GraphModule, lively: dict[int, tuple[Tensor, Tensor]], saved: frozenset[str]) -> Flow:
+def _flow(captured: fx.GraphModule, lively: dict[int, tuple[Tensor, list[Tensor]]], saved: frozenset[str]) -> Flow:
     x = lively[1][0]
     try:
         small, large = steps(captured, x, SMALL), steps(captured, x, LARGE)
@@ -218,12 +259,14 @@ def _flow(captured: fx.GraphModule, lively: dict[int, tuple[Tensor, Tensor]], sa
     return Flow(module, one, {n: s for n, (s, _) in old.items()}, {n: s for n, (_, s) in old.items()}, saved)
 
 
-def _check_graph(module: fx.GraphModule, lively: dict[int, tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad(), no_fast_path():
-        for n, (x, out) in lively.items():
-            found = _NothingOverwritten(module).run(x)
+def _check_graph(module: fx.GraphModule, lively: dict[int, tuple[Tensor, list[Tensor]]]) -> None:
+    for n, (x, outs) in lively.items():
+        for seed, out in zip(SEEDS, outs, strict=False):
+            with torch.no_grad(), no_fast_path(), seeded(seed):
+                found = _NothingOverwritten(module).run(x)
             if not isinstance(found, Tensor) or not torch.equal(found, out):
-                raise Unclean(f"the graph and the model disagree for {n} images")
+                also = "" if seed == SEEDS[0] else ", unless the seed is the one it was traced with"
+                raise Unclean(f"the graph and the model disagree for {n} images{also}")
 
 
 class _NothingOverwritten(fx.Interpreter):
@@ -236,48 +279,3 @@ class _NothingOverwritten(fx.Interpreter):
         if [a._version for a in args] != before:
             raise Unclean(f"{n.name} overwrites its input")
         return value
-
-
-def _output(model: nn.Module, x: Tensor) -> Tensor:
-    try:
-        with torch.no_grad(), no_fast_path():
-            out = model(x.clone())
-    except (RuntimeError, ValueError, TypeError) as error:
-        shape = tuple(x.shape[1:])
-        raise CutError(
-            f"the model does not run on images of shape {shape}: {first_line(error)}; "
-            "give an example like its real input."
-        ) from error
-    if not isinstance(out, Tensor):
-        raise CutError(
-            f"expected a model that returns one tensor, got {type(out).__name__}; wrap it to return its logits."
-        )
-    return out
-
-
-def _images(example: Tensor, n: int) -> Tensor:
-    noise = torch.rand((n, *example.shape[1:]), generator=torch.Generator().manual_seed(n))
-    return noise.to(example)
-
-
-def _uncover(model: nn.Module) -> dict[str, Tensor]:
-    """Give life to weights that start at zero and would make any comparison pass; the old values by name."""
-    hidden = {}
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in model.named_parameters():
-        if weight.numel() and weight.abs().max() < TINY:
-            hidden[name] = weight.detach().clone()
-            weight.data.copy_(torch.randn(weight.shape, generator=generator) / 10)
-    return hidden
-
-
-def _one_argument(model: nn.Module) -> nn.Module:
-    """The same model, called with the image alone; its other arguments keep their defaults."""
-    base: Any = type(model)
-
-    class OneArgument(base):  # type: ignore[misc]
-        def forward(self, x: Tensor) -> Any:
-            return super().forward(x)
-
-    model.__class__ = OneArgument
-    return model

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from splitveil.codecs import Codec
 from splitveil.cut.pieces import Half
 from splitveil.errors import BundleError
-from splitveil.export.graphs import CloudGraph, EdgeGraph
+from splitveil.export.graphs import CloudGraph, EdgeGraph, Sent
+from splitveil.probing import probe
 
 TOLERANCE = 1e-4
 """Largest difference between onnxruntime and torch, relative to the larger of 1 and the value."""
@@ -85,6 +86,20 @@ def _apart(
     if not worst <= tolerance:
         raise BundleError(f"{which} differs from {reference} by {worst:.1e}{advice}.")
     return worst
+
+
+def refuse_unsteady(edge: EdgeGraph, cloud: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Neither half may be random by itself, mix the images of a batch, or give NaN or infinity.
+
+    Args:
+        edge: probed with its defence, whose noise is an input, and before its codec, whose rounding hides much.
+        cloud: on features as they come from that edge.
+        inputs: three images (3, C, H, W), and the noise for them where the defence takes some.
+    """
+    sent = Sent(edge.edge, edge.defense)
+    for which, half, given in (("edge", sent, inputs), ("cloud", cloud, (sent(*inputs),))):
+        if told := probe(half, given, images=which == "edge").words:
+            raise BundleError(f"the {which} half cannot ship: {told}.")
 
 
 def refuse_shared(edge: nn.Module, cloud: nn.Module) -> None:

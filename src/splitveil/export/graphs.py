@@ -18,6 +18,17 @@ class EdgeGraph(nn.Module):
         return packed
 
 
+class Sent(nn.Module):
+    """The same before the codec: x (N, C, H, W) in [0, 1], noise (N, *drawn) -> features (N, *cut)."""
+
+    def __init__(self, edge: nn.Module, defense: Defense) -> None:
+        super().__init__()
+        self.edge, self.defense = edge, defense
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.defense.apply_noise(self.edge(x), noise)
+
+
 class CloudGraph(nn.Module):
     """What runs on the server: packed codes, as they crossed -> logits (N, K). shape: of one sample's features."""
 

@@ -16,7 +16,7 @@ from splitveil.bundle import CARD, CLOUD, CLOUD_WEIGHTS, EDGE, EDGE_WEIGHTS, GOL
 from splitveil.cut.capture import no_fast_path
 from splitveil.defenses.base import Protected
 from splitveil.errors import BundleError
-from splitveil.export.checks import check_halves, refuse_leaked, refuse_shared
+from splitveil.export.checks import check_halves, refuse_leaked, refuse_shared, refuse_unsteady
 from splitveil.export.graphs import CloudGraph, EdgeGraph
 from splitveil.pictures import check_recipe, picture_words, recipe_for
 from splitveil.records import Accuracy, Card, Manifest, Picture
@@ -41,12 +41,14 @@ def export_halves(protected: Protected, image_shape: tuple[int, int, int]) -> Ha
     the wire; the cloud graph takes ``z`` and gives ``logits``. `protected` is left as it is.
 
     Raises:
-        BundleError: a half cannot be exported, gives other numbers than torch, or a weight is in both halves.
+        BundleError: a half cannot be exported, gives other numbers than torch, is random by itself, mixes the images
+            of a batch or gives NaN or infinity, or a weight is in both halves.
     """
     ours = copy.deepcopy(protected).cpu().float().eval().requires_grad_(False)
     refuse_shared(ours.split.edge, ours.split.cloud)
     edge = EdgeGraph(ours.split.edge, ours.defense, ours.codec)
     with torch.inference_mode(), no_fast_path():
+        refuse_unsteady(edge, ours.split.cloud, _draw(edge, image_shape, 3))
         inputs = _draw(edge, image_shape, 2)
         features = ours.defense.apply_noise(ours.split.edge(inputs[0]), *(inputs[1:] or (None,)))
         cloud = CloudGraph(ours.split.cloud, ours.codec, tuple(features.shape[1:]))

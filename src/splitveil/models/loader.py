@@ -1,26 +1,25 @@
 """Any model by its name, with weights that are checked and images in [0, 1] that it normalises itself."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from splitveil.arguments import checked
 from splitveil.errors import InputError, SplitVeilError, WeightsError
 from splitveil.models.sources import Shape, Source, find_source
 from splitveil.models.weights import Weights, read_weights, save_weights
-from splitveil.seeds import seed_everything
+from splitveil.probing import answering, described, materialized, misfit, sheltered
+from splitveil.seeds import seeded
 from splitveil.silence import quiet
 from splitveil.wrappers import uncompiled
 
 __all__ = ["Loaded", "load_model", "save_weights"]
 
 PRETRAINED = "pretrained"
+LOGITS = "?logits="
+"""Ends a name that also says which part of the model's answer holds the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Loaded:
 
     model: nn.Module
     name: str
-    """As asked for."""
+    """As asked for, ``?logits=KEY`` behind it where a part of the answer was chosen: loads the same model again."""
     weights: str
     """File name and hash, or how they were drawn."""
     shape: Shape
@@ -38,37 +37,47 @@ class Loaded:
     """What was done to the weights of a file: types converted, tensors left out."""
 
 
+@checked
 def load_model(
-    spec: str, *, shape: Shape | None, classes: int | None, weights: Path | str | None, seed: int = 0
+    spec: str,
+    *,
+    shape: Shape | None,
+    classes: int | None,
+    weights: Path | str | None,
+    seed: int = 0,
+    logits: str | int | None = None,
 ) -> Loaded:
-    """Build the model that `spec` names and give it weights.
+    """Build the model that `spec` names and give it weights. Weights of 16 or 64 bits are converted to 32.
 
     Args:
-        spec: a name of `MODELS`, ``timm:NAME``, ``torchvision:NAME`` or ``PATH.py:FUNCTION``; the function gets
-            ``shape`` and ``classes`` if it has such parameters and returns a net that takes images in [0, 1].
+        spec: a name of `MODELS`, ``timm:NAME``, ``torchvision:NAME`` or ``PATH.py:NAME``, the name of a function, a
+            class or a module; the first two get ``shape`` and ``classes`` if they have such parameters. The net takes
+            images in [0, 1]. ``?logits=KEY`` behind it does what `logits` does.
         shape: (C, H, W); the model's own when None.
         classes: K; when None that of the weights, else the model's own.
         weights: a file as for `read_weights`, ``FILE#model_ema`` for one of several sets in it; ``"pretrained"``
             downloads those of timm or torchvision; random when None.
         seed: of random weights; the global generators are left as they were.
+        logits: key, field or place of the logits, for a model that answers with more than one tensor.
 
     Raises:
         UnknownNameError: no such model.
         InputError: the model cannot be built, or does not turn such images into that many logits.
         WeightsError: weights that are missing, do not fit, are not finite, or hold Python objects.
     """
-    source = find_source(spec)
+    spec, _, named = spec.partition(LOGITS)
+    logits = named or logits if logits is None else logits
+    with seeded(seed):  # a file that makes its model when it is read draws too
+        source = find_source(spec)
     shape = shape or source.shape
     pretrained = str(weights) == PRETRAINED
     file = None if weights is None or pretrained else read_weights(Path(weights))
     asked, classes = classes, classes or source.classes
     if pretrained:
         _check_pretrained(spec, source, classes)
-    with _seeded(seed):
-        model = source.build(shape, classes, pretrained)
-    remarks: tuple[str, ...] = ()
+    model, remarks = _built(source, shape, classes, pretrained, seed)
     if file is not None:
-        _materialise(model, spec, shape)
+        materialized(model, _blank(shape))
         found = file.classes(model, classes, spec)
         if found not in (None, classes):
             if asked is not None:
@@ -77,19 +86,32 @@ def load_model(
                     f"choose data with {found} classes or other weights."
                 )
             classes = found or classes
-            with _seeded(seed):
-                model = source.build(shape, classes, False)
-                _materialise(model, spec, shape)
-        remarks = file.load_into(model, spec)
+            model, remarks = _built(source, shape, classes, False, seed)
+            materialized(model, _blank(shape))
+        remarks += file.load_into(model, spec)
     model.eval()
+    if logits is not None:
+        model = answering(model, logits)
     classes = _count_logits(model, spec, shape, asked)
-    return Loaded(model, spec, _describe(source, pretrained, file, seed), shape, classes, remarks)
+    name = spec if logits is None else f"{spec}{LOGITS}{logits}"
+    return Loaded(model, name, _describe(source, pretrained, file, seed), shape, classes, remarks)
 
 
-def _materialise(model: nn.Module, spec: str, shape: Shape) -> None:
-    """Let lazy modules learn their shapes, so that weights can be compared with them."""
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        _count_logits(model, spec, shape, None)
+def _built(
+    source: Source, shape: Shape, classes: int, pretrained: bool, seed: int
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model, all of it in 32-bit floats, and what it was in before if that was another kind."""
+    with seeded(seed):
+        model = source.build(shape, classes, pretrained)
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if not kinds:
+        return model, ()
+    names = " and ".join(sorted(str(k).removeprefix("torch.") for k in kinds))
+    return model.float(), (f"the model is made in {names} and computes in float32 here",)
+
+
+def _blank(shape: Shape) -> Tensor:
+    return torch.full((2, *shape), 0.5)
 
 
 def _check_pretrained(spec: str, source: Source, classes: int) -> None:
@@ -103,19 +125,25 @@ def _check_pretrained(spec: str, source: Source, classes: int) -> None:
 
 
 def _count_logits(model: nn.Module, spec: str, shape: Shape, classes: int | None) -> int:
+    images = _blank(shape)
+    materialized(model, images)
     try:
-        with quiet(), uncompiled(), torch.inference_mode():
-            logits = model(torch.full((2, *shape), 0.5))
+        # On a copy: what a model counts or keeps belongs to whoever runs it next.
+        with quiet(), uncompiled(), torch.no_grad(), seeded(0):
+            logits = sheltered(model)(images.clone())
     except SplitVeilError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's code: anything can be raised
+        raise InputError(f"{spec} cannot take images of shape {shape}: {misfit(model, images, error)}.") from error
+    if not isinstance(logits, Tensor):
         raise InputError(
-            f"{spec} cannot take images of shape {shape} ({type(error).__name__}: {' '.join(str(error).split())}); "
-            "add ?size= or ?channels= to the data's name, or choose another model."
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected logits (2, K) from {spec} for two images, got {got}; return one row an image.")
+            f"expected logits (2, K) from {spec} for two images, got {described(logits)}; say which part holds them: "
+            "--logits KEY, logits=KEY in Python."
+        )
+    if logits.ndim != 2 or len(logits) != 2:
+        raise InputError(
+            f"expected logits (2, K) from {spec} for two images, got {tuple(logits.shape)}; return one row an image."
+        )
     if classes not in (None, logits.shape[1]):
         raise InputError(
             f"expected {classes} logits from {spec}, got {logits.shape[1]}; let its function take classes, "
@@ -128,16 +156,3 @@ def _describe(source: Source, pretrained: bool, file: Weights | None, seed: int)
     if file is not None:
         return file.name
     return PRETRAINED if pretrained else source.drawn.format(seed=seed)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, and put them back as they were."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            seed_everything(seed)
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)

@@ -16,6 +16,7 @@ from torch import nn
 from splitveil.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
 from splitveil.models import MODELS, hub
 from splitveil.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
+from splitveil.probing import copied
 from splitveil.registry import nearest
 from splitveil.silence import quiet
 from splitveil.wrappers import unwrapped
@@ -24,6 +25,8 @@ Shape = tuple[int, int, int]
 
 SHAPE: Shape = (3, 32, 32)
 CLASSES = 10
+GIVEN = ("shape", "classes")
+"""What the makers of models are given, by name."""
 OTHERWISE = "Or give timm:NAME, torchvision:NAME or PATH.py:FUNCTION."
 
 
@@ -129,8 +132,22 @@ def _file(path: Path, function: str) -> Source:
     factory = getattr(module, function, None)
     if not callable(factory):
         own = [n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__]
-        raise InputError(f"{path} has no function {function!r}.{nearest(function, own)} It defines: {', '.join(own)}.")
+        what = f"no function {function!r}" if factory is None else f"a {type(factory).__name__} {function!r}"
+        raise InputError(f"{path} has {what}.{nearest(function, own)} It defines: {', '.join(own)}.")
+    if isinstance(factory, nn.Module):
+        made = factory
+        return Source(SHAPE, CLASSES, lambda *_: copied(unwrapped(made)), drawn=f"as {spec} has them")
     parameters = inspect.signature(factory).parameters
+    needed = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in GIVEN
+    ]
+    if needed:
+        raise InputError(
+            f"{spec} needs {', '.join(map(repr, needed))} where SplitVeil gives {' and '.join(map(repr, GIVEN))} by "
+            f"name; give the others defaults, or write a function make(shape, classes) that returns the model."
+        )
 
     def build(shape: Shape, classes: int, pretrained: bool) -> nn.Module:
         asked: dict[str, Any] = {"shape": shape, "classes": classes}
