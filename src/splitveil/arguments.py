@@ -53,8 +53,9 @@ def _fits(value: object, kind: Any) -> bool:
     if origin is Literal:
         return value in get_args(kind)
     if origin is Sequence or kind is Sequence:
-        alike = isinstance(value, Collection) and not isinstance(value, str | bytes)
-        return alike and all(_fits(item, k) for k in get_args(kind)[:1] for item in value)
+        if not isinstance(value, Collection) or isinstance(value, str | bytes):
+            return False
+        return all(_fits(item, k) for k in get_args(kind)[:1] for item in value)
     if origin is Callable or kind is Callable:
         return callable(value)
     if kind is None or kind is NoneType:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from splitveil.errors import InputError
 
@@ -33,7 +33,7 @@ def sheltered(model: nn.Module) -> nn.Module:
 
 def materialized(model: nn.Module, x: Tensor) -> None:
     """Let lazy layers take their shapes from x: (N, C, H, W); nothing where there are none or it does not run."""
-    if any(isinstance(p, UninitializedTensorMixin) for p in chain(model.parameters(), model.buffers())):
+    if any(is_lazy(p) for p in chain(model.parameters(), model.buffers())):
         with torch.no_grad(), suppress(Exception):  # whoever runs the model next says what is wrong
             model(x)
 

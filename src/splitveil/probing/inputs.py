@@ -34,7 +34,11 @@ def misfit(model: nn.Module, x: Tensor, error: Exception) -> str:
 def _signature(model: nn.Module) -> str:
     """What `forward` asks for beyond one image."""
     # Our own classes only add a step to somebody's; what is asked for stands below them.
-    forward = next(c.forward for c in type(model).__mro__ if not c.__module__.startswith("splitveil."))
+    forward: Any = next(
+        vars(c)["forward"]
+        for c in type(model).__mro__
+        if "forward" in vars(c) and not c.__module__.startswith("splitveil.")
+    )
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
