@@ -25,6 +25,13 @@ SOURCES = {
 }
 
 
+INSTEAD = {
+    "ExportedProgram": "give the Python module that it was made from",
+    "Loaded": "give its .model",
+    "Audit": "give its .card",
+}
+
+
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """Hold every call against the annotations: plain classes, unions, literals and sequences of these; no others.
 
@@ -73,7 +80,7 @@ def _sentence(function: str, key: str, kind: Any, value: object) -> str:
         given, remedy = f"the class {value.__name__}", f"make one: {value.__name__}(...)"
     else:
         given = f"{type(value).__name__} {value!r}" if isinstance(value, str | int | float) else type(value).__name__
-        remedy = next((SOURCES[n] for n in names if n in SOURCES), "give that")
+        remedy = INSTEAD.get(type(value).__name__) or next((SOURCES[n] for n in names if n in SOURCES), "give that")
     given = "None" if value is None else given
     return f"{function}() expected {key} as {' or '.join(names)}, got {given}; {remedy}."
 

@@ -48,7 +48,7 @@ def by_counting(z: Tensor) -> Tensor:
     return z * len(z.nonzero())
 
 
-@pytest.mark.parametrize("step", [on_condition, in_a_loop, by_a_number])
+@pytest.mark.parametrize("step", [on_condition, by_a_number])
 def test_one_sentence_and_nothing_else(step: Callable[[Tensor], Tensor], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CutError) as error:
         cuts(Step(step), EXAMPLE)
@@ -57,6 +57,11 @@ def test_one_sentence_and_nothing_else(step: Callable[[Tensor], Tensor], capfd: 
     assert len(said) < 500
     assert "depends on the values in the image (test_stubborn.py:" in said
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_loop_as_long_as_the_batch_needs_depends_on_the_batch() -> None:
+    with pytest.raises(CutError, match="depends on the other images of the batch"):
+        cuts(Step(in_a_loop), EXAMPLE)
 
 
 def talking(z: Tensor) -> Tensor:

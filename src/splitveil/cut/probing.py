@@ -16,6 +16,7 @@ from splitveil.probing import (
     in_other_company,
     materialized,
     misfit,
+    plain,
     probe,
     same_middle,
     sheltered,
@@ -33,7 +34,7 @@ def made_ready(model: nn.Module, example: Tensor, logits: str | int | None) -> n
     Raises:
         InputError: it holds something that cannot be copied.
     """
-    work = converted(copied(model), example)
+    work = plain(converted(copied(model), example))
     base: Any = type(work)
 
     class OneArgument(base):  # type: ignore[misc]
@@ -137,14 +138,15 @@ def refuse_joined(flow: Flow, x: Tensor) -> None:
     Raises:
         CutError: at the first legal cut where they do.
     """
-    wanted = {points[0].node: points[0].name for points in flow.legal}
+    names = {points[0].node: points[0].name for points in flow.legal}
+    axes = {node: flow.axis(node) or 0 for node in names}
     runs = []
     for images in (x, *in_other_company((x,))):
         kept = dict[fx.Node, Tensor]()
         with torch.no_grad(), no_fast_path(), seeded(0):
-            _Keeper(flow.module, wanted, kept).run(images)
+            _Keeper(flow.module, axes, kept).run(images)
         runs.append(kept)
-    for node, name in wanted.items():
+    for node, name in names.items():
         if not same_middle(*(kept[node] for kept in runs)):
             raise CutError(
                 f"cannot cut this model: its features at {name!r} depend on the other images of the batch; in eval "
@@ -153,14 +155,14 @@ def refuse_joined(flow: Flow, x: Tensor) -> None:
 
 
 class _Keeper(fx.Interpreter):
-    """Runs a graph and keeps what some of its nodes yield."""
+    """Runs a graph and keeps what some of its nodes yield, the batch first; `wanted`: its axis in each."""
 
-    def __init__(self, module: fx.GraphModule, wanted: dict[fx.Node, str], kept: dict[fx.Node, Tensor]) -> None:
+    def __init__(self, module: fx.GraphModule, wanted: dict[fx.Node, int], kept: dict[fx.Node, Tensor]) -> None:
         super().__init__(module)
         self.wanted, self.kept = wanted, kept
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n in self.wanted:
-            self.kept[n] = value.clone()
+            self.kept[n] = value.movedim(self.wanted[n], 0).clone()
         return value

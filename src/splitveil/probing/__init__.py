@@ -2,7 +2,7 @@
 
 from splitveil.probing.answers import answering, chosen, described
 from splitveil.probing.behaviour import Findings, draws, in_other_company, probe, same_middle
-from splitveil.probing.copies import copied, held, materialized, sheltered
+from splitveil.probing.copies import copied, held, materialized, plain, sheltered
 from splitveil.probing.inputs import misfit
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "in_other_company",
     "materialized",
     "misfit",
+    "plain",
     "probe",
     "same_middle",
     "sheltered",

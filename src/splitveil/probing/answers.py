@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from splitveil.errors import InputError
+from splitveil.probing.copies import plain
 
 LISTED = 8
 
@@ -56,6 +57,7 @@ def described(answer: object) -> str:
 
 def answering(model: nn.Module, key: str | int) -> nn.Module:
     """Let `model` answer with that part alone, in place, without renaming any of its modules or weights."""
+    model = plain(model)
     base = cast(Any, type(model))
 
     class Answering(base):  # type: ignore[misc, valid-type]

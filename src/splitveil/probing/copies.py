@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from splitveil.errors import InputError
@@ -29,6 +29,23 @@ def sheltered(model: nn.Module) -> nn.Module:
         InputError: it holds something that cannot be copied.
     """
     return _copy(model, {id(p): p for p in model.parameters()})
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A graph of ``torch.fx`` as an ordinary module with the same parts, which can be given another class; else itself.
+
+    Graph modules make a class of their own whenever they are copied.
+    """
+    if not isinstance(model, fx.GraphModule):
+        return model
+    run: Any = type(model).forward
+
+    class Generated(nn.Module):
+        forward = run
+
+    made = Generated()
+    made.__dict__.update({k: v for k, v in vars(model).items() if k != "_graph"})
+    return made
 
 
 def materialized(model: nn.Module, x: Tensor) -> None:

@@ -83,11 +83,16 @@ def walk(module: nn.Module, inputs: tuple[Tensor, ...], seen: Callable[[Step], N
 def _is_layer(module: nn.Module) -> bool:
     """One of torch's own layers, or a subclass without parts of its own: its name says enough."""
     own = any(c.__module__.startswith("torch.nn.modules.") and c is not nn.Module for c in type(module).__mro__)
-    return own and (type(module).__module__.startswith("torch.nn.") or not any(module.children()))
+    return own and (_kind(module).__module__.startswith("torch.nn.") or not any(module.children()))
+
+
+def _kind(module: nn.Module) -> type:
+    """The class as people know it: our own only add something to it."""
+    return next(c for c in type(module).__mro__ if not c.__module__.startswith("splitveil."))
 
 
 def _named(path: str, module: nn.Module) -> str:
-    return f"{path!r} ({type(module).__name__})"
+    return f"{path!r} ({_kind(module).__name__})"
 
 
 def _flat(value: Iterable[Any] | Any) -> tuple[Tensor, ...]:
