@@ -35,7 +35,8 @@ class Likelihood:
 
     def __init__(self, view: View, draws: int) -> None:
         self.edge, self.defense = folded(view.edge), view.defense
-        self.exact = view.stochastic and bool(laws(self.defense, self.edge(_blank(view))))
+        self.edge_draws = view.edge_draws
+        self.exact = view.stochastic and not view.edge_draws and bool(laws(self.defense, self.edge(_blank(view))))
         self.draws = draws if view.stochastic and not self.exact else 1
 
     @property
@@ -48,10 +49,11 @@ class Likelihood:
 
         x: (n, C, H, W); weights: (n or 1, elements), ones where the noise is not known.
         """
-        z = self.edge(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        z = self.edge(x)
         if self.exact:
             return [(mean, _weight(deviation.detach().expand_as(mean))) for mean, deviation in laws(self.defense, z)]
-        draws = [self.defense(z) for _ in range(self.draws)]
+        draws = [self.defense(self.edge(x) if k and self.edge_draws else z) for k in range(self.draws)]
         return [(torch.stack(draws).mean(0) if self.draws > 1 else draws[0], z.new_ones(1, 1))]
 
     def to(self, z: Tensor) -> Callable[[Tensor], Tensor]:

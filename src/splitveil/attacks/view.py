@@ -117,6 +117,7 @@ class View:
         cloud: the cloud half; for `Knows.CLOUD`.
         again: (k - 1, N, *cut), further crossings of the same inputs, where they were sent k times.
         stochastic: whether the same image gives other features each time.
+        edge_draws: whether it does so by the edge half itself, before the defence.
         seed: of everything that an attack draws.
         workdir: where an attack may keep checkpoints; None for nowhere.
         label: for progress messages.
@@ -142,12 +143,14 @@ class View:
         cloud: nn.Module | None = None,
         again: Tensor | None = None,
         stochastic: bool = False,
+        edge_draws: bool = False,
         seed: int = 0,
         workdir: Path | None = None,
         label: str = "",
         shared: Shared | None = None,
         plan: nn.Module | None = None,
     ) -> None:
+        self.edge_draws = edge_draws
         self.z, self.image_shape, self.knows = z, image_shape, knows
         self.stochastic, self.seed, self.workdir, self.label = stochastic, seed, workdir, label
         self.crossings = z[None] if again is None else torch.cat([z[None], again])
@@ -242,6 +245,7 @@ class View:
             defense=defense or (self._defense if Knows.DEFENSE in own else None),
             cloud=self._cloud,
             stochastic=self.stochastic if stochastic is None else stochastic,
+            edge_draws=self.edge_draws and edge is None,
             seed=self.seed,
             workdir=self.workdir / name if self.workdir else None,
             label=f"{name} {self.label}".strip(),

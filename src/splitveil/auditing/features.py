@@ -72,8 +72,8 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
 
     with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
         at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
-        test = _features(subject, at, data.test.x, keep, count, show, 0)
-        extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test))
+        test = _features(subject, at, data.test.x, keep, count, show, 0, seed)
+        extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test), seed)
     return Collected(
         {name: z[:private] for name, z in test.items()},
         {name: torch.cat([z[private:], extra[name]]) if extra else z[private:] for name, z in test.items()},
@@ -86,7 +86,7 @@ def features_at(
 ) -> dict[str, Tensor]:
     """Clean features of all images at the cuts named `at`. images: (N, C, H, W) -> name -> (N, *cut)."""
     with task("features of all cuts", len(images)) as show, torch.no_grad():
-        return _features(subject, at, images, np.arange(len(images)), None, show, 0)
+        return _features(subject, at, images, np.arange(len(images)), None, show, 0, 0)
 
 
 def _features(
@@ -97,6 +97,7 @@ def _features(
     each: Callable[[int, Tensor, dict[str, Tensor]], None] | None,
     show: Show,
     done: int,
+    seed: int,
 ) -> dict[str, Tensor]:
     """Features of the images at `keep`, in that order, at the cuts named `at`; `each` sees every batch."""
     out = dict[str, Tensor]()
@@ -104,6 +105,8 @@ def _features(
     place[keep] = np.arange(len(keep))
     for first in range(0, len(images), BATCH):
         x = torch.from_numpy(images[first : first + BATCH]).float() / 255
+        if subject.random:
+            torch.manual_seed(derive(seed, "features", done + first))
         logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))
         zs = {c.name: z for c, z in zip(subject.cuts, features, strict=True) if c.name in at}
         if not out:

@@ -32,7 +32,7 @@ class Plan:
         labels: dict[str, tuple[LabelAttack, ...]] = {}
         notes: dict[str, None] = {}
         for c in subject.configurations:
-            specs = suite.specs(knows, stochastic=c.protected.defense.stochastic)
+            specs = suite.specs(knows, stochastic=c.stochastic)
             asked = {repr(t): t for t in map(ATTACKS.build, specs)}
             for name, threat in asked.items():
                 if threat.needs not in knows:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from splitveil.arguments import checked
 from splitveil.attacks.view import PRESETS, Aux, Knows
 from splitveil.auditing.checks import check_data, check_labels, check_rows
 from splitveil.auditing.duplicates import copies, near_duplicates
@@ -31,6 +32,7 @@ from splitveil.records import Card, claim, resumable
 from splitveil.seeds import digest, fingerprint, hardware
 
 
+@checked
 def audit(
     subject: Subject,
     data: Dataset,
@@ -133,7 +135,7 @@ def audit(
     for done in everything:
         accuracies[done.configuration.label] = done.accuracy
         own = done.configuration.protected
-        noisy, idle = own.defense.stochastic, own.untrained
+        noisy, idle = done.configuration.stochastic, own.untrained
         reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
         images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
         answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]

@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from splitveil.arguments import checked
 from splitveil.attacks.base import frozen
 from splitveil.codecs import CODECS
 from splitveil.cut import Cut, Split, Traced
 from splitveil.defenses.base import Defense, Protected
 from splitveil.defenses.none import Undefended
+from splitveil.probing import draws
 from splitveil.records import StandIn
 from splitveil.restoring import Shipped
+
+FRESH = "its own draws count as a defence's: afresh for every crossing, and averaged by the adversary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,13 @@ class Configuration:
 
     cut: Cut
     protected: Protected
+    random: bool = False
+    """The edge half itself draws at random, afresh whenever an image is sent."""
+
+    @property
+    def stochastic(self) -> bool:
+        """The same image crosses otherwise each time, by the defence or by the edge half itself."""
+        return self.random or self.protected.defense.stochastic
 
     @property
     def split(self) -> Split:
@@ -70,28 +82,40 @@ class Subject:
     bundle: str = ""
     notes: tuple[str, ...] = ()
     stand_in: StandIn | None = None
+    random: bool = False
+    """A half is random by itself."""
 
     @classmethod
+    @checked
     def of_model(cls, traced: Traced, at: Sequence[str], *, model: str, weights: str) -> "Subject":
         """A trained model, undefended, at each cut named in `at`, shallowest first."""
         splits = sorted((traced.split(name) for name in at), key=lambda s: s.cut.index)
         unique = {s.cut.name: s for s in splits}
         cuts = tuple(s.cut for s in unique.values())
-        configurations = tuple(Configuration(s.cut, undefended(s)) for s in unique.values())
-        return cls(model, weights, frozen(traced.tap(list(unique))), cuts, configurations)
+        random = bool(traced.random)
+        configurations = tuple(
+            Configuration(s.cut, undefended(s), random and _draws(s.edge, s.image)) for s in unique.values()
+        )
+        notes = (f"the model is {traced.random}: {FRESH}",) if random else ()
+        return cls(model, weights, frozen(traced.tap(list(unique))), cuts, configurations, notes=notes, random=random)
 
     @classmethod
+    @checked
     def of_split(cls, protected: Protected, *, model: str, weights: str, bundle: str = "") -> "Subject":
         """A protected split, and before it the same halves with nothing between them, unless nothing is there anyway.
 
         Those halves are no undefended split: the defence may have rebuilt and trained them.
         """
         cut, whole = protected.split.cut, Halfway(protected.split, protected.defense.rest())
-        bare = Configuration(cut, undefended(protected.split, protected.defense))
-        own = Configuration(cut, protected.eval())
+        random = _draws(protected.split.eval().edge, protected.split.image)
+        bare = Configuration(cut, undefended(protected.split, protected.defense), random)
+        own = Configuration(cut, protected.eval(), random)
         frozen(protected)
         both = (own,) if own.codec == "raw" and not protected.defense.acts else (bare, own)
-        return cls(model, weights, whole, (cut,), both, bundle, _notes(protected, alone=len(both) == 1))
+        notes = _notes(protected, alone=len(both) == 1)
+        if random:
+            notes = (*notes, f"the edge half is random in eval mode: {FRESH}")
+        return cls(model, weights, whole, (cut,), both, bundle, notes, random=random)
 
     @classmethod
     def of_shipped(cls, shipped: Shipped, x: Tensor, *, model: str, weights: str, bundle: str = "") -> "Subject":
@@ -113,6 +137,12 @@ class Subject:
         return cls(
             model, weights, Device(shipped), (own.cut,), (own,), bundle, (*_never(own.protected), found.words), found
         )
+
+
+def _draws(edge: nn.Module, image: tuple[int, ...]) -> bool:
+    """Whether an edge half is random by itself; where nobody said what an image is, it is taken not to be."""
+    like = next(edge.parameters(), torch.zeros(()))
+    return bool(image) and draws(edge, torch.full((2, *image), 0.5, device=like.device))
 
 
 class Halfway(nn.Module):

@@ -10,6 +10,8 @@ from splitveil.attacks.view import Aux, Knows, Shared, View
 from splitveil.auditing.subject import Configuration
 from splitveil.seeds import derive
 
+BATCH = 250
+
 
 class Wire:
     """The crossings of the private images at one configuration, drawn once for all attacks.
@@ -23,6 +25,8 @@ class Wire:
         knows: its grants.
         seed: of the audit.
         workdir: for what attacks share; None for nowhere.
+        images: the private images, (N, C, H, W) uint8, where the edge half draws at random and so must see them for
+            every crossing; they enter no view.
 
     Attributes:
         resumed: what attacks share was begun by an audit that was killed.
@@ -37,9 +41,11 @@ class Wire:
         knows: Knows,
         seed: int,
         workdir: Path | None,
+        images: Tensor | None = None,
     ) -> None:
+        self.images = images
         self.c, self.private, self.aux, self.knows, self.seed = configuration, private, aux, knows, seed
-        self.stochastic, self.rest = configuration.protected.defense.stochastic, configuration.protected.defense.rest()
+        self.stochastic, self.rest = configuration.stochastic, configuration.protected.defense.rest()
         if not self.stochastic and (not configuration.plain or self.rest is not None):
             with torch.no_grad():
                 known = torch.cat([configuration.protected.observe(part) for part in known.split(1024)])
@@ -51,7 +57,10 @@ class Wire:
         """What crosses when the private images are sent for the k-th time, (N, *cut)."""
         torch.manual_seed(derive(self.seed, self.c.label, "crossing", k))
         with torch.no_grad():
-            return self.c.protected.observe(self.private).clone()
+            private = self.private
+            if self.images is not None:
+                private = torch.cat([self.c.split.edge(part.float() / 255) for part in self.images.split(BATCH)])
+            return self.c.protected.observe(private).clone()
 
     def _plan(self) -> nn.Module | None:
         """Whose architecture is public, where it is not just the edge that the view holds."""
@@ -62,7 +71,7 @@ class Wire:
 
     def view(self, seed: int, crossings: int, workdir: Path | None) -> View:
         """What the adversary holds; nothing in it leads to a private image or to its clean features."""
-        observe, query = _channel(self.c, self.known)
+        observe, query = _channel(self.c, self.known, self.aux)
         return View(
             self.crossing(0),
             self._shape(),
@@ -70,6 +79,7 @@ class Wire:
             aux=self.aux,
             observe=observe,
             query=query,
+            edge_draws=self.c.random,
             edge=self.c.split.edge,
             defense=self.c.protected.defense,
             cloud=self.c.split.cloud,
@@ -84,7 +94,7 @@ class Wire:
 
     def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
         """The view of the first `most` private images were all features `factor` times as large, and nothing shared."""
-        observe, query = _channel(self.c, self.known)
+        observe, query = _channel(self.c, self.known, self.aux)
         z = [factor * self.crossing(k)[:most] for k in range(crossings)]
         return View(
             z[0],
@@ -93,6 +103,7 @@ class Wire:
             aux=self.aux,
             observe=lambda index: factor * observe(index),
             query=lambda x: factor * query(x),
+            edge_draws=self.c.random,
             edge=Times(self.c.split.edge, 1, factor),
             defense=Times(self.c.protected.defense, 1 / factor, factor),
             cloud=Times(self.c.split.cloud, 1 / factor, 1),
@@ -127,13 +138,16 @@ class Times(nn.Module):
         return out
 
 
-def _channel(c: Configuration, known: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """`observe` and `query` of a view. They hold nothing but `c` and `known`: no private features."""
-    stochastic = c.protected.defense.stochastic
+def _channel(
+    c: Configuration, known: Tensor, aux: Aux
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """`observe` and `query` of a view. They hold nothing but `c`, `known` and `aux`: no private features."""
 
     def observe(index: Tensor) -> Tensor:
         with torch.no_grad():
-            return c.protected.observe(known[index]) if stochastic else known[index]
+            if c.random:
+                return c.protected.sent(aux.images(index))
+            return c.protected.observe(known[index]) if c.stochastic else known[index]
 
     def query(x: Tensor) -> Tensor:
         with torch.no_grad():

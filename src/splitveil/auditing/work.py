@@ -91,7 +91,8 @@ class Work:
         @cache
         def wire() -> Wire:
             z, known = features.private[c.cut.name], features.aux[c.cut.name]
-            return Wire(c, z, known, self.aux, self.knows, self.seed, self.ledger.workdir(common))
+            images = x if c.random else None
+            return Wire(c, z, known, self.aux, self.knows, self.seed, self.ledger.workdir(common), images)
 
         if (kept := held[rate]) is None:
             kept = json.dumps(features.accuracies[c.label]), {}

@@ -28,6 +28,9 @@ def run(
     weights: Annotated[
         str | None, typer.Option(help=".safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
     ] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="where the logits are in the answer: a key, a field or a place")
+    ] = None,
     aux: Annotated[str | None, typer.Option(help="the adversary's images; default the rest of the test part")] = None,
     aux_n: Annotated[int | None, typer.Option(min=1, help="most images of the adversary; default the suite's")] = None,
     suite: Annotated[str, typer.Option(help="smoke, standard or strong")] = "standard",
@@ -89,7 +92,7 @@ def run(
     finishing = Finishing(f"{out}", f"run `splitveil report {out}` for the page, or the same again with --resume")
     with showing_progress():
         for k, folder in folders.items():
-            subject = _subject(target, at, weights, images, k)
+            subject = _subject(target, at, weights, logits, images, k)
             subjects.append(subject)
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
@@ -206,7 +209,9 @@ def read_judge(spec: str | None, weights: str | None, images: "Dataset") -> "Jud
     return Judge(loaded.model, spec, loaded.weights)
 
 
-def _subject(target: str, at: str | None, weights: str | None, images: "Dataset", seed: int) -> "Subject":
+def _subject(
+    target: str, at: str | None, weights: str | None, logits: str | None, images: "Dataset", seed: int
+) -> "Subject":
     import torch
 
     from splitveil.auditing import Subject
@@ -225,9 +230,10 @@ def _subject(target: str, at: str | None, weights: str | None, images: "Dataset"
         refuse_foreign(bundle.folder)
         claim(bundle.folder.resolve().parent, resume=True)
         manifest = bundle.manifest
-        if at not in (None, manifest.cut.name) or weights:
+        if at not in (None, manifest.cut.name) or weights or logits:
             raise InputError(
-                f"{target} is a bundle with its own weights, cut at {manifest.cut.name}; leave --at and --weights out."
+                f"{target} is a bundle with its own weights, cut at {manifest.cut.name}; leave --at, --weights and "
+                "--logits out."
             )
         if images.shape != manifest.image_shape:
             raise InputError(
@@ -238,12 +244,16 @@ def _subject(target: str, at: str | None, weights: str | None, images: "Dataset"
             shipped, x = restore_shipped(bundle), torch.from_numpy(images.test.x)
             return Subject.of_shipped(shipped, x, model=manifest.model, weights=weighed, bundle=manifest.name)
         return Subject.of_split(restore(bundle), model=manifest.model, weights=weighed, bundle=manifest.name)
-    loaded = load_model(target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    loaded = load_model(
+        target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits
+    )
     if weights is None:
         err.print("warning: no --weights: this audits an untrained model", style="yellow")
     tell(loaded.remarks)
     traced = trace(loaded.model, torch.zeros(2, *images.shape))
-    return Subject.of_model(traced, _cuts(traced, at), model=target, weights=loaded.weights)
+    if traced.random:
+        err.print(f"warning: the model is {traced.random}; fit and bundles refuse it", style="yellow", highlight=False)
+    return Subject.of_model(traced, _cuts(traced, at), model=loaded.name, weights=loaded.weights)
 
 
 def _cuts(traced: "Traced", at: str | None) -> list[str]:

@@ -27,6 +27,9 @@ def run(
     weights: Annotated[
         str | None, typer.Option(help="to start from: .safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
     ] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="where the logits are in the answer: a key, a field or a place")
+    ] = None,
     drop: Annotated[
         list[float] | None, typer.Option(help="budget in points of accuracy, repeatable; default 1 and 3")
     ] = None,
@@ -78,7 +81,8 @@ def run(
     claim(out, resume=resume)
     images = load_data(data, skip_broken=skip_broken)
     others = load_data(aux, skip_broken=skip_broken) if aux else None
-    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights)
+    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, logits=logits)
+    model = loaded.name
     tell([*images.remarks, *(others.remarks if others else ()), *loaded.remarks])
     if weights is None:
         err.print("warning: no --weights: every training starts from random ones", style="yellow")

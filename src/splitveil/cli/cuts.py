@@ -10,6 +10,9 @@ import typer
 def run(
     model: Annotated[str, typer.Argument(help="name of the zoo, timm:NAME, torchvision:NAME or PATH.py:FACTORY")],
     weights: Annotated[str | None, typer.Option(help="checked against the model; cuts do not depend on them")] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="where the logits are in the answer: a key, a field or a place")
+    ] = None,
     shape: Annotated[str | None, typer.Option("--input", help="image as CxHxW, such as 3x32x32")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -21,7 +24,8 @@ def run(
     from splitveil.models.loader import load_model
     from splitveil.records import dumps
 
-    loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights)
+    loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights, logits=logits)
+    model = loaded.name
     tell(loaded.remarks)
     traced = trace(loaded.model, torch.zeros(2, *loaded.shape))
     found, gaps = traced.cuts(), traced.gaps()

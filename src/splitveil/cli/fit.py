@@ -25,6 +25,9 @@ def run(
     weights: Annotated[
         str | None, typer.Option(help="to start from: .safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
     ] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="where the logits are in the answer: a key, a field or a place")
+    ] = None,
     defense: Annotated[
         list[str] | None, typer.Option(help="NAME[:k=v,...]; see splitveil list defenses; several work in turn")
     ] = None,
@@ -74,7 +77,10 @@ def run(
     chosen = DEFENSES.build(specs[0] if len(specs) == 1 else f"chain:of=[{' + '.join(specs)}]")
     wire = CODECS.build(codec)
     images = load_data(data, skip_broken=skip_broken)
-    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    loaded = load_model(
+        model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits
+    )
+    model = loaded.name
     tell([*images.remarks, *loaded.remarks])
     halves = split(loaded.model, at, torch.zeros(2, *images.shape))
     if partial.exists() and not resume:

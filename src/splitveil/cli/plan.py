@@ -24,6 +24,9 @@ def run(
     weights: Annotated[
         str | None, typer.Option(help=".safetensors, .pth, .ckpt, ...: FILE or FILE#KEY, or pretrained")
     ] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="where the logits are in the answer: a key, a field or a place")
+    ] = None,
     max_edge_macs: Annotated[str | None, typer.Option(help="on the device, for one sample: 50M")] = None,
     max_edge_bytes: Annotated[str | None, typer.Option(help="stored weights of the edge half: 2MB")] = None,
     max_edge_memory: Annotated[str | None, typer.Option(help="peak of live activations: 500KB")] = None,
@@ -101,7 +104,10 @@ def run(
     claim(out, resume=resume)
     way = [find_device(device) if device else None, find_device(server) if server else None]
     images = load_data(data, skip_broken=skip_broken)
-    loaded = load_model(model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed)
+    loaded = load_model(
+        model, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits
+    )
+    model = loaded.name
     tell([*images.remarks, *loaded.remarks])
     if weights is None:
         err.print("warning: no --weights: this plans for an untrained model", style="yellow")

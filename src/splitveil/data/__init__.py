@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from splitveil.arguments import checked
 from splitveil.data.base import Dataset, Images
 from splitveil.data.labels import unlearnable
 from splitveil.data.pixels import fitted
@@ -35,6 +36,7 @@ DRAWN = frozenset({"vehicles"})
 """Sets that are rendered, and so have a seed and a number of identities."""
 
 
+@checked
 def load_data(spec: str, *, download: bool = False, skip_broken: bool = False) -> Dataset:
     """Load ``NAME[:PATH][?key=value&key=value]``.
 

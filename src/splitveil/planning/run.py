@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splitveil.arguments import checked
 from splitveil.attacks import ATTACKS
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing.ledger import Ledger
@@ -33,6 +34,7 @@ SHARE = 4
 """One choice in so many is measured, of those that keep the limits which need no measurement."""
 
 
+@checked
 def plan(
     traced: Traced,
     data: Dataset,
@@ -103,6 +105,10 @@ def plan(
         CutError: no such cut.
         WriteError: the bundle could not be written; the plan is.
     """
+    if traced.random:
+        raise InputError(
+            f"cannot plan for a model that is {traced.random}; in eval mode let it answer the same each time."
+        )
     clock, out = Clock(minutes), Path(out)
     check_budget(budget)
     suite = find_suite(suite) if isinstance(suite, str) else suite

@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from splitveil.arguments import checked
 from splitveil.bundle import CLOUD_WEIGHTS, EDGE_WEIGHTS, Bundle, codec
 from splitveil.cut import split
 from splitveil.defenses import DEFENSES
@@ -15,6 +16,7 @@ DEFENSE = "defense."
 """Prefix of the defence's own state among the edge weights."""
 
 
+@checked
 def restore(bundle: Bundle) -> Protected:
     """Rebuild the nets that the manifest names and give them the bundle's weights.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from splitveil.arguments import checked
 from splitveil.bundle import Bundle
 from splitveil.errors import DataError, InputError
 from splitveil.pictures import read_picture
@@ -60,6 +61,7 @@ class Edge:
         MissingExtraError: compression without its library.
     """
 
+    @checked
     def __init__(
         self,
         bundle: Bundle,

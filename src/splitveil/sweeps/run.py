@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from splitveil.arguments import checked
 from splitveil.attacks.view import PRESETS, Knows
 from splitveil.auditing.suites import Suite, find_suite
 from splitveil.codecs import CODECS
@@ -27,6 +28,7 @@ from splitveil.sweeps.verdict import findings
 DROPS = (1.0, 3.0)
 
 
+@checked
 def compare(
     fresh: Callable[[int], Split],
     data: Dataset,
