@@ -28,6 +28,8 @@ def run(
     model = loaded.name
     tell(loaded.remarks)
     traced = trace(loaded.model, torch.zeros(2, *loaded.shape))
+    if traced.random:
+        tell([f"the model is {traced.random}: an audit takes it as it is, fit and bundles refuse it"])
     found, gaps = traced.cuts(), traced.gaps()
     copied = {c.name: names for c in found if (names := traced.copied(c.name))}
     if as_json:
