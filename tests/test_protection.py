@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from splitveil.auditing import Subject, audit
+from splitveil.auditing.suites import custom_suite
+from splitveil.codecs import CODECS
 from splitveil.cut import Split, trace
 from splitveil.data import Dataset, load_data
 from splitveil.defenses import DEFENSES
+from splitveil.defenses.base import Protected
 from splitveil.defenses.chain import Chain
-from splitveil.errors import InputError
+from splitveil.errors import AnswerError, InputError
+from splitveil.metrics.utility import accuracy
 from splitveil.models.loader import load_model
-from splitveil.protection import protect, shared, validation_accuracy
+from splitveil.protection import accuracy_of, protect, shared, validation_accuracy
 
 
 def digits(count: int = 256) -> Dataset:
@@ -105,3 +110,19 @@ def test_means_in_a_chain_are_the_parts_own() -> None:
     z = torch.rand(4, 8, 4, 4)
     chain = DEFENSES.build("chain:of=[label_smoothing + dropout:rate=0.6]")
     assert torch.allclose(chain.mean(z), 0.4 * z)
+
+
+def test_nan_answers_are_no_accuracy() -> None:
+    """The largest of NaN is a class by accident: an accuracy of it would be a lie."""
+    split, data = fresh(), digits(64)
+    with torch.no_grad():
+        next(split.cloud.parameters()).fill_(float("nan"))
+    with pytest.raises(
+        AnswerError, match=r"expected finite answers of the net, got NaN or infinity for 64 of 64 images"
+    ):
+        accuracy_of(Protected(split, DEFENSES.build("none"), CODECS.build("raw")), data)
+    with pytest.raises(AnswerError):
+        accuracy(torch.tensor([[0.0, float("inf")]]), torch.tensor([1]))
+    subject = Subject.of_split(Protected(split, DEFENSES.build("none"), CODECS.build("raw")), model="m", weights="w")
+    with pytest.raises(AnswerError, match=r"relu2 \| none \| raw"):
+        audit(subject, data, suite=custom_suite(["linear"]), n=8)

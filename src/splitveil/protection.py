@@ -195,6 +195,11 @@ def validation_accuracy(protected: Protected, data: Dataset, seed: int = 0) -> f
     return _accuracy(protected, torch.from_numpy(data.train.x)[held], torch.from_numpy(data.train.y)[held])
 
 
+def held_out(data: Dataset) -> int:
+    """Training images that `protect` sets aside."""
+    return max(1, len(data.train) // 10)
+
+
 def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
     """Random shifts by up to an eighth, and mirror images for colour pictures, one draw an image. x: (N, C, H, W)."""
     n, channels, height, width = x.shape

@@ -12,12 +12,12 @@ from torch import Tensor
 from splitveil.attacks import ATTACKS
 from splitveil.attacks.base import Attack
 from splitveil.attacks.view import PRESETS, Knows, View
-from splitveil.auditing import Subject, audit
-from splitveil.auditing.suites import custom_suite
+from splitveil.auditing import Subject, audit, summarise
+from splitveil.auditing.suites import FLOORS, custom_suite
 from splitveil.data import Dataset
 from splitveil.errors import InputError, OverlapError, ThreatModelError
 from splitveil.metrics import METRICS
-from splitveil.records import Card
+from splitveil.records import Accuracy, Card
 
 from .conftest import QUICK, Trained
 
@@ -212,9 +212,10 @@ def test_a_defended_split_stands_beside_its_halves_with_nothing_between(trained:
 def test_halves_with_nothing_between_are_audited_where_they_differ(
     trained: Trained, defense: str, codec: str, rows: list[tuple[str, str]]
 ) -> None:
-    subject = Subject.of_split(trained.protected("relu2", defense, codec), model="small", weights="test")
+    protected = trained.protected("relu2", defense, codec)
+    subject = Subject.of_split(protected, model="small", weights="test")
     assert [(c.defense.partition(":")[0], c.codec) for c in subject.configurations] == rows
-    assert len(subject.notes) == (defense != "none")
+    assert len(subject.notes) == (defense != "none") + protected.untrained
     assert [n for n in subject.notes if "no row without it" in n] == list(subject.notes) * (len(rows) == 1)
 
 
@@ -352,3 +353,30 @@ def test_scale_of_the_features_moves_no_score(trained: Trained) -> None:
     for one, ten in zip(scaled(1).rows, scaled(10).rows, strict=True):
         assert one.psnr == pytest.approx(ten.psnr, abs=0.25), one.attack
         assert one.ssim == pytest.approx(ten.ssim, abs=0.03), one.attack
+
+
+def test_accuracies_have_intervals_and_an_untrained_defence_is_doubted(trained: Trained) -> None:
+    def card(epochs: int | None) -> Card:
+        protected = trained.protected("relu3", "label_smoothing + noise:sigma=0.1".join(("chain:of=[", "]")), "raw")
+        assert protected.epochs == 0
+        protected.epochs = epochs
+        subject = Subject.of_split(protected, model="small", weights="test")
+        return audit(subject, trained.data, suite=custom_suite(["linear"]), n=30).card
+
+    never, once, unknown = card(0), card(1), card(None)
+    assert any(note.startswith("the defence was never trained") for note in never.notes)
+    for row in never.rows:
+        doubted = any(why.startswith("untrained defence: chain") for why in row.unreliable)
+        assert doubted == (row.defense != "none" and row.attack not in FLOORS), row.attack
+    assert never.unreliable
+    for trained_or_unknown in (once, unknown):
+        assert not any("untrained" in why for why in (*trained_or_unknown.unreliable, *trained_or_unknown.notes))
+    assert never.tested.keys() == never.accuracies.keys()
+    for label, tested in never.tested.items():
+        assert tested == Accuracy.of(round(200 * never.accuracies[label]), 200)
+    assert never.task is not None
+    assert never.task.share == never.task_accuracy
+    told = never.to_json()
+    assert Card.from_json(told) == never
+    summary = summarise([once, once.model_copy(update={"seed": 1})])
+    assert summary.tested == once.tested, "seeds add no test image"

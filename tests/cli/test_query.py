@@ -13,11 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitveil.bundle import write_bundle
-from splitveil.cli.console import out
+from splitveil.cli.console import out, printable
 from splitveil.cli.query import run
 from splitveil.codecs.uniform import Uniform
 from splitveil.defenses.none import Undefended
-from splitveil.errors import DataError, InputError, LinkError
+from splitveil.errors import AnswerError, DataError, InputError, LinkError
+from splitveil.serving.exchange import OutageError
 
 from ..serving.conftest import Made, make, running
 from ..serving.scripted import Scripted, scripted
@@ -135,3 +136,59 @@ def test_a_camera_is_asked_frame_by_frame(made: Made, monkeypatch: pytest.Monkey
     with scripted(Scripted(made.bundle)) as port:
         told = json.loads(ask(made.bundle.folder, "--to", f"127.0.0.1:{port}", "--camera", 0, "-n", 2, "--json"))
     assert [a["input"] for a in told["answers"]] == ["camera 0[0]", "camera 0[1]"]
+
+
+def test_the_most_probable_classes_are_named(made: Made, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 200)
+    with running(made.bundle) as server:
+        words = [made.bundle.folder, "--to", f"127.0.0.1:{server.port}", "--input", picture]
+        answer = json.loads(ask(*words, "--json"))["answers"][0]
+        four = json.loads(ask(*words, "--json", "--top", 4))
+        everything = json.loads(ask(*words, "--json", "--top", 99))["answers"][0]["top"]
+        shown = ask(*words, "--top", 2)
+    logits = np.asarray(answer["logits"], float)
+    odds = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-logits)
+    names = made.bundle.manifest.classes
+    assert [(k["class"], k["probability"]) for k in answer["top"]] == [
+        (names[k], pytest.approx(odds[k])) for k in order[:3]
+    ]
+    assert answer["probabilities"] == pytest.approx(odds.tolist())
+    assert (four["classes"], len(four["answers"][0]["top"])) == (names, 4)
+    assert len(everything) == len(names)
+    assert (answer["class"], answer["confidence"]) == (names[order[0]], pytest.approx(odds[order[0]]))
+    assert f"{names[order[0]]} {odds[order[0]]:.3f}, {names[order[1]]} {odds[order[1]]:.3f}" in shown
+    assert f"{odds[order[2]]:.3f}" not in shown
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_is_an_error_and_never_a_class(
+    made: Made, picture: Path, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Scripted(made.bundle)
+    answered = service.cloud.run
+
+    def broken(given: dict[str, Any]) -> Any:
+        logits = answered(given)
+        logits[-1, 1] = bad
+        return logits
+
+    monkeypatch.setattr(service.cloud, "run", broken)
+    with scripted(service) as port:
+        words = [made.bundle.folder, "--to", f"127.0.0.1:{port}", "--input", picture]
+        with pytest.raises(AnswerError, match=r"got NaN or infinity for 1 of 1 images") as told:
+            ask(*words)
+        assert isinstance(told.value, OutageError)
+        here = json.loads(ask(*words, "--json", "--fallback"))
+    assert here["local"] == 1
+    assert np.isfinite(here["answers"][0]["logits"]).all()
+    assert len(service.asked) == 2, "the same features would be answered the same: no retry"
+
+
+def test_names_cannot_write_to_the_terminal() -> None:
+    assert printable("cat") == "cat"
+    assert printable("\x1b[2Jcat\n") == "\\x1b[2Jcat\\n"
+    assert printable("a\u202eb") == "a\\u202eb"
+    assert printable("Käse 猫") == "Käse 猫"
+    assert (len(printable("x" * 500)), printable("x" * 500)[-1]) == (40, "…")
+    assert len(printable("\x1b" * 30)) == 40

@@ -20,6 +20,8 @@ from splitveil.restoring import restore
 
 CARS = "vehicles?n=48&identities=8&size=16"
 
+INTERVALS = ("rank1_interval", "rank5_interval")
+
 
 def bundle(folder: Path, defense: str) -> Path:
     data = load_data(CARS)
@@ -40,7 +42,7 @@ def test_a_bundle_is_searched_as_deployed_and_without_its_noise(
 ) -> None:
     run(noisy, CARS, seed=0, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert found["protected"].keys() == {"map", "rank1", "rank5", "chance", "n_queries", "n_gallery"}
+    assert found["protected"].keys() == {"map", "rank1", "rank5", "chance", "n_queries", "n_gallery", *INTERVALS}
     assert found["protected"] != found["without_noise"]
     assert found["protected"]["n_queries"] == found["without_noise"]["n_queries"] > 0
     assert 0 < found["protected"]["chance"] < found["protected"]["rank5"] <= 1

@@ -23,7 +23,7 @@ from splitveil.planning.need import minutes
 from splitveil.planning.planner import Planner
 from splitveil.planning.space import Space
 from splitveil.profiling import find_device, find_link
-from splitveil.records import Budget, Card, Plan, Zone
+from splitveil.records import Accuracy, Budget, Card, Plan, Zone
 
 LITTLE = Suite("little", "1", ("decoder:size=tiny,epochs=1,steps=5",), 100, "a test's")
 Planned = Callable[..., Plan]
@@ -102,6 +102,27 @@ def test_what_is_recommended_was_attacked_afresh_and_ships_with_its_card(made: t
     assert "binding constraint" in found.reason
     assert (found.measured, found.binding_measured, found.need) == (2, True, None)
     assert best.cut == "pool1", "the least work for the device"
+
+
+def test_a_limit_on_accuracy_says_what_so_few_images_can_tell(made: tuple[Plan, Path]) -> None:
+    """120 test images: one point is one image and a bit."""
+    found, out = made
+    assert found.tested == Accuracy.of(round(120 * found.accuracy), 120)
+    assert found.recommended is not None
+    figures = found.choices[found.recommended].figures
+    accuracy, drop = figures["accuracy"], figures["accuracy_drop"]
+    assert accuracy.interval == Accuracy.of(round(120 * accuracy.value), 120).interval
+    assert drop.interval is not None
+    assert drop.interval[0] < drop.value < drop.interval[1]
+    manifest = Bundle.load(out / found.bundle).manifest
+    assert manifest.undefended == found.tested
+    assert manifest.tested is not None
+    assert manifest.tested.share == pytest.approx(accuracy.value)
+    limit = found.budget.accuracy_drop
+    assert limit is not None
+    half = (drop.interval[1] - drop.interval[0]) / 2
+    assert any(note.startswith("few test images: ") for note in found.notes) == (half > limit)
+    assert ("do not rule out a loss beyond" in found.reason) == (drop.interval[1] > limit)
 
 
 def test_the_proxy_is_ranked_over_widths_even_where_they_cost_too_much(

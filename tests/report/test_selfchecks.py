@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.records import Card
+from splitveil.records import Accuracy, Card
 from splitveil.report import words
 from splitveil.report.headline import doubts
 from splitveil.report.selfchecks import SelfCheck, all_checks
@@ -20,7 +20,12 @@ def results(path: Path) -> dict[str, SelfCheck]:
 def test_all_pass_where_nothing_was_raised(make_audit: MakeAudit) -> None:
     found = results(make_audit(samples=0))
     assert list(found) == list(words.RAISED)
-    assert {c.state for c in found.values()} == {"passed"}
+    later = {"untrained defence": "unknown", "few test images": "idle"}
+    assert {k: c.state for k, c in found.items()} == {k: later.get(k, "passed") for k in found}
+    tested = {"layer1 | none | raw": Accuracy.of(9, 10)}
+    for defense, state in (("none", "idle"), ("noise", "passed")):
+        again = results(make_audit(defense, samples=0, configs=[(defense, "raw")], card={"tested": tested}))
+        assert again["untrained defence"].state == state
 
 
 def test_a_raised_check_names_its_rows(make_audit: MakeAudit) -> None:
@@ -44,7 +49,7 @@ def test_without_the_attack_there_is_nothing_to_check(
     attacks: tuple[str, ...], idle: set[str], make_audit: MakeAudit
 ) -> None:
     found = results(make_audit(samples=0, attacks=attacks))
-    assert {k for k, c in found.items() if c.state == "idle"} == idle
+    assert {k for k, c in found.items() if c.state == "idle"} == {*idle, "few test images"}
 
 
 def test_an_old_audit_never_claims_checks_that_it_did_not_run(make_audit: MakeAudit) -> None:

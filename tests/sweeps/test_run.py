@@ -8,14 +8,16 @@ import torch
 
 from splitveil.attacks.view import PRESETS
 from splitveil.auditing.suites import custom_suite
+from splitveil.auditing.summary import estimate
 from splitveil.cut import Split
 from splitveil.data import Dataset
 from splitveil.errors import InputError, SplitVeilError
 from splitveil.protection import protect, validation_accuracy
-from splitveil.records import Comparison, Estimate, Measured
+from splitveil.records import Comparison, Estimate, Lost, Measured, Trial
 from splitveil.seeds import derive
-from splitveil.sweeps import compare
+from splitveil.sweeps import compare, epochs_for
 from splitveil.sweeps.candidate import Setting
+from splitveil.sweeps.run import _too_few
 from splitveil.sweeps.trials import Trials
 from splitveil.sweeps.verdict import findings, overlap
 
@@ -166,3 +168,51 @@ def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(
             **settings,
         )  # fmt: skip
     assert not (tmp_path / "c").exists()
+
+
+def test_a_verdict_claims_no_points_that_the_test_images_do_not_bear_out(compared: tuple[Comparison, Path]) -> None:
+    """33 test images: one more right is 3 points, so that nothing is lost or won for sure."""
+    found, _ = compared
+    measured = found.undefended.measured
+    assert measured
+
+    def verdict(both: int, first: int, second: int, neither: int) -> tuple[str, list[str]]:
+        gap = Lost.of(both, first, second, neither)
+        own = measured.model_copy(update={"paired": gap, "lost": estimate([gap.points])})
+        veil = found.undefended.model_copy(
+            update={"label": "veil", "drop": 3.0, "defends": True, "missing": 0.0, "measured": own}
+        )
+        reference = Trial(defense="none", codec="raw", seed=0, epochs=1, seconds=1, validation=0.9, validated_on=16)
+        return " ".join(findings([found.undefended, veil], (3.0,))), _too_few(own, reference, 3.0)
+
+    told, doubts = verdict(23, 2, 1, 7)
+    assert "Lost on 33 test images, which do not tell whether it is within that: veil 3.03 points (" in told
+    assert "Lost more than that" not in told
+    assert [why.partition(":")[0] for why in doubts] == ["few test images"] * 2
+    assert "16 images, of which one is 6.2 points" in doubts[1]
+    told, doubts = verdict(4000, 500, 100, 400)
+    assert "Lost more than that on test images, in points: veil 8.00 points (" in told
+    assert len(doubts) == 1, "only what knobs are tuned by is too little"
+    told, _ = verdict(4300, 150, 120, 430)
+    assert "Lost" not in told
+
+
+def test_a_comparison_says_on_how_many_images_and_how_sure(compared: tuple[Comparison, Path]) -> None:
+    found, _ = compared
+    for c in found.contenders:
+        assert c.validated is not None
+        if c.measured:
+            assert c.measured.tested is not None
+            assert c.measured.tested.share == pytest.approx(c.measured.accuracy.mean)
+            assert (c.measured.paired is None) == (c.drop is None)
+            if c.measured.paired and c.drop:
+                assert c.measured.paired.points == pytest.approx(c.measured.lost.mean)
+                assert c.measured.paired.n == c.measured.tested.n
+                raised = any("few test images" in why for why in c.measured.unreliable)
+                low, high = c.measured.paired.interval
+                assert raised >= ((high - low) / 2 > c.drop)
+
+
+def test_epochs_are_what_the_defences_need() -> None:
+    assert epochs_for(["noise", "dropout"], "raw") == 4
+    assert epochs_for(["noise", "shredder:collection=7"], "raw") == 7

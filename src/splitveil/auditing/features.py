@@ -14,6 +14,7 @@ from splitveil.data import Dataset
 from splitveil.data.parts import Parts
 from splitveil.progress import Show, task
 from splitveil.seeds import derive
+from splitveil.tensors import classes_of
 
 BATCH = 250
 SHARE_OF_MEMORY = 0.4
@@ -57,6 +58,9 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
     """Run the subject once over the test images and over the auxiliary images that are not among them.
 
     Accuracy is over all test images and of every wanted configuration, a defence's own draws included.
+
+    Raises:
+        AnswerError: a configuration answers NaN or infinity.
     """
     private, own = len(parts.private_index), len(parts.test_aux_index)
     keep = np.concatenate([parts.private_index, parts.test_aux_index])
@@ -68,7 +72,7 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
         for c in wanted:
             torch.manual_seed(derive(seed, "accuracy", c.label, first))
             answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
-            right[c.label] += int((answers.argmax(1) == labels[first : first + len(answers)]).sum())
+            right[c.label] += int((classes_of(answers, c.label) == labels[first : first + len(answers)]).sum())
 
     with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
         at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]

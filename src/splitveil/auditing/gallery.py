@@ -12,7 +12,9 @@ from splitveil.data.base import Array
 from splitveil.defenses.base import Protected
 from splitveil.errors import InputError
 from splitveil.metrics.reidentification import identify
+from splitveil.proportions import wilson
 from splitveil.seeds import derive
+from splitveil.tensors import classes_of
 
 CHUNK = 256
 
@@ -28,6 +30,8 @@ class Retrieval:
         chance: rank 1 of a random order of the gallery.
         n_queries: queries with an answer in the gallery.
         n_gallery: images searched.
+        rank1_interval: 95 % over the queries (Wilson).
+        rank5_interval: the same.
     """
 
     map: float
@@ -36,6 +40,8 @@ class Retrieval:
     chance: float
     n_queries: int
     n_gallery: int
+    rank1_interval: tuple[float, float]
+    rank5_interval: tuple[float, float]
 
 
 class Noiseless(Protected):
@@ -69,6 +75,7 @@ def embeddings(protected: Protected, x: Tensor, classes: Tensor | None = None) -
     protected.eval()
     with torch.inference_mode():
         answers = torch.cat([protected(part.float() / 255).float() for part in x.split(CHUNK)])
+    classes_of(answers, "the split")  # refuses NaN, which would sort anyhow
     answers = answers if classes is None else answers[:, classes]
     return F.normalize(answers - answers.mean(1, keepdim=True), dim=1)
 
@@ -102,9 +109,10 @@ def retrieval(protected: Protected, data: Dataset, *, seed: int) -> Retrieval:
         found[chosen], found[rest], query_ids=ids[chosen], gallery_ids=ids[rest],
         query_cameras=seen_by[chosen], gallery_cameras=seen_by[rest],
     )  # fmt: skip
+    n = len(result.kept)
     return Retrieval(
-        result.mean_average_precision, result.rank(1), result.rank(5), result.chance, len(result.kept),
-        int(gallery.sum()),
+        result.mean_average_precision, result.rank(1), result.rank(5), result.chance, n, int(gallery.sum()),
+        *(wilson(round(result.rank(k) * n, 3), n) for k in (1, 5)),
     )  # fmt: skip
 
 

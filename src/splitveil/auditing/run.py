@@ -28,7 +28,7 @@ from splitveil.data import Dataset
 from splitveil.data.parts import Parts, partition
 from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
-from splitveil.records import Card, claim, resumable
+from splitveil.records import Accuracy, Card, claim, resumable
 from splitveil.seeds import digest, fingerprint, hardware
 
 
@@ -158,6 +158,7 @@ def audit(
         private_n=n,
         cuts=list(subject.cuts),
         accuracies=accuracies,
+        tested={k: Accuracy.of(round(share * len(data.test)), len(data.test)) for k, share in accuracies.items()},
         bundle=subject.bundle,
         versions=fingerprint(),
         notes=[

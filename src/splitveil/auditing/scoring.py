@@ -12,7 +12,6 @@ from torch import Tensor
 from splitveil.attacks.base import Attack, LabelAttack
 from splitveil.attacks.view import Aux, View
 from splitveil.auditing.checks import DRAWS
-from splitveil.auditing.intervals import bootstrap
 from splitveil.auditing.judging import Asked
 from splitveil.auditing.units import LabelUnit, Unit, most_exposed, to_bytes
 from splitveil.auditing.views import Wire, holds_files
@@ -20,6 +19,7 @@ from splitveil.auditing.worst import scored_row
 from splitveil.data.base import Array
 from splitveil.data.parts import Parts
 from splitveil.metrics import ALWAYS, METRICS
+from splitveil.proportions import wilson
 from splitveil.records import LabelRow
 
 FACTOR = 10.0
@@ -122,7 +122,7 @@ def inferred(
         classes=secret.classes,
         n=len(hits),
         accuracy=hits.float().mean().item(),
-        accuracy_interval=bootstrap(hits.float()[None], draws)[0],
+        accuracy_interval=wilson(int(hits.sum()), len(hits)),
         chance=float(np.bincount(secret.truth[secret.truth >= 0]).max() / len(hits)),
         seconds=round(found.seconds, 3),
         evidence=evidence | few_reads(view, wire.aux, resumed=resumed),

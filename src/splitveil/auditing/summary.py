@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from splitveil.records import Card, Estimate, LabelRow, Row, Summary, SummaryRow
+from splitveil.records import Accuracy, Card, Estimate, LabelRow, Row, Summary, SummaryRow
 
 MEASURES = ("mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5")
 STUDENT = (
@@ -33,6 +33,7 @@ def summarise(cards: Sequence[Card]) -> Summary:
         private_n=first.private_n,
         rows=[_summary(key, found) for key, found in rows.items()],
         accuracies={k: estimate(c.accuracies[k] for c in cards if k in c.accuracies) for k in first.accuracies},
+        tested={k: _tested([c.tested[k] for c in cards]) for k in first.tested if all(k in c.tested for c in cards)},
         bundle=first.bundle,
     )
 
@@ -46,6 +47,10 @@ def estimate(values: Iterable[float]) -> Estimate:
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in found) / free)
     half = STUDENT[min(free, len(STUDENT)) - 1] * spread / math.sqrt(len(found))
     return Estimate(mean=mean, interval=(mean - half, mean + half), values=found)
+
+
+def _tested(found: Sequence[Accuracy]) -> Accuracy:
+    return Accuracy.of(math.fsum(a.share for a in found) / len(found) * found[0].n, found[0].n)
 
 
 def _summary(key: tuple[str, ...], found: Sequence[tuple[int, Row | LabelRow]]) -> SummaryRow:

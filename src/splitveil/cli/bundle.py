@@ -250,7 +250,11 @@ def show_quantization(found: "Quantization") -> None:
 
     old, new = found.latency_before, found.latency_after
     rows = [
-        ("test accuracy", f"{found.accuracy_before:.2%}", f"{found.accuracy_after:.2%}"),
+        (
+            "test accuracy (95 %)",
+            str(found.tested_before or f"{found.accuracy_before:.2%}"),
+            str(found.tested_after or f"{found.accuracy_after:.2%}"),
+        ),
         ("same answer", "", f"{found.agreement:.2%} of {found.tested_on:,}"),
         ("edge.onnx, bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}"),
         ("one picture, median", f"{old.median * 1e3:.3f} ms", f"{new.median * 1e3:.3f} ms"),
@@ -287,4 +291,6 @@ def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> str:
 
 
 def _listed(words: list[str], most: int = 5) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+    from splitveil.cli.console import printable
+
+    return ", ".join(map(printable, words[:most])) + (f" and {len(words) - most} more" if len(words) > most else "")

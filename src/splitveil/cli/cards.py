@@ -19,7 +19,7 @@ def show_card(card: "Card") -> None:
     out.print(card.threat_model, highlight=False)
     for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
         label = " | ".join(key)
-        accuracy = card.accuracies.get(label, card.task_accuracy)
+        accuracy = card.tested.get(label) or f"{card.accuracies.get(label, card.task_accuracy):.2%}"
         names = [r.attack for r in card.rows if (r.cut, r.defense, r.codec) == key]
         rows = [
             [
@@ -31,7 +31,7 @@ def show_card(card: "Card") -> None:
             if (r.cut, r.defense, r.codec) == key
         ]  # fmt: skip
         show_table(
-            f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy:.2%}",
+            f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy}",
             ["attack", "PSNR dB", "95 %", "worst 5 %", "SSIM", "95 %", "worst 5 %", "MSE", "s", ""],
             rows,
         )
@@ -63,8 +63,9 @@ def show_summary(summary: "Summary") -> None:
                 labels.append([r.attribute, r.attack, *_estimate(m["accuracy"], 3), doubt])
             else:
                 rows.append([_name(r, names), *_estimate(m["psnr"], 2), *_estimate(m["ssim"], 3), doubt])
-        accuracy = summary.accuracies[" | ".join(key)]
-        title = f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy.mean:.2%}"
+        label = " | ".join(key)
+        accuracy = summary.tested.get(label) or f"{summary.accuracies[label].mean:.2%}"
+        title = f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy}"
         show_table(title, ["attack", "PSNR dB", "95 % over seeds", "SSIM", "95 % over seeds", ""], rows)
         if labels:
             show_table("", ["label", "attack", "accuracy", "95 % over seeds", ""], labels, left=2)

@@ -9,7 +9,7 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Comparison, Contender
+    from splitveil.records import Comparison, Contender, Measured
 
 UNTRUSTED = 3
 
@@ -44,7 +44,10 @@ def run(
     aux_n: Annotated[int | None, typer.Option(min=1, help="most images of the adversary; default the suite's")] = None,
     seeds: Annotated[str, typer.Option(help="each trains and audits anew; the first one tunes")] = "0,1,2",
     trials: Annotated[int, typer.Option(min=1, help="trainings that tune one defence to one budget")] = 6,
-    epochs: Annotated[int, typer.Option(min=0, help="of every training, the undefended split's too")] = 4,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="of every training, the undefended split's too; default 4, or what a defense needs"),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
     tune_n: Annotated[
         int | None,
@@ -66,12 +69,13 @@ def run(
     from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge, refuse_ungranted
     from splitveil.cli.console import err, print_json, showing_progress, tell
+    from splitveil.cli.console import out as screen
     from splitveil.cut import Split, trace
     from splitveil.data import load_data
     from splitveil.models.loader import load_model
     from splitveil.records import Finishing, claim, resumable
     from splitveil.report import check_extras, render_comparison, render_picture
-    from splitveil.sweeps import compare, without_tuning
+    from splitveil.sweeps import compare, epochs_for, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
@@ -93,6 +97,9 @@ def run(
 
     kept = len(images.test) // 2 * bool(weights) if tune_n is None else tune_n
     images, tuning = without_tuning(images, kept)
+    if epochs is None:
+        epochs = epochs_for(defense, codec)
+        (err if as_json else screen).print(f"{epochs} epochs for each training; --epochs changes it", highlight=False)
     finishing = Finishing(f"{out / 'comparison.json'}", f"run `splitveil report {out}` for the page")
     with showing_progress(), resumable(out):
         found = compare(
@@ -168,6 +175,12 @@ def _show_further(found: "Comparison") -> None:
     show_table("further metrics of the worst case by PSNR", ["defense", "", *further], rows, left=2)
 
 
+def _lost(m: "Measured") -> str:
+    from splitveil.cli.cards import span
+
+    return f"{m.lost.mean:.2f}" + (f" ({span(m.paired.interval, 2)})" if m.paired else "")
+
+
 def _cells(c: "Contender") -> list[str]:
     from splitveil.cli.cards import span
     from splitveil.registry import Spec
@@ -175,9 +188,15 @@ def _cells(c: "Contender") -> list[str]:
     setting = f"{c.knob}={c.value:g}" if c.value is not None else ""
     m = c.measured
     if m is None:
-        return [c.label, setting, f"{c.validation:.2%}", *[""] * 10, f"misses it by {c.missing:.2f}"]
+        return [
+            c.label,
+            setting,
+            str(c.validated or f"{c.validation:.2%}"),
+            *[""] * 10,
+            f"misses it by {c.missing:.2f}",
+        ]
     return [
-        c.label, setting, f"{m.accuracy.mean:.2%}", f"{m.lost.mean:.2f}",
+        c.label, setting, str(m.tested or f"{m.accuracy.mean:.2%}"), _lost(m),
         f"{m.psnr.mean:.2f}", span(m.psnr.interval, 2), f"{m.ssim.mean:.3f}", span(m.ssim.interval, 3),
         Spec.parse(m.strongest.get("psnr", "")).short,
         f"{m.edge_macs / 1e6:.2f}", f"{m.edge_params / 1e3:.1f}", f"{m.payload_bytes:,}",

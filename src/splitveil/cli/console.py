@@ -79,6 +79,12 @@ def print_json(text: str) -> None:
     print("".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text), file=streams.answers(), flush=True)
 
 
+def printable(name: str, most: int = 40) -> str:
+    """A name from a file as a terminal may show it: what controls a terminal or turns the text round is escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[: most + 1])
+    return shown if len(name) <= most and len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table; the first `left` columns are words, the others numbers."""
     if title:

@@ -31,7 +31,7 @@ def run(
     from splitveil.errors import InputError
     from splitveil.export import save
     from splitveil.models.loader import load_model, save_weights
-    from splitveil.protection import accuracy_of, protect
+    from splitveil.protection import protect, right_of, tested
     from splitveil.report import render, samples_picture
 
     begun = time.perf_counter()
@@ -46,7 +46,7 @@ def run(
         halves, _ = protect(trace(model, example).split(EARLY), "none", "raw", data, epochs=15)
         model.load_state_dict(halves.split.edge.state_dict() | halves.split.cloud.state_dict())
         save_weights(model, out / "model.safetensors")
-        _say(f"   {accuracy_of(halves, data):.1%} of {len(data.test):,} test images right")
+        _say(f"   {tested(right_of(halves, data.test))} of {len(data.test):,} test images right (95 %)")
         traced = trace(model, example)
         _say(f"2. its legal cuts: {', '.join(c.name for c in traced.cuts())}")
         audits, cards = [], []
@@ -55,7 +55,7 @@ def run(
             protected, _ = protect(traced.split(at), DEFENSE, CODEC, data, epochs=15, lr=1e-3)
             bundle = save(
                 protected, out / f"bundle-{at}", name=f"digits-{at}", model_spec=MODEL, image_shape=data.shape,
-                classes=data.classes, task_accuracy=accuracy_of(protected, data), picture=data.picture,
+                classes=data.classes, tested=tested(right_of(protected, data.test)), picture=data.picture,
             )  # fmt: skip
             subject = Subject.of_split(
                 protected, model=MODEL, weights=f"bundle {bundle.manifest.contract[:12]}", bundle=bundle.manifest.name
@@ -124,7 +124,7 @@ def _show(cards: "list[Card]") -> None:
             by = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == key}
             floor = max((by[a] for a in ("mean", "class_mean", "nearest")), key=lambda r: r.ssim)
             shown = [floor, by["decoder"], by["mle"], by["worst_case:ssim"]]
-            accuracy = f"{card.accuracies[' | '.join(key)]:.1%}"
+            accuracy = str(card.tested[" | ".join(key)])
             cut, defense, codec = key
             means = [f"{r.psnr:.1f} / {r.ssim:.2f}" for r in shown]
             rows.append([cut, BARE if defense == "none" else defense, codec, accuracy, *means])

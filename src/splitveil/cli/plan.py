@@ -57,7 +57,9 @@ def run(
         int | None, typer.Option(min=30, help="test images for the search alone; default half, at most 2,000")
     ] = None,
     train_n: Annotated[int, typer.Option(min=10, help="training images for a defence, at most")] = 10_000,
-    epochs: Annotated[int, typer.Option(min=0, help="of a defence's training")] = 2,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="of a defence's training; default what it needs, 2 where it needs none")
+    ] = None,
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 5e-4,
     audits: Annotated[int | None, typer.Option(min=1, help="choices measured at most; default a quarter")] = None,
     minutes: Annotated[float | None, typer.Option(help="in all; the best plan so far when they are over")] = None,
@@ -162,7 +164,7 @@ def _show(found: "Plan") -> None:
     from splitveil.cli.console import out, show_table
 
     out.print(
-        f"{found.model} on {found.data}: {found.accuracy:.2%} undefended; {found.seconds:.0f} s"
+        f"{found.model} on {found.data}: {found.tested or f'{found.accuracy:.2%}'} undefended; {found.seconds:.0f} s"
         + ("" if found.finished else ", stopped before the search had ended"),
         highlight=False,
     )
@@ -214,4 +216,7 @@ def _cell(name: str, figure: "Figure | None") -> str:
     if figure is None:
         return ""
     text = f"{figure.value:.2%}" if name == "accuracy" else written(name, figure.value)
+    if name in ("accuracy", "accuracy_drop") and figure.interval:
+        low, high = (end * (100 if name == "accuracy" else 1) for end in figure.interval)
+        text += f" ({low:.2f} to {high:.2f})"
     return text if figure.measured else f"~{text}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from splitveil.serving.answer import Answer
 
 MOST_ROWS = 20
+WIDEST_INPUT = 80
 
 
 def run(
@@ -29,6 +30,7 @@ def run(
     data: Annotated[str | None, typer.Option("--data", help="A data set: its first test images.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images of --data, or frames of a camera or film.")] = 16,
     skip_broken: SkipBroken = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes shown for an image, most probable first.")] = 3,
     timeout: Annotated[float, typer.Option(help="Seconds for one image, retries included.")] = 30.0,
     attempts: Annotated[int, typer.Option(min=1, help="For one image, the first included.")] = 5,
     compress: Annotated[
@@ -61,7 +63,7 @@ def run(
     from splitveil.cli.reading import read_asked
     from splitveil.errors import InputError
     from splitveil.pictures import assumed
-    from splitveil.records import dumps
+    from splitveil.records import Accuracy, dumps
     from splitveil.serving.client_tls import ClientTls
     from splitveil.serving.edge import Edge
     from splitveil.serving.retry import Retry
@@ -88,15 +90,19 @@ def run(
     for name, _, y, answer, milliseconds in given:
         logits = answer.logits[0].astype(float)
         odds = np.exp(logits - logits.max())
-        best = int(logits.argmax())
+        odds /= odds.sum()
+        order = np.argsort(-logits, kind="stable")
+        best = int(order[0])
         if y is not None:
             right.append(best == y)
         answers.append(
             {
                 "input": name,
                 "class": m.classes[best],
-                "confidence": float(odds[best] / odds.sum()),
+                "confidence": float(odds[best]),
+                "top": [{"class": m.classes[k], "probability": float(odds[k])} for k in order[:top]],
                 "logits": logits.tolist(),
+                "probabilities": odds.tolist(),
                 "milliseconds": milliseconds,
                 "bytes": answer.sent,
                 "attempts": answer.attempts,
@@ -113,6 +119,8 @@ def run(
         "n": len(answers),
         "local": sum(answer.local for *_, answer, _ in given),
         "accuracy": sum(right) / len(right) if right else None,
+        "tested": Accuracy.of(sum(right), len(right)) if right else None,
+        "classes": m.classes,
         "bytes_per_image": edge.bytes_per_image,
         "bytes": _bytes([answer for *_, answer, _ in given], [x for _, x, *_ in given]),
         "milliseconds_p50": float(np.median([milliseconds for *_, milliseconds in given])),
@@ -161,19 +169,21 @@ def _warn_assumed(manifest: "Manifest") -> None:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from splitveil.cli.console import out, show_table
+    from splitveil.cli.console import out, printable, show_table
 
     rows = [
         (
-            a["input"], a["class"], f"{a['confidence']:.3f}", f"{a['milliseconds']:.1f}",
+            printable(a["input"], WIDEST_INPUT),
+            ", ".join(f"{printable(k['class'])} {k['probability']:.3f}" for k in a["top"]),
+            f"{a['milliseconds']:.1f}",
             "answered here" if a["local"] else f"{a['bytes']:,}",
         )
         for a in result["answers"][:MOST_ROWS]
     ]  # fmt: skip
-    show_table("", ("input", "class", "confidence", "ms", "bytes sent"), rows, left=2)
+    show_table("", ("input", "class and probability", "ms", "bytes sent"), rows, left=2)
     if result["n"] > MOST_ROWS:
         out.print(f"and {result['n'] - MOST_ROWS} more")
-    accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.3f}, "
+    accuracy = "" if result["tested"] is None else f"accuracy {result['tested']} (95 %), "
     out.print(f"{result['n']} images, {accuracy}p50 {result['milliseconds_p50']:.1f} ms")
     told = result["bytes"]
     if told["sent"] and told["png"]:

@@ -61,7 +61,8 @@ def run(
     screen.print(f"{m.name} on {data}: {m.cut.name}, {m.defense}, {m.codec}", highlight=False)
     show_table("", ["", "mAP", "rank 1", "rank 5", "chance of rank 1"], rows)
     screen.print(
-        f"{deployed.n_queries:,} queries, {deployed.n_gallery:,} images in the gallery; larger is better",
+        f"{deployed.n_queries:,} queries, {deployed.n_gallery:,} images in the gallery; larger is better; "
+        "in brackets 95 % over queries",
         highlight=False,
     )
 
@@ -87,4 +88,9 @@ def _check(manifest: "Manifest", images: "Dataset") -> None:
 
 
 def _cells(name: str, found: "Retrieval") -> list[str]:
-    return [name, *(f"{value:.3f}" for value in (found.map, found.rank1, found.rank5, found.chance))]
+    from splitveil.cli.cards import span
+
+    ranks = (
+        f"{v:.3f} ({span(i, 3)})" for v, i in ((found.rank1, found.rank1_interval), (found.rank5, found.rank5_interval))
+    )
+    return [name, f"{found.map:.3f}", *ranks, f"{found.chance:.3f}"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -19,9 +20,10 @@ from splitveil.data import Dataset
 from splitveil.errors import BundleError, InputError
 from splitveil.export.halves import anonymize
 from splitveil.progress import task
-from splitveil.records import Quantization, Timing
+from splitveil.records import Accuracy, Quantization, Timing
 from splitveil.seeds import hardware
 from splitveil.silence import quiet
+from splitveil.tensors import classes_of
 
 Array = NDArray[Any]
 
@@ -78,7 +80,13 @@ def write_quantized(bundle: Bundle, data: Dataset, folder: Path, *, n: int = 256
     }
     if EDGE_WEIGHTS in manifest.files:
         files[FLOAT_EDGE] = bundle.folder / EDGE_WEIGHTS
-    changed = manifest.model_copy(update={"quantization": measured, "task_accuracy": measured.accuracy_after})
+    changed = manifest.model_copy(
+        update={
+            "quantization": measured,
+            "task_accuracy": measured.accuracy_after,
+            "tested": measured.tested_after,
+        }
+    )
     return write_bundle(folder, changed, {**files, EDGE: after})
 
 
@@ -167,7 +175,8 @@ def _measure(bundle: Bundle, before: bytes, after: bytes, data: Dataset, n: int,
         for i, batch in enumerate(batches):
             for edge, told in zip(edges, answers, strict=True):
                 z = edge.run(None, batch)[0]
-                told.append(cloud.run(None, {manifest.features.name: z})[0].argmax(1))
+                logits = torch.from_numpy(cloud.run(None, {manifest.features.name: z})[0])
+                told.append(classes_of(logits, "the bundle").numpy())
             show(i + 1)
     was, now = (np.concatenate(told) for told in answers)
     one = {name: values[:1] for name, values in batches[0].items()}
@@ -187,6 +196,8 @@ def _measure(bundle: Bundle, before: bytes, after: bytes, data: Dataset, n: int,
         accuracy_before=float((was == data.test.y).mean()),
         accuracy_after=float((now == data.test.y).mean()),
         agreement=float((was == now).mean()),
+        tested_before=Accuracy.of(int((was == data.test.y).sum()), len(was)),
+        tested_after=Accuracy.of(int((now == data.test.y).sum()), len(now)),
         bytes_before=len(before),
         bytes_after=len(after),
         latency_before=timing(before, old),

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.errors import InputError
+from splitveil.tensors import classes_of
 
 BINS = 15
 """As in Guo et al. 2017."""
@@ -15,9 +16,10 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
 
     Raises:
         InputError: shapes that do not fit, or no sample.
+        AnswerError: NaN or infinite logits.
     """
     _check(logits, y)
-    return (logits.argmax(1) == y).double().mean().item()
+    return (classes_of(logits) == y).double().mean().item()
 
 
 def agreement(logits: Tensor, undefended: Tensor) -> float:
@@ -31,8 +33,9 @@ def agreement(logits: Tensor, undefended: Tensor) -> float:
             f"expected logits of one shape, got {tuple(logits.shape)} and {tuple(undefended.shape)}; "
             "ask both models the same samples."
         )
-    _check(logits, undefended.argmax(1))
-    return (logits.argmax(1) == undefended.argmax(1)).double().mean().item()
+    other = classes_of(undefended)
+    _check(logits, other)
+    return (classes_of(logits) == other).double().mean().item()
 
 
 def calibration_error(logits: Tensor, y: Tensor, *, bins: int = BINS) -> float:

@@ -20,6 +20,7 @@ from splitveil.auditing.suites import Suite
 from splitveil.codecs import CODECS
 from splitveil.cut import Split, Traced
 from splitveil.data import Dataset, Images
+from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
 from splitveil.planning.latency import Way
 from splitveil.planning.proxies import proxy
@@ -31,6 +32,8 @@ from splitveil.sweeps.candidate import PLAIN, Setting
 from splitveil.sweeps.costs import edge_cost
 from splitveil.sweeps.trials import Trials
 
+SHORT = 2
+"""Epochs of what works without training."""
 QUICK = Suite(
     "search", "1", ("linear", "decoder:size=tiny,epochs=2,steps=100"), 2000, "orders choices; not to be reported"
 )
@@ -55,7 +58,8 @@ class Bench:
         weights: description for the cards.
         ledger: of the plan's folder.
         out: that folder.
-        epochs: of a defence's training; undefended splits stay as they are.
+        epochs: of a defence's training, None for what each needs and at least `SHORT`; undefended splits stay as
+            they are.
         lr: peak learning rate.
         n: private images of an audit.
         knows: the adversary's grants.
@@ -70,7 +74,7 @@ class Bench:
     weights: str
     ledger: Ledger
     out: Path
-    epochs: int
+    epochs: int | None
     lr: float
     n: int
     knows: Knows
@@ -215,8 +219,14 @@ class Bench:
         )  # fmt: skip
         return found.card, path
 
+    def epochs_of(self, option: Option) -> int:
+        """Of this option's training."""
+        if option.defense == PLAIN:
+            return 0
+        return max(SHORT, DEFENSES.build(option.defense).least_epochs) if self.epochs is None else self.epochs
+
     def _shop(self, option: Option) -> Trials:
-        epochs = 0 if option.defense == PLAIN else self.epochs
+        epochs = self.epochs_of(option)
         key = option.cut, epochs
         if key not in self._trials:
             self._trials[key] = Trials(
@@ -243,14 +253,14 @@ def figures(card: Card, label: str, reference: float, source: str, *, intervals:
     cut, defense, codec = label.split(" | ")
     own = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == (cut, defense, codec)}
     ssim, psnr = own["worst_case:ssim"], own["worst_case:psnr"]
-    accuracy = card.accuracies[label]
+    accuracy, told = card.accuracies[label], card.tested.get(label)
 
     def figure(value: float, row: Row | None = None, metric: str = "") -> Figure:
         interval = getattr(row, f"{metric}_interval") if intervals and row is not None else None
         return Figure(value=value, measured=True, source=source, interval=interval)
 
     return {
-        "accuracy": figure(accuracy),
+        "accuracy": figure(accuracy).model_copy(update={"interval": told.interval if told else None}),
         "accuracy_drop": figure(100 * (reference - accuracy)),
         "ssim": figure(ssim.ssim, ssim, "ssim"),
         "ssim_worst": figure(ssim.ssim_worst5),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splitveil.auditing.checks import check_budget_told, check_lost
 from splitveil.auditing.subject import undefended
 from splitveil.auditing.suites import FLOORS, Suite
 from splitveil.defenses.base import Protected
@@ -19,8 +20,8 @@ from splitveil.planning.space import LEVELS, Option, Space
 from splitveil.planning.transition import find_zones
 from splitveil.planning.verification import DECODER, verify_zone
 from splitveil.progress import task
-from splitveil.protection import accuracy_of
-from splitveil.records import Card, CutCurve, Figure, Need, Plan, Zone
+from splitveil.protection import lost, right_of, tested
+from splitveil.records import Card, CutCurve, Figure, Lost, Need, Plan, Zone
 from splitveil.sweeps.candidate import PLAIN
 
 MANY, CALIBRATED, WIDTHS = 150, 6, 3
@@ -68,9 +69,14 @@ class Planner:
         self.floors: dict[str, tuple[str, float]] = {}
         """Leakage -> the guess without features that gets most of it, and how much."""
         whole = undefended(bench.split(space.cuts[0].name))
-        self.reference = accuracy_of(whole, bench.data, bench.seed)
-        """Accuracy of the undefended model on the test images that the search does not see."""
-        self._held = accuracy_of(whole, bench.seen, bench.seed)
+        self.right = right_of(whole, bench.data.test, bench.seed)
+        """Which test images that the search does not see the undefended model answers correctly: (N,) bool."""
+        self.tested = tested(self.right)
+        self.reference = self.right.float().mean().item()
+        """The same as accuracy."""
+        self._held = right_of(whole, bench.held, bench.seed).float().mean().item()
+        self.lost: dict[Option, Lost] = {}
+        """What choices that were attacked afresh lose on these images."""
 
     def depth(self, n: int) -> Depth:
         """Cheap numbers at every cut of the model, by one forward pass, and where they fall; nothing without images."""
@@ -215,6 +221,11 @@ class Planner:
             protected = self.bench.protected(k.option)
             card, path = self.bench.audited(k.option, protected, self.suite, fresh=True)
             k.fresh = figures(card, next(iter(card.accuracies)), self.reference, self._source(card), intervals=True)
+            self.lost[k.option] = gap = lost(self.right, right_of(protected, self.bench.data.test, self.bench.seed))
+            drop = k.fresh["accuracy_drop"]
+            # The audit drew other noise: its loss, with the reach of the interval about ours.
+            ends = tuple(drop.value + end - gap.points for end in gap.interval)
+            k.fresh["accuracy_drop"] = drop.model_copy(update={"interval": ends})
             if self.bench.way.known:
                 timed = self.bench.way.timed(export_halves(protected, self.bench.data.shape), k.costs["payload"].value)
                 k.fresh["latency"] = timed
@@ -229,9 +240,19 @@ class Planner:
         folder = self.bench.out / "bundle"
         save(
             protected, folder, name="bundle", model_spec=self.bench.model, image_shape=self.bench.data.shape,
-            classes=classes, card=card, task_accuracy=k.fresh["accuracy"].value, picture=self.bench.data.picture,
+            classes=classes, card=card, task_accuracy=k.fresh["accuracy"].value,
+            tested=next(iter(card.tested.values())), undefended=self.tested, picture=self.bench.data.picture,
         )  # fmt: skip
         return record.model_copy(update={"bundle": folder.name})
+
+    def few_images(self, chosen: Known | None) -> list[str]:
+        """Why the test images do not bear out the limit on accuracy; empty where they do, or where there is none."""
+        limit = self.limits.get("accuracy_drop")
+        if not limit:
+            return []
+        if chosen is not None and chosen.option in self.lost:
+            return check_lost(self.lost[chosen.option], limit)
+        return check_budget_told(self.tested, limit)
 
     def _judge(self, option: Option) -> tuple[float, float, float] | None:
         self.consider(option)

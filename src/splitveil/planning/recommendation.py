@@ -88,6 +88,7 @@ def why(search: Search, verdict: Verdict, suite: str) -> str:
     return (
         f"{first}; binding constraint: {', '.join(map(_said, bound)) or 'none'}. Measured afresh with {suite}: "
         f"{_got(figures, leaks or [search.leak])}."
+        + _beyond(figures, limits)
         + (f" {len(failed)} preferred before it broke a limit when attacked afresh." if failed else "")
     )
 
@@ -191,7 +192,20 @@ def _over(k: Known, limits: Mapping[str, float], expected: Figures | None = None
 
 def _got(figures: Figures, leaks: list[str]) -> str:
     names = [*leaks, "accuracy_drop", "edge_macs", "payload"]
-    return ", ".join(f"{_said(n)} {written(n, figures[n].value)}" for n in names if n in figures)
+    return ", ".join(f"{_said(n)} {written(n, figures[n].value)}{_reach(figures, n)}" for n in names if n in figures)
+
+
+def _reach(figures: Figures, name: str) -> str:
+    interval = figures[name].interval if name == "accuracy_drop" else None
+    return f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+
+
+def _beyond(figures: Figures, limits: Mapping[str, float]) -> str:
+    """That the accuracy lost may be more than the limit, where the test images cannot rule it out."""
+    limit, drop = limits.get("accuracy_drop"), figures.get("accuracy_drop")
+    if limit is None or drop is None or drop.interval is None or drop.interval[1] <= limit:
+        return ""
+    return f" The test images do not rule out a loss beyond {written('accuracy_drop', limit)}."
 
 
 def _said(name: str) -> str:

@@ -56,7 +56,7 @@ def plan(
     n: int = 200,
     held_n: int | None = None,
     train_n: int = 10_000,
-    epochs: int = 2,
+    epochs: int | None = None,
     lr: float = 5e-4,
     audits: int | None = None,
     minutes: float | None = None,
@@ -91,7 +91,8 @@ def plan(
         n: private images of every audit.
         held_n: test images set aside for the search; None for half of them, at most 2,000.
         train_n: training images that a defence is trained with, at most.
-        epochs: of a defence's training; undefended splits stay as they are.
+        epochs: of a defence's training; None for what each needs, and 2 for what needs none. Undefended splits stay as
+            they are.
         lr: peak learning rate.
         audits: choices that the search measures at most; None for a quarter of them, at least 8.
         minutes: in all; what is under way then is ended. None for no limit.
@@ -114,7 +115,8 @@ def plan(
     suite = find_suite(suite) if isinstance(suite, str) else suite
     if budget.latency is not None and (device is None or link is None):
         raise InputError("expected a device and a link for a limit on latency, got none; add --device and --link.")
-    if n < 1 or epochs < 0 or (audits is not None and audits < 1) or (minutes is not None and not minutes > 0):
+    few = audits is not None and audits < 1
+    if n < 1 or (epochs or 0) < 0 or few or (minutes is not None and not minutes > 0):
         raise InputError(
             f"expected n and audits of at least 1, epochs of at least 0 and minutes above 0, got {n}, {audits}, "
             f"{epochs} and {minutes}; use --minutes 20."
@@ -165,7 +167,7 @@ def plan(
     record = Plan(
         model=model, weights=weights, data=data.name, seed=seed, budget=budget,
         device=device.name if device else "", link=link.name if link else "", suite=suite.label,
-        accuracy=planner.reference, choices=found, recommended=0 if verdict.chosen else None,
+        accuracy=planner.reference, tested=planner.tested, choices=found, recommended=0 if verdict.chosen else None,
         reason=why(search, verdict, suite.label)
         if verdict.chosen
         else why_not(search, verdict, limits, pruned, floors=planner.floors, complete=ended and complete, need=need),
@@ -173,7 +175,10 @@ def plan(
         nearest=near, curves=depth.curves, zones=zones,
         alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
         hardware=hardware(), seconds=round(clock.seconds, 3), finished=finished, versions=fingerprint(),
-        notes=[*data.remarks, *planner.notes, *_notes(search, pruned, verdict, rest, len(held))],
+        notes=[
+            *data.remarks, *planner.notes, *planner.few_images(verdict.chosen or next(reversed(verdict.tried), None)),
+            *_notes(search, pruned, verdict, rest, len(held)),
+        ],
     )  # fmt: skip
     # The plan first: a bundle that cannot be written must not cost what was measured.
     record.save(out / "plan.json")

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from splitveil.records.accuracy import Accuracy
 from splitveil.records.base import Document, Record
 
 
@@ -76,7 +77,7 @@ class LabelRow(Record):
     classes: int
     n: int = Field(description="private images whose label is known")
     accuracy: float
-    accuracy_interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap over images")
+    accuracy_interval: tuple[float, float] | None = Field(default=None, description="95 % over images (Wilson 1927)")
     chance: float = Field(description="share of the commonest label among the private images")
     seconds: float
     unreliable: list[str] = []
@@ -118,6 +119,7 @@ class Card(Document):
     private_n: int = 0
     cuts: list[Cut] = []
     accuracies: dict[str, float] = Field(default={}, description="task accuracy by 'cut | defense | codec'")
+    tested: dict[str, Accuracy] = Field(default={}, description="the same with their intervals over the test images")
     bundle: str = ""
     versions: dict[str, str] = {}
     notes: list[str] = []
@@ -127,6 +129,11 @@ class Card(Document):
     strongest: dict[str, dict[str, str]] = Field(
         default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
     )
+
+    @property
+    def task(self) -> Accuracy | None:
+        """`task_accuracy` with its interval; None in cards from before there was one."""
+        return next((a for a in reversed(self.tested.values()) if a.share == self.task_accuracy), None)
 
     @property
     def unreliable(self) -> list[str]:

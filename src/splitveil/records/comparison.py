@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from splitveil.records.accuracy import Accuracy, Lost
 from splitveil.records.base import Document, Record
 from splitveil.records.summary import Estimate
 
@@ -18,6 +19,7 @@ class Trial(Record):
     seconds: float = Field(description="wall clock, with calibration, study and validation")
     whole: bool = Field(default=True, description="False where a killed training went on, so that seconds lack a part")
     validation: float = Field(description="accuracy on the images set aside to tune by")
+    validated_on: int = Field(default=0, description="these images; 0: not recorded")
     strength: float | None = Field(default=None, description="0 weakest to 1 strongest end of the knob")
 
 
@@ -33,6 +35,12 @@ class Measured(Record):
 
     accuracy: Estimate = Field(description="on test images")
     lost: Estimate = Field(description="points below the undefended split of the same seed, on test images")
+    tested: Accuracy | None = Field(
+        default=None, description="accuracy as the mean of the seeds, with its interval over the test images"
+    )
+    paired: Lost | None = Field(
+        default=None, description="points lost as the mean of the seeds, with its interval over the test images"
+    )
     within: Estimate | None = Field(
         default=None, description="the same on the images set aside to tune by, which the budget is about"
     )
@@ -65,6 +73,11 @@ class Contender(Record):
     missing: float = Field(default=0.0, description="points below the budget, where it was not reached")
     measured: Measured | None = Field(default=None, description="None where the budget was not reached")
     tried: list[Trial] = []
+
+    @property
+    def validated(self) -> Accuracy | None:
+        """`validation` with its interval; None in records that do not say on how many images."""
+        return Accuracy.known(self.validation, max((t.validated_on for t in self.tried), default=0))
 
     @property
     def reached(self) -> bool:

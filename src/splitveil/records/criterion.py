@@ -29,6 +29,9 @@ class Cost(Record):
     value: float
     unit: str
     note: str = ""
+    interval: tuple[float, float] | None = Field(
+        default=None, description="95 % over images, where it is a share of them"
+    )
 
 
 class CutNumbers(Record):

@@ -28,6 +28,8 @@ class Quantization(Record):
     tested_on: int = Field(description="test images, all of them")
     accuracy_before: float
     accuracy_after: float
+    tested_before: Accuracy | None = Field(default=None, description="the float edge, with its interval")
+    tested_after: Accuracy | None = Field(default=None, description="the quantised edge, with its interval")
     agreement: float = Field(description="share of test images with the same answer, 0 to 1")
     bytes_before: int = Field(description="of edge.onnx")
     bytes_after: int

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from splitveil.records.accuracy import Accuracy
 from splitveil.records.base import Document, Record
 from splitveil.records.card import Cut
 
@@ -123,6 +124,7 @@ class Plan(Document):
     link: str
     suite: str = Field(description="of the audit that measured the recommended choice")
     accuracy: float = Field(description="of the undefended model on the test images used")
+    tested: Accuracy | None = Field(default=None, description="the same with its interval")
     choices: list[Choice] = Field(description="recommended first, then the front, then the rest")
     recommended: int | None = Field(
         description="index into choices; None: nothing keeps the budget or, where not `finished`, nothing was found to"

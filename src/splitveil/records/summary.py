@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from splitveil.records.accuracy import Accuracy
 from splitveil.records.base import Document, Record
 
 
@@ -42,4 +43,7 @@ class Summary(Document):
     private_n: int
     rows: list[SummaryRow]
     accuracies: dict[str, Estimate] = Field(default={}, description="task accuracy by 'cut | defense | codec'")
+    tested: dict[str, Accuracy] = Field(
+        default={}, description="means over seeds with intervals over the test images, the same for each seed"
+    )
     bundle: str = ""

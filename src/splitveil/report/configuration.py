@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.records import Card, LabelRow, Row, SummaryRow
+from splitveil.records import Accuracy, Card, LabelRow, Row, SummaryRow
 from splitveil.report.words import attack_label
 
 FLOORS = ("mean", "class_mean", "nearest")
@@ -53,6 +53,7 @@ class Configuration:
     accuracy: float | None
     inferences: tuple[LabelRow, ...] = ()
     bare: bool = False
+    tested: Accuracy | None = None
 
     @property
     def label(self) -> str:
@@ -112,6 +113,7 @@ def configurations(card: Card) -> list[Configuration]:
             accuracies.get(" | ".join(key)),
             tuple(labels.get(key, [])),
             key[1] == "none" and key[0] in moved,
+            card.tested.get(" | ".join(key)),
         )
         for key in groups | labels
     ]

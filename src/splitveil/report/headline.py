@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from splitveil.records import Card
 from splitveil.report.configuration import Configuration, configurations
-from splitveil.report.words import DOUBTS, attack_label, decibels, listing, percent, similarity
+from splitveil.report.words import DOUBTS, accuracy, attack_label, decibels, listing, similarity
 
 MOST_FINDINGS = 8
 
@@ -34,7 +34,8 @@ class Doubt:
 def opening(card: Card) -> str:
     """Such as ``resnet20 on cifar10, task accuracy 92.1 %, attacked at layer1 and layer2.``."""
     names = list(dict.fromkeys(c.cut for c in configurations(card)))
-    return f"{card.model} on {card.data}, task accuracy {percent(card.task_accuracy)}, attacked at {listing(names)}."
+    told = accuracy(card.task_accuracy, card.task)
+    return f"{card.model} on {card.data}, task accuracy {told}, attacked at {listing(names)}."
 
 
 def finding(config: Configuration, *, alone: bool) -> Finding:
@@ -56,7 +57,7 @@ def finding(config: Configuration, *, alone: bool) -> Finding:
         how = f"{how} by PSNR, {ssim.label} by SSIM"
     tail = f"with {how} {floors}".rstrip()
     if not alone and config.accuracy is not None:
-        tail += f", task accuracy {percent(config.accuracy)}"
+        tail += f", task accuracy {accuracy(config.accuracy, config.tested)}"
     psnr_floor, ssim_floor = config.floor("psnr"), config.floor("ssim")
     if psnr_floor and ssim_floor and psnr.row.psnr <= psnr_floor.row.psnr and ssim.row.ssim <= ssim_floor.row.ssim:
         return Finding(f"{where} the attacks run here recover", "no more than the floors:", f"{numbers} {tail}.")

@@ -14,6 +14,10 @@ EVIDENCE = {"zero gradients": "gradient", "under-trained": "gain", "over-fitted"
 """Checks that look at what an attack tells of itself."""
 FIRST = ("not finite", "few images", "below the floor")
 """All that audits did before they gave intervals."""
+YOUNG = ("untrained defence",)
+"""Later than those: a card that says how many test images there were has them."""
+COMPARED = ("few test images",)
+"""Of comparisons and plans: no single audit has two nets to hold against each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def all_checks(card: Card, doubts: Sequence[Doubt]) -> list[SelfCheck]:
         state: State = "passed"
         if kind in raised:
             state = "raised"
-        elif not young and kind not in FIRST:
+        elif (not young and kind not in FIRST) or (kind in YOUNG and not card.tested):
             state = "unknown"
         elif not _applies(kind, card, configs):
             state = "idle"
@@ -45,6 +49,10 @@ def all_checks(card: Card, doubts: Sequence[Doubt]) -> list[SelfCheck]:
 
 
 def _applies(kind: str, card: Card, configs: Sequence[Configuration]) -> bool:
+    if kind in COMPARED:
+        return False
+    if kind in YOUNG:
+        return any(config.defense != "none" for config in configs)
     if kind in EVIDENCE:
         evidence = [r.evidence for r in card.rows] + [r.evidence for r in card.inferences]
         return any(EVIDENCE[kind] in told for told in evidence)

@@ -10,7 +10,7 @@ from splitveil.records import write_atomically
 from splitveil.report.configuration import Configuration, Entry, configurations
 from splitveil.report.folder import Bytes, Folder
 from splitveil.report.png import encode, picture
-from splitveil.report.words import decibels, percent, similarity
+from splitveil.report.words import accuracy, decibels, similarity
 
 STRONGEST = 2
 SIDE, GAP, LABELS, MARGIN, HEADING, NARROWEST, LONGEST_LABEL = 96, 8, 300, 28, 52, 860, 28
@@ -40,8 +40,8 @@ def samples_picture(folder: Path, out: Path) -> Path | None:
         return None
     lanes = [Lane("inputs", "", found.samples.inputs)]
     for config in configurations(found.card):
-        accuracy = f"task accuracy {percent(config.accuracy)}" if config.accuracy is not None else ""
-        lanes.append(Lane(f"{config.cut} · {config.label}", accuracy, None))
+        told = f"task accuracy {accuracy(config.accuracy, config.tested)}" if config.accuracy is not None else ""
+        lanes.append(Lane(f"{config.cut} · {config.label}", told, None))
         for entry in _shown(config):
             images = found.samples.guesses.get(entry.number)
             if images is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from splitveil.records import Accuracy
 from splitveil.registry import Spec
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -186,6 +187,11 @@ def error(value: float) -> str:
 def percent(share: float | None) -> str:
     """0.921 -> ``92.1 %``; an en dash for None."""
     return NONE if share is None else f"{100 * share:.1f} %"
+
+
+def accuracy(share: float | None, tested: Accuracy | None) -> str:
+    """``92.1 % (91.6 to 92.6 %)``, with the 95 % interval where it is known."""
+    return percent(share) if tested is None else f"{percent(share)} ({percents(tested.interval)})"
 
 
 def percents(interval: tuple[float, float]) -> str:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from splitveil.errors import ContractError, LinkError
+from splitveil.errors import AnswerError, ContractError, LinkError
 from splitveil.records import Manifest, Tensor
 from splitveil.serving import compression
 from splitveil.serving.breaker import Breaker
@@ -69,6 +69,10 @@ class OutageError(LinkError):
     """No answer: what a fallback is for. A refusal of the device or of its bundle is none."""
 
 
+class MalformedAnswerError(OutageError, AnswerError):
+    """An answer that is none: NaN or infinite logits. The fallback answers instead, and the breaker counts it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """Logits (n, K), the bytes of features that one attempt sent, and how many attempts it took."""
@@ -121,7 +125,7 @@ class Exchange:
         """Logits of features (n, ...) as the edge half gave them. Every attempt sends the same bytes.
 
         Raises:
-            OutageError: no answer in time, or the breaker is open.
+            OutageError: no answer in time, or the breaker is open; `MalformedAnswerError`: one of NaN or infinity.
             LinkError: the server refuses this device.
             ContractError: the server refuses the request, or answers what the bundle does not say.
         """
@@ -238,6 +242,11 @@ class Exchange:
             raw = answer.raw_output_contents
             values = np.frombuffer(raw[0], "<f4") if raw else np.asarray(answer.outputs[0].contents.fp32_contents, "f4")
             if values.size == rows * expected[1]:
+                if strange := int((~np.isfinite(values.reshape(expected))).any(1).sum()):
+                    raise MalformedAnswerError(
+                        f"expected finite answers of {self.where}, got NaN or infinity for {strange} of {rows} images; "
+                        "ask its operator to check the cloud half."
+                    )
                 return values.reshape(expected).astype(np.float32)
         raise ContractError(f"expected {name} {expected} from {self.where}, got another; serve this bundle there.")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitveil.bundle import CLOUD, Bundle
-from splitveil.errors import BundleError, InputError
+from splitveil.errors import AnswerError, BundleError, InputError
 from splitveil.serving.engine import Half
 
 Fallback = str | Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -39,7 +39,16 @@ class Local:
 
         Raises:
             BundleError: logits of another shape.
+            AnswerError: NaN or infinite logits.
         """
+        logits = self._logits(x, z)
+        if not np.isfinite(logits).all():
+            raise AnswerError(
+                "expected finite answers of the fallback, got NaN or infinity; check its weights and the picture."
+            )
+        return logits
+
+    def _logits(self, x: NDArray[np.float32], z: NDArray[Any]) -> NDArray[np.float32]:
         if self._cloud is not None:
             return self._cloud.run({self._manifest.features.name: z})
         logits = np.asarray(self._own(x) if self._own is not None else None, np.float32)

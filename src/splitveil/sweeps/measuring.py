@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from splitveil.attacks.base import frozen
 from splitveil.attacks.view import Knows
@@ -24,8 +25,8 @@ from splitveil.defenses.base import Protected
 from splitveil.metrics import ALWAYS
 from splitveil.metrics.geometry import class_radius
 from splitveil.metrics.judge import Judge
-from splitveil.protection import accuracy_of
-from splitveil.records import Card, Extra, Floor, Further, Measured, Row, Trial
+from splitveil.protection import lost, right_of
+from splitveil.records import Accuracy, Card, Extra, Floor, Further, Lost, Measured, Row, Trial
 from splitveil.seeds import derive, digest, named
 from splitveil.sweeps.candidate import PLAIN, Setting
 from splitveil.sweeps.costs import edge_cost
@@ -98,13 +99,18 @@ class Auditor:
         )  # fmt: skip
         return found.card, path
 
+    def right(self, setting: Setting, seed: int) -> Tensor:
+        """Which test images one trained split answers correctly: (N,) bool."""
+        return right_of(self.trials.protected(setting, seed), self.trials.data.test, seed)
+
     def measured(self, setting: Setting, seeds: Sequence[int], plain: "Plain | None") -> tuple[Measured, list[Card]]:
         """All seeds together. plain: the undefended split's; None where this is it."""
         trained = [self.trials.trial(setting, seed) for seed in seeds]
-        accuracies, radii = list[float](), list[float]()
+        accuracies, radii, rights = list[float](), list[float](), list[Tensor]()
         for seed in seeds:
             protected = self.trials.protected(setting, seed)
-            accuracies.append(accuracy_of(protected, self.trials.data, seed))
+            rights.append(self.right(setting, seed))
+            accuracies.append(rights[-1].float().mean().item())
             if (radius := _radius(protected, self.trials.data, seed)) is not None:
                 radii.append(radius)
         cards, paths = zip(*(self.card(setting, seed) for seed in seeds), strict=True)
@@ -118,6 +124,8 @@ class Auditor:
         return Measured(
             accuracy=estimate(accuracies),
             lost=estimate(100 * (a - b) for a, b in zip(against, accuracies, strict=True)),
+            tested=Accuracy.of(statistics.fmean(int(r.sum()) for r in rights), len(rights[0])),
+            paired=Lost.mean([lost(a, b) for a, b in zip(plain.rights, rights, strict=True)]) if plain else None,
             within=estimate(100 * (a - b) for a, b in zip(validated, (t.validation for t in trained), strict=True)),
             psnr=estimate(r.psnr for r in by_psnr),
             ssim=estimate(r.ssim for r in by_ssim),
@@ -136,16 +144,20 @@ class Auditor:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The undefended split by seed: accuracies on test images and on those to tune by; seconds an epoch, if known."""
+    """The undefended split by seed: accuracies on test images and on those to tune by; seconds an epoch, if known.
+
+    rights: for each seed (N,) bool, the test images that it answers correctly.
+    """
 
     accuracies: list[float]
     validations: list[float]
     seconds: float | None
+    rights: list[Tensor]
 
     @classmethod
-    def of(cls, measured: Measured, trained: Sequence[Trial]) -> "Plain":
+    def of(cls, measured: Measured, trained: Sequence[Trial], rights: list[Tensor]) -> "Plain":
         """From its record and its trainings."""
-        return cls(measured.accuracy.values, [t.validation for t in trained], _pace(trained))
+        return cls(measured.accuracy.values, [t.validation for t in trained], _pace(trained), rights)
 
 
 def floors(cards: Sequence[Card]) -> list[Floor]:

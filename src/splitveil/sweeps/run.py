@@ -7,17 +7,18 @@ from pathlib import Path
 
 from splitveil.arguments import checked
 from splitveil.attacks.view import PRESETS, Knows
+from splitveil.auditing.checks import check_lost
 from splitveil.auditing.suites import Suite, find_suite
 from splitveil.codecs import CODECS
 from splitveil.cut import Split
 from splitveil.data import Dataset, Images
 from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Protected
+from splitveil.defenses.base import EPOCHS, Protected
 from splitveil.errors import InputError
 from splitveil.metrics.judge import Judge
 from splitveil.progress import task
 from splitveil.protection import scheduled
-from splitveil.records import Comparison, Contender, Trial, claim
+from splitveil.records import Comparison, Contender, Measured, Trial, claim
 from splitveil.seeds import fingerprint, hardware
 from splitveil.sweeps.candidate import PLAIN, Candidate, Setting, parse_all
 from splitveil.sweeps.measuring import Auditor, Plain, floors
@@ -46,7 +47,7 @@ def compare(
     aux_n: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     trials: int = 6,
-    epochs: int = 4,
+    epochs: int | None = None,
     lr: float = 5e-4,
     tuning: Images | None = None,
     metrics: Sequence[str] = (),
@@ -75,7 +76,8 @@ def compare(
         aux_n: most of them.
         seeds: each trains and audits anew; the first one tunes.
         trials: trainings that tuning may spend on a defence and a budget.
-        epochs: of every training.
+        epochs: of every training; None for 4, or more where one of the defences needs more. 0 trains nothing: a defence
+            that works by training is then doubted.
         lr: peak learning rate.
         tuning: images to tune by, needed where the weights that training starts from have seen the training part; None
             for a tenth of the training part that is set aside.
@@ -92,6 +94,7 @@ def compare(
     suite = find_suite(suite) if isinstance(suite, str) else suite
     _check(drops, seeds, trials, out, resume=resume)
     candidates = parse_all(list(defenses), codec)
+    epochs = epochs_for(list(defenses), codec) if epochs is None else epochs
     shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
     auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
     start = fresh(seeds[0])
@@ -105,7 +108,7 @@ def compare(
         setting = Setting(PLAIN, codec)
         reference = [shop.trial(setting, seed) for seed in seeds]
         measured, cards = auditor.measured(setting, seeds, None)
-        plain = Plain.of(measured, reference)
+        plain = Plain.of(measured, reference, [auditor.right(setting, seed) for seed in seeds])
         contenders = [
             Contender(
                 label=PLAIN, drop=None, defense=PLAIN, codec=codec, defends=False, validation=reference[0].validation,
@@ -123,7 +126,8 @@ def compare(
                 show(done, f"auditing {candidate.label}")
                 if found.reached:
                     own = auditor.measured(Setting(found.defense, found.codec), seeds, plain)[0]
-                    found = found.model_copy(update={"measured": own})
+                    doubts = [*own.unreliable, *_too_few(own, reference[0], drop)]
+                    found = found.model_copy(update={"measured": own.model_copy(update={"unreliable": doubts})})
                 contenders.append(found)
                 done += 1
                 show(done)
@@ -138,6 +142,17 @@ def compare(
     )  # fmt: skip
     comparison.save(out / "comparison.json")
     return comparison
+
+
+def epochs_for(defenses: Sequence[str], codec: str) -> int:
+    """Epochs that serve all of these defences, which are trained equally long.
+
+    Raises:
+        UnknownNameError: no such defence.
+        InputError: an option that it does not have.
+    """
+    ends = [c.at(end, 1) for c in parse_all(list(defenses), codec) for end in ((0.0, 1.0) if c.knob else (0.0,))]
+    return max([EPOCHS, *(DEFENSES.build(setting.defense).least_epochs for setting in ends)])
 
 
 class _Tuned:
@@ -178,6 +193,17 @@ class _Tuned:
         setting = self.candidate.at(strength, self.channels)
         self.tried[strength] = self.shop.trial(setting, self.seed)
         return f"{setting.defense} {setting.codec}", self.tried[strength].validation
+
+
+def _too_few(measured: Measured, reference: Trial, drop: float) -> list[str]:
+    """Why the images do not bear out a budget: those that are reported on, and those that knobs are tuned by."""
+    found = check_lost(measured.paired, drop) if measured.paired else []
+    if 0 < reference.validated_on < 100 / drop:
+        found.append(
+            f"few test images: knobs are tuned by {reference.validated_on:,} images, of which one is "
+            f"{100 / reference.validated_on:.1f} points, more than the budget of {drop:g}"
+        )
+    return found
 
 
 def _tuned_on(tuning: Images | None) -> str:

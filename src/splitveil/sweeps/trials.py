@@ -17,7 +17,7 @@ from splitveil.data import Dataset, Images
 from splitveil.defenses import DEFENSES
 from splitveil.defenses.base import Protected
 from splitveil.errors import InputError
-from splitveil.protection import accuracy_of, protect, validation_accuracy
+from splitveil.protection import accuracy_of, held_out, protect, validation_accuracy
 from splitveil.records import Trial, write_atomically
 from splitveil.seeds import derive, digest, fingerprint, named
 from splitveil.sweeps.candidate import Setting
@@ -111,6 +111,7 @@ class Trials:
         trial = Trial(
             defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs,
             seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole,
+            validated_on=held_out(self.data) if self.tuning is None else len(self.tuning.test),
         )  # fmt: skip
         tensors = {f"{part}.{k}": v for part, m in protected.parts().items() for k, v in m.state_dict().items()}
         tensors |= {f"codec.{k}": torch.tensor(v) for k, v in protected.codec.state().items()}

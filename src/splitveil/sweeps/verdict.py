@@ -38,13 +38,25 @@ def _at(drop: float, at: Sequence[Contender], plain: Measured | None) -> list[st
     over = [f"{c.label} {m.within.mean:.2f}" for c, m in inside if m.within and m.within.mean > drop]
     if over:
         found.append(f"Over the budget as the mean of all seeds, in points of validation accuracy: {', '.join(over)}.")
-    paid = [f"{c.label} {m.lost.mean:.2f}" for c, m in inside if m.lost.mean > drop]
+    paid = [f"{c.label} {_lost(m)}" for c, m in inside if (m.paired.interval[0] if m.paired else m.lost.mean) > drop]
     if paid:
         found.append(f"Lost more than that on test images, in points: {', '.join(paid)}.")
+    vague = [
+        f"{c.label} {_lost(m)}" for c, m in inside if m.paired and m.paired.interval[0] <= drop < m.paired.interval[1]
+    ]
+    if vague:
+        n = next(m.paired.n for _, m in inside if m.paired)
+        found.append(
+            f"Lost on {n:,} test images, which do not tell whether it is within that: {', '.join(vague)} (95 %)."
+        )
     spare = [c.label for c, _ in inside if c.ended]
     if spare:
         found.append(f"At the end of the knob, with accuracy to spare: {', '.join(spare)}.")
     return found
+
+
+def _lost(measured: Measured) -> str:
+    return f"{measured.lost.mean:.2f}" if measured.paired is None else str(measured.paired)
 
 
 def overlap(one: Estimate, two: Estimate) -> bool | None:

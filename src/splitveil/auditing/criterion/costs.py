@@ -5,6 +5,7 @@ from splitveil.cut.costs import FP32_BYTES
 from splitveil.metrics.cost import latency
 from splitveil.metrics.utility import accuracy, agreement, calibration_error
 from splitveil.profiling.links import LINKS, transmission_seconds
+from splitveil.proportions import wilson
 from splitveil.records import Cost
 from splitveil.restoring import Shipped
 
@@ -17,8 +18,9 @@ def costs_of(m: Material) -> list[Cost]:
     here = latency(shipped.read if shipped else lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
     elements = m.z[0].numel()
     payload = protected.codec.payload_bytes(elements)
+    right, n = accuracy(m.logits[known], m.labels[known]), int(known.sum())
     found = [
-        Cost(name="accuracy", value=accuracy(m.logits[known], m.labels[known]), unit="share"),
+        Cost(name="accuracy", value=right, unit="share", interval=wilson(round(right * n, 3), n)),
         Cost(
             name="agreement", value=agreement(m.logits, m.undefended), unit="share",
             note="with the same halves' answers to features that no defence or codec touched",
