@@ -26,7 +26,7 @@ from splitveil.metrics.pripro import (
     privacy_index,
     squared_distance,
 )
-from splitveil.records import Extra
+from splitveil.records import Accuracy, Extra
 from splitveil.registry import Spec
 from splitveil.seeds import generator
 
@@ -203,9 +203,10 @@ class Panel:
     def note(self) -> str:
         """Who judges, and how well it does on the images themselves."""
         weights, n = f" ({self.judge.weights})" if self.judge.weights else "", f"{len(self.y):,}"
+        told = Accuracy.known(self.accuracy, len(self.y))
         return (
-            f"judge {self.judge.name}{weights}: accuracy {self.accuracy:.2%} on the {n} private images as they "
-            f"are, {self.chance:.2%} is the share of the commonest class; by matching, chance is 1 in {n}"
+            f"judge {self.judge.name}{weights}: accuracy {told} (95 %) on the {n} private images as they are, "
+            f"{self.chance:.2%} is the share of the commonest class; by matching, chance is 1 in {n}"
         )
 
     def scores(self, guess: Tensor) -> dict[str, Tensor]:

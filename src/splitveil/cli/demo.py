@@ -87,6 +87,7 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
     import numpy as np
 
     from splitveil.errors import LinkError
+    from splitveil.records import Accuracy
     from splitveil.serving import Edge
     from splitveil.serving.engine import load_cloud
 
@@ -103,8 +104,9 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
             logits = edge.send(codes)
             spent = time.perf_counter() - start
             local = load_cloud(bundle).run({bundle.manifest.features.name: codes})
+            right = Accuracy.of(int((logits.argmax(1) == y).sum()), len(y))
             return (
-                f"{np.mean(logits.argmax(1) == y):.0%} right, {edge.bytes_per_image} bytes and "
+                f"{right} right (95 %), {edge.bytes_per_image} bytes and "
                 f"{1e3 * spent / len(x):.2f} ms an image, "
                 f"largest difference to the local model {np.abs(logits - local).max():.1e}"
             )

@@ -172,7 +172,7 @@ class Bench:
             return time.perf_counter() - begun
 
         still = seconds(0)
-        return still + max(0.0, seconds(self.epochs) - still) * len(self.data.train) / few
+        return still + max(0.0, seconds(self.epochs_of(option)) - still) * len(self.data.train) / few
 
     def protected(self, option: Option) -> Protected:
         """The trained split with its codec. A training serves all codecs, whose scales are fixed after it."""
