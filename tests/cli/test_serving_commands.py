@@ -33,6 +33,7 @@ CLASSES = ["cat", "dog", "fox"]
 COMMANDS = """
 import sys, typer
 from splitveil.cli import bundle, query, serve
+from splitveil.records import Accuracy
 heavy = {"torch", "numpy", "grpc", "onnxruntime", "pydantic", "tritonclient"} & set(sys.modules)
 assert not heavy, heavy
 app = typer.Typer()
@@ -146,6 +147,7 @@ def test_query_answers_about_files(bundle: Bundle, served: str, tmp_path: Path) 
     assert {key: told[key] for key in sorted(told.keys() - {"milliseconds_p50", "answers", "bytes"})} == {
         "contract": bundle.manifest.contract, "model": "pets", "cut": "custom", "defense": "noise:sigma=0.1,clip=1.0",
         "codec": "uniform:bits=8", "compress": None, "n": 4, "local": 0, "accuracy": None,
+        "tested": None, "classes": list(CLASSES),
         "bytes_per_image": 4 * 8 * 6, "picture": picture.model_dump(mode="json"),
         "picture_assumed": False, "skipped": [],
     }  # fmt: skip
@@ -154,7 +156,8 @@ def test_query_answers_about_files(bundle: Bundle, served: str, tmp_path: Path) 
     for answer in told["answers"]:
         odds = np.exp(answer["logits"]) / np.exp(answer["logits"]).sum()
         assert answer["class"] == CLASSES[int(np.argmax(odds))]
-        assert answer["confidence"] == pytest.approx(odds.max())
+        assert answer["confidence"] == answer["top"][0]["probability"] == pytest.approx(odds.max())
+        assert answer["probabilities"] == pytest.approx(odds.tolist())
     png, npy = (np.array(told["answers"][i]["logits"]) for i in (0, 1))
     np.testing.assert_allclose(png, npy, atol=0.3)
     assert not np.array_equal(png, npy), "two requests drew the same noise"
@@ -171,7 +174,14 @@ def test_query_measures_accuracy_on_data(app: typer.Typer, bundle: Bundle, serve
     assert told["n"] == 6
     assert told["accuracy"] == pytest.approx(sum(right) / 6)
     shown = CliRunner().invoke(app, words, catch_exceptions=False).output
-    for said in ("confidence", "bytes sent", "192", "6 images, accuracy 0.", "p50"):
+    assert told["tested"] == Accuracy.of(sum(right), 6).model_dump(mode="json")
+    for said in (
+        "class and probability",
+        "bytes sent",
+        "192",
+        f"6 images, accuracy {Accuracy.of(sum(right), 6)}",
+        "p50",
+    ):
         assert said in shown
 
 
