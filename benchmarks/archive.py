@@ -18,8 +18,8 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from splitveil.errors import InputError, SplitVeilError
-from splitveil.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
+from splitveil.core.errors import InputError, SplitVeilError
+from splitveil.core.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
 
 D = TypeVar("D", bound=Document)
 

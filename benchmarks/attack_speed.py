@@ -26,14 +26,14 @@ from torch import Tensor, nn
 
 from benchmarks.net import load_net
 from benchmarks.page import save_tables
-from splitveil.attacks.base import Attack, frozen
-from splitveil.attacks.inverse_network import InverseNetwork, mean_psnr
-from splitveil.attacks.mle import MaximumLikelihood
-from splitveil.attacks.view import PRESETS, Aux, View
-from splitveil.data import load_data
-from splitveil.seeds import generator, hardware
-from splitveil.tensors import total_variation
-from splitveil.training import infer, native_precision
+from splitveil.lab.attacks.base import Attack, frozen
+from splitveil.lab.attacks.decoder import InverseNetwork, mean_psnr
+from splitveil.lab.attacks.mle import MaximumLikelihood
+from splitveil.lab.attacks.view import PRESETS, Aux, View
+from splitveil.lab.data import load_data
+from splitveil.lab.seeds import generator, hardware
+from splitveil.lab.tensors import total_variation
+from splitveil.lab.training import infer, native_precision
 
 MLE_STEPS, MLE_IMAGES, TURNS = 150, 64, 3
 OURS = (1, 2, 3, 4, 6)

@@ -22,18 +22,18 @@ import torch
 
 from benchmarks.net import load_net
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.auditing import Subject, audit
 from splitveil.cli.console import showing_progress
-from splitveil.codecs import CODECS
-from splitveil.data import Dataset, Images, load_data
-from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Protected
-from splitveil.metrics.bounds.dfil import Certificate, certificate, floor_any
-from splitveil.metrics.bounds.prior import gaussian_score
-from splitveil.protection import protect
-from splitveil.records import Card, Document, Row
-from splitveil.registry import Spec
+from splitveil.core.records import Card, Document, Row
+from splitveil.core.registry import Spec
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.data import Dataset, Images, load_data
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.metrics.bounds.dfil import Certificate, certificate, floor_any
+from splitveil.lab.metrics.bounds.prior import gaussian_score
+from splitveil.lab.protection import protect
 from splitveil.report.words import NONE
+from splitveil.wire.codecs import CODECS
 
 MODEL = "resnet20"
 Setting = tuple[str, float, bool]

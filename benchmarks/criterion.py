@@ -16,12 +16,12 @@ from pathlib import Path
 from benchmarks.net import load_net
 from benchmarks.over_seeds import half_width, plus_minus
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.auditing import Subject, audit
-from splitveil.auditing.criterion import criterion
-from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
-from splitveil.data import load_data
-from splitveil.records import Criterion, Number
+from splitveil.core.records import Criterion, Number
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.criterion import criterion
+from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.data import load_data
 from splitveil.report.criterion import number_text, predicts
 from splitveil.report.words import NONE
 

@@ -16,16 +16,16 @@ from pathlib import Path
 
 from benchmarks.net import load_net
 from benchmarks.page import Page, parser, start
-from splitveil.auditing.suites import find_suite
 from splitveil.cli.audit import read_judge
 from splitveil.cli.console import showing_progress
-from splitveil.cut import Split
-from splitveil.data import Dataset, load_data
-from splitveil.records import Card, Comparison, Contender, Estimate, Measured
+from splitveil.core.records import Card, Comparison, Contender, Estimate, Measured
+from splitveil.lab.auditing.suites import find_suite
+from splitveil.lab.comparing import compare, without_tuning
+from splitveil.lab.comparing.verdict import findings, overlap
+from splitveil.lab.cut import Split
+from splitveil.lab.data import Dataset, load_data
 from splitveil.report import render_comparison, render_picture
 from splitveil.report.words import attack_label
-from splitveil.sweeps import compare, without_tuning
-from splitveil.sweeps.verdict import findings, overlap
 
 NAME = "defenses-cifar10"
 MODEL, AT = "resnet20", "layer2"

@@ -1,7 +1,7 @@
 """Distance correlation as a training loss: one Gram matrix beside the broadcast form of published code.
 
 The plain way: ``x[:, None] - x[None, :]``, squares, a sum and a root of it plus 1e-10, in float32. Ours:
-``splitveil.metrics.dependence.distance_correlation``. Forward and backward to z, once with x as data (what training
+``splitveil.lab.metrics.dependence.distance_correlation``. Forward and backward to z, once with x as data (what training
 does) and once with a gradient to x as well. The two take turns; the first turn is dropped; medians.
 
 Memory: each side runs alone in a fresh process, which has computed a tiny case before; what counts is the largest
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.page import save_tables
-from splitveil.metrics.dependence import distance_correlation
-from splitveil.seeds import generator, hardware
+from splitveil.lab.metrics.dependence import distance_correlation
+from splitveil.lab.seeds import generator, hardware
 
 INPUT, FEATURES = (3, 64, 64), (12, 16, 16)
 SMALL, LARGE = 128, 4096

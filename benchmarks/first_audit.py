@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks.net import load_net
 from benchmarks.over_seeds import plus_minus
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.auditing import Subject, audit
-from splitveil.data import load_data
-from splitveil.records import Card
+from splitveil.core.records import Card
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.data import load_data
 
 MODEL, CUTS, PRIVATE = "resnet20", ("layer1", "layer2", "layer3"), 500
 

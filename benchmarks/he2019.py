@@ -24,16 +24,16 @@ from torch import Tensor, nn
 
 from benchmarks.over_seeds import plus_minus
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.attacks import ATTACKS
-from splitveil.attacks.view import PRESETS, Knows
-from splitveil.auditing import Subject, audit
-from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
-from splitveil.cut import trace
-from splitveil.data import Dataset, Images, load_data
-from splitveil.models.loader import load_model
-from splitveil.records import Card, Row
-from splitveil.training import IndexBatches, fit
+from splitveil.core.records import Card, Row
+from splitveil.lab.attacks import ATTACKS
+from splitveil.lab.attacks.view import PRESETS, Knows
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.cut import trace
+from splitveil.lab.data import Dataset, Images, load_data
+from splitveil.lab.models.loader import load_model
+from splitveil.lab.training import IndexBatches, fit
 
 AUX = 4000
 """Images that the adversary holds; the paper gives it the whole training set (50,000 and 60,000)."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from splitveil.cut import Traced, trace
-from splitveil.data import Dataset
-from splitveil.models.loader import load_model
+from splitveil.lab.cut import Traced, trace
+from splitveil.lab.data import Dataset
+from splitveil.lab.models.loader import load_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from splitveil.auditing.summary import estimate
+from splitveil.lab.auditing.summary import estimate
 from splitveil.report.words import NONE
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.archive import Archive
-from splitveil.errors import InputError, SplitVeilError
-from splitveil.records.base import Document, write_atomically
+from splitveil.core.errors import InputError, SplitVeilError
+from splitveil.core.records.base import Document, write_atomically
 
 RESULTS = Path("docs/results")
 D = TypeVar("D", bound=Document)

@@ -19,24 +19,24 @@ import torch.nn.functional as F
 from pydantic import JsonValue
 
 from benchmarks.page import Page, start
-from splitveil.attacks.view import PRESETS
-from splitveil.auditing.ledger import Ledger
-from splitveil.auditing.suites import Suite, find_suite
-from splitveil.cut import Traced, trace
-from splitveil.data import Dataset, load_data
-from splitveil.models.loader import load_model
-from splitveil.planning.clock import Clock
-from splitveil.planning.front import hypervolume
-from splitveil.planning.latency import Way
-from splitveil.planning.measuring import Bench
-from splitveil.planning.outcome import rank_checks
-from splitveil.planning.planner import Planner
-from splitveil.planning.search import Known, objectives
-from splitveil.planning.space import Space
-from splitveil.protection import augmented
-from splitveil.records import Document, ProxyCheck
-from splitveil.seeds import derive, hardware
-from splitveil.sweeps import without_tuning
+from splitveil.core.records import Document, ProxyCheck
+from splitveil.lab.attacks.view import PRESETS
+from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.auditing.suites import Suite, find_suite
+from splitveil.lab.comparing import without_tuning
+from splitveil.lab.cut import Traced, trace
+from splitveil.lab.data import Dataset, load_data
+from splitveil.lab.models.loader import load_model
+from splitveil.lab.planning.clock import Clock
+from splitveil.lab.planning.front import hypervolume
+from splitveil.lab.planning.latency import Way
+from splitveil.lab.planning.measuring import Bench
+from splitveil.lab.planning.outcome import rank_checks
+from splitveil.lab.planning.planner import Planner
+from splitveil.lab.planning.search import Known, objectives
+from splitveil.lab.planning.space import Space
+from splitveil.lab.protection import augmented
+from splitveil.lab.seeds import derive, hardware
 
 CUTS, FAMILIES, CODECS = ("relu1", "pool1", "pool2"), ("none", "noise", "bottleneck"), ("raw", "uniform:bits=4")
 LEVELS = (0.4, 0.6, 0.8)

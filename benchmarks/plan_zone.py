@@ -25,22 +25,22 @@ from torch import nn
 from benchmarks.net import load_net
 from benchmarks.over_seeds import plus_minus
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.auditing import Subject, audit
-from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
-from splitveil.cut import Cut, Traced, trace
-from splitveil.data import Dataset, load_data
-from splitveil.models.loader import save_weights
-from splitveil.models.vgg import STAGES_11, VGG
-from splitveil.models.vit import vit_tiny32
-from splitveil.planning.depth import curves
-from splitveil.planning.transition import LEAST, METHODS, find_zone, find_zones
-from splitveil.planning.verification import AGREES, DECODER, judged
-from splitveil.protection import protect
-from splitveil.records import Document, Row
-from splitveil.records.plan import CutCurve, Figure, Zone
+from splitveil.core.records import Document, Row
+from splitveil.core.records.plan import CutCurve, Figure, Zone
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.cut import Cut, Traced, trace
+from splitveil.lab.data import Dataset, load_data
+from splitveil.lab.models.loader import save_weights
+from splitveil.lab.models.vgg import STAGES_11, VGG
+from splitveil.lab.models.vit import vit_tiny32
+from splitveil.lab.planning.depth import curves
+from splitveil.lab.planning.transition import LEAST, METHODS, find_zone, find_zones
+from splitveil.lab.planning.verification import AGREES, DECODER, judged
+from splitveil.lab.protection import protect
+from splitveil.lab.seeds import derive, fingerprint, hardware
 from splitveil.report.words import NONE
-from splitveil.seeds import derive, fingerprint, hardware
 
 CLAIM = 4.0
 """Error of decision-level cuts over that of shallow ones, as arXiv 2506.15412 has it."""

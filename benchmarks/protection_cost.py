@@ -4,10 +4,10 @@
         [--model resnet20] [--at layer2] [--batch 128] [--steps 12] [--defenses noise siftfunnel ...]
         [--save docs/results/protection-cost.md]
 
-What `splitveil.protection.protect` does in a step: forward through both halves, the defence's losses, its co-trained
-adversary where it has one, backward, AdamW, in the precision that training uses. A defence that trains in stages is
-timed in each, and counts as the mean by their shares of the epochs. Weights are trained ones, since `distillation`
-asks a teacher only if it knows something.
+What `splitveil.lab.protection.protect` does in a step: forward through both halves, the defence's losses, its co-
+trained adversary where it has one, backward, AdamW, in the precision that training uses. A defence that trains in
+stages is timed in each, and counts as the mean by their shares of the epochs. Weights are trained ones, since
+`distillation` asks a teacher only if it knows something.
 
 The plain step and the defended one take turns; the first turns are dropped; the ratio is the median over turns.
 """
@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.net import load_net
-from splitveil.codecs import CODECS
-from splitveil.cut import Split
-from splitveil.data import load_data
-from splitveil.defenses import DEFENSES
-from splitveil.defenses.base import Protected, Sample, Stage
-from splitveil.protection import shared
-from splitveil.records.base import write_atomically
-from splitveil.seeds import fingerprint, hardware
-from splitveil.training import native_precision
+from splitveil.core.records.base import write_atomically
+from splitveil.lab.cut import Split
+from splitveil.lab.data import load_data
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Protected, Sample, Stage
+from splitveil.lab.protection import shared
+from splitveil.lab.seeds import fingerprint, hardware
+from splitveil.lab.training import native_precision
+from splitveil.wire.codecs import CODECS
 
 STUDIED, WARM = 256, 2
 ALONE, WITH_ADVERSARY = 1.5, 2.5

@@ -22,7 +22,7 @@ from benchmarks.serving_speed.measuring import Findings, Measurement, Schedule, 
 from benchmarks.serving_speed.page import limits, to_markdown
 from benchmarks.serving_speed.records import ServingRun
 from benchmarks.serving_speed.subject import FEATURES, bundle
-from splitveil.errors import SplitVeilError
+from splitveil.core.errors import SplitVeilError
 
 NAME = "serving"
 WORK = Path("runs/bench-serving")

@@ -28,7 +28,7 @@ from tests.faults.unique import ask_unique
 
 from benchmarks.page import Page, parser, start
 from splitveil.cli.console import showing_progress
-from splitveil.seeds import fingerprint, hardware
+from splitveil.lab.seeds import fingerprint, hardware
 
 SECTIONS = ("hostile", "broken", "unique", "kills", "drain", "damaged", "soak", "answers", "wire")
 NAME = "serving-faults"

@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.net import load_net
 from benchmarks.over_seeds import plus_minus
 from benchmarks.page import Page, parsed, parser, start
-from splitveil.auditing import Subject, audit
-from splitveil.auditing.suites import custom_suite
 from splitveil.cli.console import showing_progress
-from splitveil.data import Dataset, Images, load_data
-from splitveil.records import Card, Row
+from splitveil.core.records import Card, Row
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.data import Dataset, Images, load_data
 
 MODEL, CUTS, PRIVATE = "resnet20", ("layer1", "layer2", "layer3"), 100
 DECODER = "decoder:size=small,epochs=6,steps=600"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import splitveil as sv
-from splitveil.export import save
+from splitveil.lab.export import save
 
 data = sv.load_data("digits")
 model = sv.load_model("small", shape=data.shape, classes=10, weights=None).model

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import splitveil as sv
-from splitveil.export import save
-from splitveil.serving import ClientTls, Retry
+from splitveil.device import ClientTls, Retry
+from splitveil.lab.export import save
 
 CA = "-CA ca.pem -CAkey ca.key -addext basicConstraints=critical,CA:FALSE"
 CERTIFICATES = {"ca": "", "server": f"{CA} -addext subjectAltName=IP:127.0.0.1", "device": CA}

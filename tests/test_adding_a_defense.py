@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.defenses import base
+from splitveil.lab.defenses import base
 
 from .test_adding_an_attack import install, splitveil
 

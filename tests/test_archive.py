@@ -9,8 +9,8 @@ from typing import ClassVar
 import pytest
 from benchmarks.archive import Archive, main
 
-from splitveil.errors import InputError
-from splitveil.records import Document
+from splitveil.core.errors import InputError
+from splitveil.core.records import Document
 
 
 class Thing(Document):

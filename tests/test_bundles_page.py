@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from splitveil.bundle import MANIFEST, SIGNATURE, Bundle
 from splitveil.cli import app
+from splitveil.wire.bundle import MANIFEST, SIGNATURE, Bundle
 
 PAGE = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text()
 COMMANDS = re.findall(r"^    splitveil (.*)$", PAGE, re.MULTILINE)

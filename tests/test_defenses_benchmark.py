@@ -6,7 +6,7 @@ from benchmarks.archive import Archive
 from benchmarks.defenses import NAME, _compared, cards_of, keep
 from benchmarks.page import RESULTS, Page
 
-from splitveil.records import Card, Comparison, Estimate
+from splitveil.core.records import Card, Comparison, Estimate
 
 COMMITTED = Archive(Path(__file__).parents[1] / RESULTS / f"{NAME}.jsonl")
 

@@ -23,8 +23,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitveil.cli import app
-from splitveil.errors import SplitVeilError
-from splitveil.serving.policy import PrivacyPolicy
+from splitveil.core.errors import SplitVeilError
+from splitveil.server.policy import PrivacyPolicy
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -262,7 +262,7 @@ def test_the_image_runs_what_the_package_has() -> None:
     for source in re.findall(r"^COPY ((?!--).*) \S+$", DOCKERFILE, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split()), source
     [user] = re.findall(r"^USER (\d+):\d+$", DOCKERFILE, re.MULTILINE)
-    assert f"USER = {user}\n" in (ROOT / "src/splitveil/export/kserve.py").read_text()
+    assert f"USER = {user}\n" in (ROOT / "src/splitveil/lab/export/kserve.py").read_text()
 
 
 def check_words(words: list[str]) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import splitveil
-from splitveil.auditing.suites import custom_suite
-from splitveil.export import save
+from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.export import save
 from splitveil.report import render
 from tests.device_only import device_only
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from splitveil.bundle import Bundle
 from splitveil.cli import app
-from splitveil.restoring import restore
-from splitveil.serving.encoding import Encoder
+from splitveil.device.encoding import Encoder
+from splitveil.lab.restoring import restore
+from splitveil.wire.bundle import Bundle
 
 MODEL = '''
 """A small net for small photos."""

@@ -16,9 +16,9 @@ from benchmarks.plan_search import Searched
 from benchmarks.plan_zone import Found
 from benchmarks.serving_speed.records import ServingRun
 
-from splitveil.auditing.summary import estimate
-from splitveil.errors import InputError
-from splitveil.records import Card, Comparison, Criterion, Document
+from splitveil.core.errors import InputError
+from splitveil.core.records import Card, Comparison, Criterion, Document
+from splitveil.lab.auditing.summary import estimate
 from tests.faults.finding import Findings
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.serving_speed.isolation import free_port
 from benchmarks.serving_speed.peers import PEERS, python_of
 from benchmarks.serving_speed.wire import Array, Request, base64_json, plain_bytes, v2_grpc, v2_http
-from splitveil.bundle import CLOUD, Bundle
+from splitveil.wire.bundle import CLOUD, Bundle
 
 APPS = Path(__file__).with_name("apps")
 SPLITVEIL = "SplitVeil"
@@ -81,7 +81,7 @@ def _triton(bundle: Bundle, z: Array, work: Path, peers: Path) -> Contestant:
 
     Its tree is copied, with the stub for this Python: run in place from site-packages it answered with empty tensors.
     """
-    from splitveil.export.triton import write_repository
+    from splitveil.lab.export.triton import write_repository
 
     python = python_of(peers, "triton")
     site = next((python.parent.parent / "lib").glob("python3*/site-packages"))

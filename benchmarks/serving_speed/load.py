@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.serving_speed.wire import Request
-from splitveil.errors import MissingExtraError
+from splitveil.core.errors import MissingExtraError
 
 
 class Served(NamedTuple):

@@ -21,14 +21,14 @@ from benchmarks.serving_speed.processes import Running, close
 from benchmarks.serving_speed.records import BareWindow, DeviceImport, Process, Window
 from benchmarks.serving_speed.subject import FEATURES
 from benchmarks.serving_speed.wire import Array
-from splitveil.bundle import CLOUD, Bundle
-from splitveil.serving.engine import load_cloud
+from splitveil.wire.bundle import CLOUD, Bundle
+from splitveil.wire.engine import load_cloud
 
 IMPORT = """
 import sys, time
 sys.modules["torch"] = None
 cpu, start = time.process_time(), time.perf_counter()
-from splitveil.serving import Edge
+from splitveil.device import Edge
 print(time.perf_counter() - start, time.process_time() - cpu)
 """
 

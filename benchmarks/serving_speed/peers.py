@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitveil.errors import InputError
+from splitveil.core.errors import InputError
 
 
 @dataclass(frozen=True)

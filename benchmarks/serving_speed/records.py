@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from splitveil.records.base import Document, Record
+from splitveil.core.records.base import Document, Record
 
 
 class Window(Record):
@@ -68,7 +68,7 @@ class Process(Record):
 
 
 class DeviceImport(Record):
-    """``from splitveil.serving import Edge`` in fresh interpreters where torch cannot be imported."""
+    """``from splitveil.device import Edge`` in fresh interpreters where torch cannot be imported."""
 
     seconds: list[float]
     cpu_seconds: list[float]

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from splitveil.bundle import Bundle
-from splitveil.errors import SplitVeilError
+from splitveil.core.errors import SplitVeilError
+from splitveil.wire.bundle import Bundle
 
 CLASSES = [str(i) for i in range(10)]
 FEATURES = (128, 8, 8)
@@ -24,7 +24,7 @@ def bundle(folder: Path, model: str) -> Bundle:
 
 def _resnet18(folder: Path) -> Bundle:
     """ResNet-18 on 16x16 images, cut after stage 2: the shapes of a 32x32 net whose stem halves the image."""
-    from splitveil.models.resnet import resnet18
+    from splitveil.lab.models.resnet import resnet18
 
     return _saved(folder, lambda: resnet18((3, 16, 16)), (3, 16, 16), "layer2")
 
@@ -45,11 +45,11 @@ def _saved(folder: Path, net: "Callable[[], object]", image: tuple[int, int, int
     import torch
     from torch import nn
 
-    from splitveil.codecs.raw import Raw
-    from splitveil.cut import split
-    from splitveil.defenses.base import Protected
-    from splitveil.defenses.none import Undefended
-    from splitveil.export import save
+    from splitveil.lab.cut import split
+    from splitveil.lab.defenses.base import Protected
+    from splitveil.lab.defenses.none import Undefended
+    from splitveil.lab.export import save
+    from splitveil.wire.codecs.raw import Raw
 
     torch.manual_seed(0)
     made = net()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from splitveil.records import Manifest
+from splitveil.core.records import Manifest
 
 Array = NDArray[Any]
 INFER = "/inference.GRPCInferenceService/ModelInfer"

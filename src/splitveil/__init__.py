@@ -7,23 +7,23 @@ absent.
 import importlib
 from typing import TYPE_CHECKING
 
-from splitveil.errors import MissingExtraError, SplitVeilError
+from splitveil.core.errors import MissingExtraError, SplitVeilError
 
 if TYPE_CHECKING:
-    from splitveil.attacks.base import Attack
-    from splitveil.attacks.view import Knows, View
-    from splitveil.auditing import Audit, Subject, audit
-    from splitveil.bundle import Bundle
-    from splitveil.codecs import Codec
-    from splitveil.cut import Split, cuts, halves, split, tap, trace
-    from splitveil.data import Dataset, load_data
-    from splitveil.defenses.base import Defense, Protected
-    from splitveil.models.loader import load_model
-    from splitveil.protection import protect
-    from splitveil.records import Card, Cut, Manifest, Row
-    from splitveil.restoring import restore
-    from splitveil.serving import Edge
-    from splitveil.training import fit
+    from splitveil.core.records import Card, Cut, Manifest, Row
+    from splitveil.device import Edge
+    from splitveil.lab.attacks.base import Attack
+    from splitveil.lab.attacks.view import Knows, View
+    from splitveil.lab.auditing import Audit, Subject, audit
+    from splitveil.lab.cut import Split, cuts, halves, split, tap, trace
+    from splitveil.lab.data import Dataset, load_data
+    from splitveil.lab.defenses.base import Defense, Protected
+    from splitveil.lab.models.loader import load_model
+    from splitveil.lab.protection import protect
+    from splitveil.lab.restoring import restore
+    from splitveil.lab.training import fit
+    from splitveil.wire.bundle import Bundle
+    from splitveil.wire.codecs import Codec
 
 __version__ = "0.1.0"
 
@@ -60,33 +60,33 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Attack": "attacks.base",
-    "Audit": "auditing",
-    "Bundle": "bundle",
-    "Card": "records",
-    "Codec": "codecs",
-    "Cut": "records",
-    "Dataset": "data",
-    "Defense": "defenses.base",
-    "Edge": "serving",
-    "Knows": "attacks.view",
-    "Manifest": "records",
-    "Protected": "defenses.base",
-    "Row": "records",
-    "Split": "cut",
-    "Subject": "auditing",
-    "View": "attacks.view",
-    "audit": "auditing",
-    "cuts": "cut",
-    "fit": "training",
-    "halves": "cut",
-    "load_data": "data",
-    "load_model": "models.loader",
-    "protect": "protection",
-    "restore": "restoring",
-    "split": "cut",
-    "tap": "cut",
-    "trace": "cut",
+    "Attack": "lab.attacks.base",
+    "Audit": "lab.auditing",
+    "Bundle": "wire.bundle",
+    "Card": "core.records",
+    "Codec": "wire.codecs",
+    "Cut": "core.records",
+    "Dataset": "lab.data",
+    "Defense": "lab.defenses.base",
+    "Edge": "device",
+    "Knows": "lab.attacks.view",
+    "Manifest": "core.records",
+    "Protected": "lab.defenses.base",
+    "Row": "core.records",
+    "Split": "lab.cut",
+    "Subject": "lab.auditing",
+    "View": "lab.attacks.view",
+    "audit": "lab.auditing",
+    "cuts": "lab.cut",
+    "fit": "lab.training",
+    "halves": "lab.cut",
+    "load_data": "lab.data",
+    "load_model": "lab.models.loader",
+    "protect": "lab.protection",
+    "restore": "lab.restoring",
+    "split": "lab.cut",
+    "tap": "lab.cut",
+    "trace": "lab.cut",
 }
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from splitveil.bundle import Bundle, make_keys, write_half
 from splitveil.cli import app
-from splitveil.data import Dataset
-from splitveil.errors import BundleError, InputError
-from tests.export.conftest import bundle, data
+from splitveil.core.errors import BundleError, InputError
+from splitveil.lab.data import Dataset
+from splitveil.wire.bundle import Bundle, make_keys, write_half
+from tests.lab.export.conftest import bundle, data
 
 __all__ = ["bundle", "data"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from splitveil.auditing.summary import summarise
 from splitveil.cli.cards import show_card, show_summary
-from splitveil.records import Card, Extra, LabelRow, Row
+from splitveil.core.records import Card, Extra, LabelRow, Row
+from splitveil.lab.auditing.summary import summarise
 
 CHAIN = "chain:of=[label_smoothing:alpha=0.1 + veil:channels=16,pool=2,distillation=1.0,adversarial=0.0,sigma=0.3]"
 SIGMA = "[bold]is no markup[/bold], :cat: no picture"

@@ -10,16 +10,16 @@ import typer
 from scipy.stats import binomtest
 from typer.testing import CliRunner, Result
 
-from splitveil.bundle import Bundle
 from splitveil.cli import bundle as bundle_commands
 from splitveil.cli.fit import run
-from splitveil.cut import trace
-from splitveil.data import load_data
-from splitveil.errors import InputError
-from splitveil.models.loader import load_model, save_weights
-from splitveil.protection import protect, right_of
-from splitveil.records import Accuracy, Manifest
-from splitveil.restoring import restore
+from splitveil.core.errors import InputError
+from splitveil.core.records import Accuracy, Manifest
+from splitveil.lab.cut import trace
+from splitveil.lab.data import load_data
+from splitveil.lab.models.loader import load_model, save_weights
+from splitveil.lab.protection import protect, right_of
+from splitveil.lab.restoring import restore
+from splitveil.wire.bundle import Bundle
 
 DATA = "digits?n=300"
 
@@ -161,7 +161,7 @@ def test_a_failed_replacement_leaves_the_old_bundle_whole(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("splitveil.bundle.writing._put", full)
+    monkeypatch.setattr("splitveil.wire.bundle.writing._put", full)
     assert isinstance(fit(out, "--weights", weights, "--force", ok=False).exception, OSError)
     assert before == {p.name: p.read_bytes() for p in out.iterdir()}
     assert [p.name for p in tmp_path.iterdir()] == ["b"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from splitveil.cut import trace
+from splitveil.lab.cut import trace
 
 from .conftest import Command
 
@@ -95,7 +95,7 @@ BAD = [
 def test_bad_input_is_one_clear_sentence_and_leaves_nothing(
     splitveil: Command, words: tuple[str, ...], says: str
 ) -> None:
-    from splitveil.models.loader import load_model, save_weights
+    from splitveil.lab.models.loader import load_model, save_weights
 
     model = load_model("small", shape=(1, 8, 8), classes=10, weights=None).model
     save_weights(model, splitveil.folder / "grey.safetensors")
@@ -174,9 +174,9 @@ def test_labels_have_a_table_of_their_own(splitveil: Command) -> None:
 
 
 def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
-    from splitveil.data import load_data
-    from splitveil.models.loader import load_model
-    from splitveil.protection import protect
+    from splitveil.lab.data import load_data
+    from splitveil.lab.models.loader import load_model
+    from splitveil.lab.protection import protect
 
     digits = load_data("digits")
     split = trace(

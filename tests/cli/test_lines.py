@@ -3,7 +3,7 @@
 import pytest
 
 from splitveil.cli.lines import Lines, watched
-from splitveil.progress import reporting, task
+from splitveil.core.progress import reporting, task
 
 
 class Clock:

@@ -3,8 +3,8 @@ import json
 import pytest
 from safetensors.torch import save_file
 
-from splitveil.bundle import Bundle
-from splitveil.models.loader import load_model
+from splitveil.lab.models.loader import load_model
+from splitveil.wire.bundle import Bundle
 
 from .conftest import Command
 

@@ -11,15 +11,15 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from splitveil.bundle import Bundle, write_half
 from splitveil.cli.profile import run
-from splitveil.codecs.raw import Raw
-from splitveil.cut import halves
-from splitveil.defenses.base import Protected
-from splitveil.defenses.noise import GaussianNoise
-from splitveil.errors import InputError
-from splitveil.export import save
-from splitveil.profiling import find_device, graph_macs
+from splitveil.core.errors import InputError
+from splitveil.device.profiling import find_device, graph_macs
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.defenses.noise import GaussianNoise
+from splitveil.lab.export import save
+from splitveil.wire.bundle import Bundle, write_half
+from splitveil.wire.codecs.raw import Raw
 from tests.cli.conftest import Done
 from tests.device_only import device_only
 

@@ -12,13 +12,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from splitveil.bundle import write_bundle
 from splitveil.cli.console import out, printable
 from splitveil.cli.query import run
-from splitveil.codecs.uniform import Uniform
-from splitveil.defenses.none import Undefended
-from splitveil.errors import AnswerError, DataError, InputError, LinkError
-from splitveil.serving.exchange import OutageError
+from splitveil.core.errors import AnswerError, DataError, InputError, LinkError
+from splitveil.device.exchange import OutageError
+from splitveil.lab.defenses.none import Undefended
+from splitveil.wire.bundle import write_bundle
+from splitveil.wire.codecs.uniform import Uniform
 
 from ..serving.conftest import Made, make, running
 from ..serving.scripted import Scripted, scripted

@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from splitveil.auditing.gallery import Noiseless
-from splitveil.bundle import Bundle
 from splitveil.cli.retrieve import run
-from splitveil.codecs import CODECS
-from splitveil.cut import split
-from splitveil.data import load_data
-from splitveil.defenses import DEFENSES
-from splitveil.errors import InputError
-from splitveil.export import save
-from splitveil.models.loader import load_model
-from splitveil.protection import protect
-from splitveil.restoring import restore
+from splitveil.core.errors import InputError
+from splitveil.lab.auditing.gallery import Noiseless
+from splitveil.lab.cut import split
+from splitveil.lab.data import load_data
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.export import save
+from splitveil.lab.models.loader import load_model
+from splitveil.lab.protection import protect
+from splitveil.lab.restoring import restore
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.codecs import CODECS
 
 CARS = "vehicles?n=48&identities=8&size=16"
 

@@ -16,14 +16,14 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from splitveil.bundle import Bundle
 from splitveil.cli.serve import run as serve
-from splitveil.codecs.raw import Raw
-from splitveil.cut import halves
-from splitveil.defenses.base import Protected
-from splitveil.defenses.none import Undefended
-from splitveil.errors import InputError
-from splitveil.export import save
+from splitveil.core.errors import InputError
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.defenses.none import Undefended
+from splitveil.lab.export import save
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.codecs.raw import Raw
 
 from .conftest import Command
 
@@ -117,9 +117,9 @@ def test_the_world_is_refused_without_credentials(app: typer.Typer, bundle: Bund
 def test_insecure_forces_it(app: typer.Typer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts: list[str] = []
     monkeypatch.setattr(
-        "splitveil.serving.lifecycle.run_until_told", lambda server, ready, watch: hosts.append(server.host)
+        "splitveil.server.lifecycle.run_until_told", lambda server, ready, watch: hosts.append(server.host)
     )
-    monkeypatch.setattr("splitveil.serving.journal.log_as_text", lambda: None)
+    monkeypatch.setattr("splitveil.server.journal.log_as_text", lambda: None)
     words = [str(bundle.folder), "--host", "0.0.0.0", "--insecure"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     assert hosts == ["0.0.0.0"]
@@ -130,7 +130,7 @@ def test_ray_is_told_what_it_knows_and_nothing_else(
 ) -> None:
     told: list[dict[str, object]] = []
     monkeypatch.setattr(
-        "splitveil.serving.ray_app.serve_on_ray", lambda folder, **words: told.append({"folder": folder, **words})
+        "splitveil.server.ray_app.serve_on_ray", lambda folder, **words: told.append({"folder": folder, **words})
     )
     (tmp_path / "tokens").write_text(TOKEN)
     words = ["--ray", "--replicas", "2", "--max-batch", "8", "--http-port", "8100", "--token-file"]

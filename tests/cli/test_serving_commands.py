@@ -16,18 +16,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 import splitveil
-from splitveil.bundle import EDGE, Bundle
 from splitveil.cli.bundle import app as bundle_app
 from splitveil.cli.console import out
 from splitveil.cli.query import run as query
 from splitveil.cli.serve import run as serve
-from splitveil.codecs.uniform import Uniform
-from splitveil.cut import halves
-from splitveil.defenses.base import Protected
-from splitveil.defenses.noise import GaussianNoise
-from splitveil.errors import DataError, InputError
-from splitveil.export import save
-from splitveil.records import Accuracy
+from splitveil.core.errors import DataError, InputError
+from splitveil.core.records import Accuracy
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.defenses.noise import GaussianNoise
+from splitveil.lab.export import save
+from splitveil.wire.bundle import EDGE, Bundle
+from splitveil.wire.codecs.uniform import Uniform
 
 SHAPE = (3, 16, 12)
 CLASSES = ["cat", "dog", "fox"]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from splitveil.models.loader import load_model
+from splitveil.lab.models.loader import load_model
 from tests.cli.conftest import Command
 
 RNG = np.random.default_rng(0)

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitveil.auditing.ledger import Ledger
-from splitveil.bundle import Bundle
 from splitveil.cli import audit, compare, fit, plan
-from splitveil.errors import (
+from splitveil.core.errors import (
     InputError,
     MissingExtraError,
     SplitVeilError,
@@ -20,10 +18,12 @@ from splitveil.errors import (
     UnknownNameError,
     WriteError,
 )
-from splitveil.planning.planner import Planner
-from splitveil.records import Card, Comparison, Plan, write_atomically
+from splitveil.core.records import Card, Comparison, Plan, write_atomically
+from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.planning.planner import Planner
 from splitveil.report import render_findings
-from tests.metrics.test_perceptual import files
+from splitveil.wire.bundle import Bundle
+from tests.lab.metrics.test_perceptual import files
 
 DATA = "digits"
 QUICK: dict[str, Any] = {"attack": ["linear"], "n": 20}
@@ -82,7 +82,7 @@ def test_the_card_is_there_before_scores_and_pictures(
 
     out = tmp_path / "a"
     with monkeypatch.context() as patched:
-        patched.setattr("splitveil.auditing.outcome.write_atomically", full)
+        patched.setattr("splitveil.lab.auditing.outcome.write_atomically", full)
         with pytest.raises(WriteError, match=rf"{name} \(No space left on device\).*card\.json.*--resume"):
             audit.run("small", DATA, out, at="relu3", **QUICK)
     card = Card.load(out / "card.json")
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_from_the_second_attack_on_keeps_the_first(
         write_atomically(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr("splitveil.auditing.ledger.write_atomically", full)
+        patched.setattr("splitveil.lab.auditing.ledger.write_atomically", full)
         with pytest.raises(WriteError, match=r"No space left on device\); what was finished is in .*units: make room"):
             audit.run("small", DATA, out, at="relu3", **QUICK)
     assert sorted(p.name for p in (out / "units").glob("*.safetensors")) == sorted(kept)
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_no_half_file_and_says_where(tmp_path: Path, monkeypa
 def test_a_bundle_that_cannot_take_its_card_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit.run("small", DATA, "relu3", tmp_path / "b", epochs=0)
     with monkeypatch.context() as patched:
-        patched.setattr("splitveil.bundle.with_card", failing(PermissionError(errno.EACCES, "Permission denied")))
+        patched.setattr("splitveil.wire.bundle.with_card", failing(PermissionError(errno.EACCES, "Permission denied")))
         with pytest.raises(WriteError, match=r"the card in .*/b \(Permission denied\)"):
             audit.run(str(tmp_path / "b"), DATA, tmp_path / "a", **QUICK)
     assert (tmp_path / "a" / "report.html").exists()
@@ -138,7 +138,7 @@ def test_a_bundle_that_cannot_take_its_card_costs_no_result(tmp_path: Path, monk
 
 
 def test_a_criterion_that_cannot_be_drawn_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitveil.auditing.criterion.measure.FAMILIES", {})
+    monkeypatch.setattr("splitveil.lab.auditing.criterion.measure.FAMILIES", {})
     monkeypatch.setattr("splitveil.report.render_criterion", failing(ValueError("a template")))
     with pytest.raises(WriteError, match=r"criterion\.html \(ValueError: a template\)"):
         audit.run("small", DATA, tmp_path / "a", at="relu3", criterion=True, **QUICK)
@@ -157,7 +157,9 @@ def test_a_comparison_outlives_its_page(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_comparison_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitveil.sweeps.trials.write_atomically", failing(OSError(errno.ENOSPC, "No space left")))
+    monkeypatch.setattr(
+        "splitveil.lab.comparing.trials.write_atomically", failing(OSError(errno.ENOSPC, "No space left"))
+    )
     with pytest.raises(WriteError, match=r"No space left\); what was finished is in .*/c: make room.*--resume"):
         compare.run("small", DATA, "relu3", ["noise"], tmp_path / "c", seeds="0", epochs=0, trials=1, **QUICK)
 
@@ -191,9 +193,9 @@ class Worked(Exception):  # noqa: N818
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever computes features fails the test."""
-    monkeypatch.setattr("splitveil.auditing.work.collect", failing(Worked()))
-    monkeypatch.setattr("splitveil.sweeps.trials.protect", failing(Worked()))
-    monkeypatch.setattr("splitveil.planning.planner.curves", failing(Worked()))
+    monkeypatch.setattr("splitveil.lab.auditing.work.collect", failing(Worked()))
+    monkeypatch.setattr("splitveil.lab.comparing.trials.protect", failing(Worked()))
+    monkeypatch.setattr("splitveil.lab.planning.planner.curves", failing(Worked()))
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from splitveil.bundle import Bundle
-from splitveil.codecs import CODECS
-from splitveil.cut import halves
-from splitveil.defenses.base import Defense, Protected
-from splitveil.defenses.none import Undefended
-from splitveil.export import save
-from splitveil.progress import task
-from splitveil.serving import Edge
-from splitveil.serving.engine import load_cloud, load_edge
+from splitveil.core.progress import task
+from splitveil.device import Edge
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Defense, Protected
+from splitveil.lab.defenses.none import Undefended
+from splitveil.lab.export import save
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.codecs import CODECS
+from splitveil.wire.engine import load_cloud, load_edge
 from tests.faults.finding import Finding
 from tests.faults.process import Victim
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
-from splitveil.progress import task
-from splitveil.seeds import derive
+from splitveil.core.progress import task
+from splitveil.lab.seeds import derive
 from tests.faults import hostile_grpc, hostile_lines
 from tests.faults.asking import wrong_answers
 from tests.faults.attempts import Kind, Scene

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from tritonclient.grpc import service_pb2
 
-from splitveil.defenses.noise import GaussianNoise
-from splitveil.seeds import derive
-from splitveil.serving import Edge
-from splitveil.serving.contract import DTYPES
+from splitveil.device import Edge
+from splitveil.lab.defenses.noise import GaussianNoise
+from splitveil.lab.seeds import derive
+from splitveil.wire.contract import DTYPES
 from tests.faults.answers import Net, net
 from tests.faults.finding import Finding
 from tests.faults.process import Victim

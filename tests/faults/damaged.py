@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from splitveil.bundle import CLOUD, EDGE, GOLDEN, MANIFEST, Bundle, load_signed, make_keys, sign
-from splitveil.errors import SplitVeilError
-from splitveil.progress import task
-from splitveil.seeds import derive
-from splitveil.serving import Edge
-from splitveil.serving.server import Server
+from splitveil.core.errors import SplitVeilError
+from splitveil.core.progress import task
+from splitveil.device import Edge
+from splitveil.lab.seeds import derive
+from splitveil.server.server import Server
+from splitveil.wire.bundle import CLOUD, EDGE, GOLDEN, MANIFEST, Bundle, load_signed, make_keys, sign
 from tests.faults.exact import Exact
 from tests.faults.finding import Finding
 from tests.faults.process import ENVIRONMENT, ROOT
@@ -27,7 +27,7 @@ NOWHERE = "127.0.0.1:9"
 FILL = """
 import sys
 from pathlib import Path
-from splitveil.bundle import Bundle, write_bundle
+from splitveil.wire.bundle import Bundle, write_bundle
 old = Bundle.load(Path(sys.argv[1]))
 files = {name: old.folder / name for name in old.manifest.files}
 write_bundle(Path(sys.argv[2]), old.manifest.model_copy(update={"model_spec": "another"}), files)

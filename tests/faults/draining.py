@@ -7,7 +7,7 @@ from collections import Counter
 
 import grpc
 
-from splitveil.progress import task
+from splitveil.core.progress import task
 from tests.faults.asking import Client, GrpcClient, HttpClient, RefusedStatusError
 from tests.faults.exact import Exact
 from tests.faults.finding import Finding

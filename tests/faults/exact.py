@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from splitveil.bundle import Bundle
-from splitveil.codecs.raw import Raw
-from splitveil.cut import halves
-from splitveil.defenses.base import Defense, Protected
-from splitveil.defenses.none import Undefended
-from splitveil.export import save
-from splitveil.seeds import derive
-from splitveil.serving.contract import RequestRules
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Defense, Protected
+from splitveil.lab.defenses.none import Undefended
+from splitveil.lab.export import save
+from splitveil.lab.seeds import derive
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.codecs.raw import Raw
+from splitveil.wire.contract import RequestRules
 
 IMAGE, CUT, LOGITS, DIGITS, BASE = (3, 16, 16), (8, 4, 4), 8, 6, 16
 SIZE = 8 * 4 * 4

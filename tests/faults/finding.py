@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from splitveil.records.base import Document, Record
+from splitveil.core.records.base import Document, Record
 
 
 class Finding(Record):

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
-from splitveil.progress import task
-from splitveil.seeds import derive
+from splitveil.core.progress import task
+from splitveil.lab.seeds import derive
 from tests.faults import hostile_grpc, hostile_http, hostile_lines
 from tests.faults.asking import wrong_answers
 from tests.faults.attempts import HANG, Kind, Scene

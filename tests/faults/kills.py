@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from random import Random
 
-from splitveil.errors import LinkError
-from splitveil.progress import task
-from splitveil.seeds import derive
-from splitveil.serving import Edge
+from splitveil.core.errors import LinkError
+from splitveil.core.progress import task
+from splitveil.device import Edge
+from splitveil.lab.seeds import derive
 from tests.faults.exact import Exact
 from tests.faults.finding import Finding
 from tests.faults.process import Victim

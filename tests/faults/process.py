@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import psutil
 
-from splitveil.bundle import Bundle
+from splitveil.wire.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": "", "OMP_NUM_THREADS": "1"}

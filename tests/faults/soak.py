@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from scipy import stats
 
-from splitveil.progress import Show, task
+from splitveil.core.progress import Show, task
 from tests.faults.asking import Client, GrpcClient, HttpClient, RefusedStatusError
 from tests.faults.exact import Exact
 from tests.faults.finding import Finding

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from splitveil.progress import Show, task
+from splitveil.core.progress import Show, task
 from tests.faults.asking import Client, GrpcClient, HttpClient, RefusedStatusError
 from tests.faults.exact import Exact
 from tests.faults.finding import Finding

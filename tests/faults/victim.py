@@ -14,14 +14,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from splitveil.bundle import Bundle
-from splitveil.serving import lifecycle
-from splitveil.serving.contract import RequestRules
-from splitveil.serving.engine import Half
-from splitveil.serving.limits import Limits
-from splitveil.serving.metrics import Prometheus
-from splitveil.serving.security import Tokens
-from splitveil.serving.server import Server
+from splitveil.server import lifecycle
+from splitveil.server.limits import Limits
+from splitveil.server.metrics import Prometheus
+from splitveil.server.security import Tokens
+from splitveil.server.server import Server
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.contract import RequestRules
+from splitveil.wire.engine import Half
 
 
 def say(**what: object) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from splitveil.records import Card, Cut, LabelRow, Row
+from splitveil.core.records import Card, Cut, LabelRow, Row
 
 BOTH = (("none", "raw"), ("noise:sigma=0.5", "uniform:bits=8"))
 Images = NDArray[np.float64]

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from splitveil.records import Alternative, Budget, Choice, Cut, CutCurve, Figure, Plan, ProxyCheck, Zone
+from splitveil.core.records import Alternative, Budget, Choice, Cut, CutCurve, Figure, Plan, ProxyCheck, Zone
 from splitveil.report.quantities import held
 
 CUTS = ("layer1.0", "layer1.1", "layer1.2", "layer2.0", "layer2.1", "layer2.2", "layer3.0", "layer3.1", "layer3.2")

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from splitveil.cli.report import run
-from splitveil.errors import InputError
+from splitveil.core.errors import InputError
 
 from .conftest import MakeAudit
 from .plans import make_plan

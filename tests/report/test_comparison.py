@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.records import Comparison, Contender, Estimate, Floor, Further, Measured, Trial
+from splitveil.core.records import Comparison, Contender, Estimate, Floor, Further, Measured, Trial
 from splitveil.report.comparison import pareto, render_comparison, render_picture
 
 

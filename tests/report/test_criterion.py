@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.records import Correlation, Criterion, CutNumbers, Number
+from splitveil.core.errors import InputError
+from splitveil.core.records import Correlation, Criterion, CutNumbers, Number
 from splitveil.report.criterion import course, number_text, predicts, render_criterion
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.records import Comparison, Criterion, Plan
+from splitveil.core.errors import InputError
+from splitveil.core.records import Comparison, Criterion, Plan
 from splitveil.report import render_comparison, render_criterion, render_findings, render_plan
 
 from .conftest import MakeAudit

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from splitveil.errors import InputError
+from splitveil.core.errors import InputError
 from splitveil.report.folder import Folder, load_all
 
 from .conftest import MakeAudit
@@ -23,7 +23,7 @@ def _torn_card(folder: Path) -> None:
 
 
 def _no_rows(folder: Path) -> None:
-    from splitveil.records import Card
+    from splitveil.core.records import Card
 
     Card.load(folder / "card.json").model_copy(update={"rows": []}).save(folder / "card.json")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from splitveil.records import Budget, Choice
+from splitveil.core.records import Budget, Choice
 from splitveil.report.gauge import gauges
 
 from .plans import make_plan

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from splitveil.records import Card, Row
+from splitveil.core.records import Card, Row
 from splitveil.report.configuration import configurations
 from splitveil.report.headline import doubts, finding, opening, telling
 

@@ -1,6 +1,6 @@
 """Places on the gauge."""
 
-from splitveil.records import Card
+from splitveil.core.records import Card
 from splitveil.report.configuration import configurations
 from splitveil.report.labels import EDGE, WIDTH, readings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.records import Card
+from splitveil.core.errors import InputError
+from splitveil.core.records import Card
 from splitveil.report import render
 
 from .conftest import BOTH, MakeAudit, label_row

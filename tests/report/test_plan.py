@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.records import Budget, Choice, Cut, CutCurve, Figure, Plan, Zone
+from splitveil.core.errors import InputError
+from splitveil.core.records import Budget, Choice, Cut, CutCurve, Figure, Plan, Zone
 from splitveil.report import render_document, render_plan
 from splitveil.report.depth_plot import draw_depth, heights, reach
 from splitveil.report.palette import depth_colours, themes

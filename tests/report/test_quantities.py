@@ -1,4 +1,4 @@
-from splitveil.records import Figure
+from splitveil.core.records import Figure
 from splitveil.report.quantities import excess_text, figure_line, ordered, plain, span_text
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.records import Accuracy, Card
+from splitveil.core.records import Accuracy, Card
 from splitveil.report import words
 from splitveil.report.headline import doubts
 from splitveil.report.selfchecks import SelfCheck, all_checks

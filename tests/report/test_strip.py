@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from splitveil.errors import InputError
+from splitveil.core.errors import InputError
 from splitveil.report import samples_picture
 from splitveil.report.strip import GAP, LABELS, MARGIN
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from splitveil.attacks import ATTACKS
-from splitveil.attacks.view import Knows
-from splitveil.auditing.checks import EXPLANATIONS
-from splitveil.auditing.suites import FLOORS as AUDIT_FLOORS
+from splitveil.lab.attacks import ATTACKS
+from splitveil.lab.attacks.view import Knows
+from splitveil.lab.auditing.checks import EXPLANATIONS
+from splitveil.lab.auditing.suites import FLOORS as AUDIT_FLOORS
 from splitveil.report import words
 from splitveil.report.configuration import FLOORS
 

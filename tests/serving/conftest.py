@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 import splitveil
-from splitveil.bundle import Bundle
-from splitveil.codecs import Codec
-from splitveil.codecs.raw import Raw
-from splitveil.codecs.uniform import Uniform
-from splitveil.cut import halves
-from splitveil.defenses.base import Defense, Protected
-from splitveil.defenses.noise import GaussianNoise
-from splitveil.defenses.none import Undefended
-from splitveil.export import save
-from splitveil.serving.server import Server
+from splitveil.lab.cut import halves
+from splitveil.lab.defenses.base import Defense, Protected
+from splitveil.lab.defenses.noise import GaussianNoise
+from splitveil.lab.defenses.none import Undefended
+from splitveil.lab.export import save
+from splitveil.server.server import Server
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.codecs import Codec
+from splitveil.wire.codecs.raw import Raw
+from splitveil.wire.codecs.uniform import Uniform
 
 SHAPE = (3, 16, 16)
 CLASSES = ["cat", "dog", "fox", "hen", "owl"]
@@ -117,8 +117,8 @@ def started(make_server: Callable[[], Server]) -> Iterator[Server]:
 PLAIN_SERVER = """
 import sys
 from pathlib import Path
-from splitveil.bundle import Bundle
-from splitveil.serving import serve
+from splitveil.wire.bundle import Bundle
+from splitveil.server import serve
 serve(Bundle.load(Path(sys.argv[1])), port=int(sys.argv[2]), announce=lambda line: print(line, flush=True))
 """
 

@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from splitveil.bundle import Bundle
-from splitveil.serving.engine import load_cloud
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.engine import load_cloud
 
 
 class Scripted(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitveil.serving.batching import Batcher
-from splitveil.serving.refusal import Reason, RefusedError
+from splitveil.server.batching import Batcher
+from splitveil.server.refusal import Reason, RefusedError
 
 Rows = NDArray[Any]
 

@@ -1,7 +1,7 @@
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.serving.breaker import Breaker
+from splitveil.core.errors import InputError
+from splitveil.device.breaker import Breaker
 
 
 def test_it_opens_after_failures_in_a_row_only() -> None:

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from splitveil.errors import ContractError, InputError, MissingExtraError
-from splitveil.serving.compression import pack, unpack
+from splitveil.core.errors import ContractError, InputError, MissingExtraError
+from splitveil.wire.compression import pack, unpack
 
 zstandard = pytest.importorskip("zstandard")
 PLAIN = np.random.default_rng(0).normal(0, 8, 8192).astype(np.int8).tobytes()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from splitveil.errors import BundleError, ContractError
-from splitveil.records import Tensor
-from splitveil.serving import compression
-from splitveil.serving.contract import PARAMETER, BrokenRuleError, RequestRules, wire_dtype
+from splitveil.core.errors import BundleError, ContractError
+from splitveil.core.records import Tensor
+from splitveil.wire import compression
+from splitveil.wire.contract import PARAMETER, BrokenRuleError, RequestRules, wire_dtype
 
 from .conftest import Made
 

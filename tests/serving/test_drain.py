@@ -19,12 +19,12 @@ from .test_web import ask
 BOTH = """
 import sys
 from pathlib import Path
-from splitveil.bundle import Bundle
-from splitveil.serving.engine import Half
-from splitveil.serving.journal import log_as_json
-from splitveil.serving.lifecycle import run_until_told
-from splitveil.serving.server import Server
-from splitveil.serving.contract import RequestRules
+from splitveil.wire.bundle import Bundle
+from splitveil.wire.engine import Half
+from splitveil.server.journal import log_as_json
+from splitveil.server.lifecycle import run_until_told
+from splitveil.server.server import Server
+from splitveil.wire.contract import RequestRules
 
 run, check = Half.run, RequestRules.check
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from splitveil.bundle import write_bundle
-from splitveil.errors import ContractError, DataError, LinkError
-from splitveil.serving import Edge
+from splitveil.core.errors import ContractError, DataError, LinkError
+from splitveil.device import Edge
+from splitveil.wire.bundle import write_bundle
 from tests.device_only import device_only
 
 from .conftest import SOURCE, Made, running
@@ -22,9 +22,9 @@ Array = NDArray[Any]
 IMPORTED = """
 import time
 wall, spent = time.perf_counter(), time.process_time()
-from splitveil.serving.edge import Edge
+from splitveil.device.edge import Edge
 wall, spent = time.perf_counter() - wall, time.process_time() - spent
-assert "splitveil.serving.server" not in sys.modules and "splitveil.serving.service" not in sys.modules
+assert "splitveil.server.server" not in sys.modules and "splitveil.server.service" not in sys.modules
 print(f"{wall:.2f} {spent:.2f}")
 """
 QUERY = """

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitveil.errors import InputError, LinkError
-from splitveil.serving import Edge
-from splitveil.serving.client_tls import ClientTls
-from splitveil.serving.doorstep import seen_at
-from splitveil.serving.retry import Retry
-from splitveil.serving.security import Tls
-from splitveil.serving.server import Server
-from splitveil.serving.transport import Transport
+from splitveil.core.errors import InputError, LinkError
+from splitveil.device import Edge
+from splitveil.device.client_tls import ClientTls
+from splitveil.device.doorstep import seen_at
+from splitveil.device.retry import Retry
+from splitveil.device.transport import Transport
+from splitveil.server.security import Tls
+from splitveil.server.server import Server
 
 from .conftest import Made, started
 from .scripted import Scripted, scripted

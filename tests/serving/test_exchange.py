@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from splitveil.errors import ContractError
-from splitveil.serving.breaker import Breaker
-from splitveil.serving.exchange import Call, Exchange, Failed, OutageError, Pause
-from splitveil.serving.retry import Retry
+from splitveil.core.errors import ContractError
+from splitveil.device.breaker import Breaker
+from splitveil.device.exchange import Call, Exchange, Failed, OutageError, Pause
+from splitveil.device.retry import Retry
 
 from .conftest import Made
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitveil.errors import BundleError, ContractError, DataError, InputError, LinkError
-from splitveil.serving import Edge
-from splitveil.serving.breaker import Breaker
-from splitveil.serving.retry import Retry
+from splitveil.core.errors import BundleError, ContractError, DataError, InputError, LinkError
+from splitveil.device import Edge
+from splitveil.device.breaker import Breaker
+from splitveil.device.retry import Retry
 
 from .conftest import Made, running, spawned
 from .scripted import Scripted, scripted

@@ -37,7 +37,7 @@ def test_what_crosses_is_what_the_audit_sees(codec: str, tmp_path: Path, monkeyp
 
 def test_a_device_without_noise_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossing, "CODECS_TRIED", ("raw",))
-    monkeypatch.setattr("splitveil.serving.encoding.standard_normal", lambda shape: np.zeros(shape, np.float32))
+    monkeypatch.setattr("splitveil.device.encoding.standard_normal", lambda shape: np.zeros(shape, np.float32))
     failures = " ".join(crossing.read_the_wire(tmp_path).failures)
     for said in ("mean or deviation", "another distribution", "undefended features", "the same draw"):
         assert said in failures

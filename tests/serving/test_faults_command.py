@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splitveil.bundle import Bundle
-from splitveil.serving import lifecycle
+from splitveil.server import lifecycle
+from splitveil.wire.bundle import Bundle
 from tests.faults import broken, damaged, hostile, unique
 from tests.faults.asking import Rows, wrong_answers
 from tests.faults.attempts import Kind, Scene

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from splitveil.serving.limits import Limits
-from splitveil.serving.server import Server
+from splitveil.server.limits import Limits
+from splitveil.server.server import Server
 
 from .conftest import Made, ask_with_triton, started
 from .test_contract import request

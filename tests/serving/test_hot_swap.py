@@ -17,12 +17,12 @@ import tritonclient.http as triton_http
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from splitveil.bundle import GOLDEN, Bundle, make_keys, sign, write_bundle
-from splitveil.errors import BundleError, ContractError
-from splitveil.serving.deployment import Deployments
-from splitveil.serving.edge import Edge
-from splitveil.serving.policy import PrivacyPolicy
-from splitveil.serving.server import Server
+from splitveil.core.errors import BundleError, ContractError
+from splitveil.device.edge import Edge
+from splitveil.server.deployment import Deployments
+from splitveil.server.policy import PrivacyPolicy
+from splitveil.server.server import Server
+from splitveil.wire.bundle import GOLDEN, Bundle, make_keys, sign, write_bundle
 
 from .conftest import Made, started
 from .test_server import cloud, features

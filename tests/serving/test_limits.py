@@ -17,9 +17,9 @@ import tritonclient.http as triton_http
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from splitveil.errors import InputError
-from splitveil.serving.limits import Limits
-from splitveil.serving.server import Server
+from splitveil.core.errors import InputError
+from splitveil.server.limits import Limits
+from splitveil.server.server import Server
 
 from .conftest import Made, ask_with_triton, started
 from .test_server import cloud, features

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from splitveil.errors import LinkError
-from splitveil.serving.server import Server
+from splitveil.core.errors import LinkError
+from splitveil.server.server import Server
 
 from .conftest import Made, ask_with_triton, started
 from .test_server import features

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from splitveil.serving.noise import standard_normal
+from splitveil.device.noise import standard_normal
 
 from .conftest import SOURCE
 
@@ -62,7 +62,7 @@ def test_the_distribution_is_that_of_a_standard_normal() -> None:
 
 def test_two_processes_share_nothing() -> None:
     """Started alike, with the same hash seed: what a seeded generator would draw twice."""
-    program = "from splitveil.serving.noise import standard_normal; print(standard_normal((16,)).tobytes().hex())"
+    program = "from splitveil.device.noise import standard_normal; print(standard_normal((16,)).tobytes().hex())"
     environment = {"PYTHONPATH": SOURCE, "PATH": "", "PYTHONHASHSEED": "0"}
     drawn = [
         subprocess.run(

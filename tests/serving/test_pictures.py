@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitveil.data import load_data
-from splitveil.errors import BundleError, DataError, MissingExtraError
-from splitveil.pictures import Faults, frames, recipe_for
-from splitveil.records import Manifest
-from splitveil.serving import Edge
-from splitveil.serving.pictures import picture_of, read_inputs
+from splitveil.core.errors import BundleError, DataError, MissingExtraError
+from splitveil.core.records import Manifest
+from splitveil.device import Edge
+from splitveil.device.inputs import picture_of, read_inputs
+from splitveil.lab.data import load_data
+from splitveil.wire.pictures import Faults, frames, recipe_for
 
 from .conftest import Made, running
 

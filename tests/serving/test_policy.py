@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from splitveil.bundle import Bundle
-from splitveil.errors import InputError
-from splitveil.records.card import Card, Extra, LabelRow, Row
-from splitveil.serving.policy import PrivacyPolicy, PrivacyPolicyError
-from splitveil.serving.server import Server
+from splitveil.core.errors import InputError
+from splitveil.core.records.card import Card, Extra, LabelRow, Row
+from splitveil.server.policy import PrivacyPolicy, PrivacyPolicyError
+from splitveil.server.server import Server
+from splitveil.wire.bundle import Bundle
 
 from .conftest import Made
 

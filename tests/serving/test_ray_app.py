@@ -14,10 +14,10 @@ from safetensors.numpy import load, save
 from starlette.requests import Request
 from starlette.responses import Response
 
-from splitveil.bundle import GOLDEN, Bundle, write_bundle, write_half
-from splitveil.errors import BundleError, InputError, MissingExtraError
-from splitveil.serving import ray_app
-from splitveil.serving.ray_app import Replica, application
+from splitveil.core.errors import BundleError, InputError, MissingExtraError
+from splitveil.server import ray_app
+from splitveil.server.ray_app import Replica, application
+from splitveil.wire.bundle import GOLDEN, Bundle, write_bundle, write_half
 from tests.serving.conftest import Made
 
 HEAD = "inference-header-content-length"

@@ -1,7 +1,7 @@
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.serving.retry import Budget, Retry
+from splitveil.core.errors import InputError
+from splitveil.device.retry import Budget, Retry
 
 
 def test_pauses_double_up_to_the_longest_and_half_of_each_is_random() -> None:

@@ -19,10 +19,10 @@ from safetensors.numpy import load, save
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from splitveil.bundle import GOLDEN, Bundle, write_bundle
-from splitveil.errors import BundleError, InputError, LinkError
-from splitveil.serving.limits import Limits
-from splitveil.serving.server import Server
+from splitveil.core.errors import BundleError, InputError, LinkError
+from splitveil.server.limits import Limits
+from splitveil.server.server import Server
+from splitveil.wire.bundle import GOLDEN, Bundle, write_bundle
 
 from .conftest import Made, ask_with_triton, running, spawned, started
 from .test_contract import BAD, change, request
@@ -30,10 +30,10 @@ from .test_contract import BAD, change, request
 GATED = """
 import sys
 from pathlib import Path
-from splitveil.bundle import Bundle
-from splitveil.serving import serve
-from splitveil.serving.contract import RequestRules
-from splitveil.serving.engine import Half
+from splitveil.wire.bundle import Bundle
+from splitveil.server import serve
+from splitveil.wire.contract import RequestRules
+from splitveil.wire.engine import Half
 
 run, read = Half.run, RequestRules.read
 
@@ -172,7 +172,7 @@ def test_it_is_not_ready_before_the_self_test_has_passed(plain: Made, monkeypatc
         entered.set()
         assert go.wait(20)
 
-    monkeypatch.setattr("splitveil.serving.deployment.self_test", slow_test)
+    monkeypatch.setattr("splitveil.server.deployment.self_test", slow_test)
     server = Server(plain.bundle, port=0)
 
     async def main() -> None:

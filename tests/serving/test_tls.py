@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from splitveil.errors import InputError
-from splitveil.serving.journal import log_as_json
-from splitveil.serving.security import Certificates, Tls, Tokens, is_loopback, refuse_exposure
-from splitveil.serving.server import Server
+from splitveil.core.errors import InputError
+from splitveil.server.journal import log_as_json
+from splitveil.server.security import Certificates, Tls, Tokens, is_loopback, refuse_exposure
+from splitveil.server.server import Server
 
 from .conftest import Made, started
 from .test_server import cloud, features
@@ -211,7 +211,7 @@ def test_clients_refuse_a_server_that_is_expired_or_of_another_authority(
 ) -> None:
     """Ours would not start with an expired certificate; one that runs since before does."""
     z = np.zeros((1, 8, 16, 16), np.float32)
-    monkeypatch.setattr("splitveil.serving.security.check_served", lambda terms, now: None)
+    monkeypatch.setattr("splitveil.server.security.check_served", lambda terms, now: None)
     for pair, ca in ((world.expired_server, world.servers), (world.server, world.strangers)):
         tls = Tls(pair.certificate, pair.key)
         with started(lambda tls=tls: Server(plain.bundle, port=0, http_port=0, tls=tls)) as server:  # type: ignore[misc]

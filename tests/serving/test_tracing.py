@@ -7,8 +7,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from splitveil.serving import tracing
-from splitveil.serving.server import Server
+from splitveil.server import tracing
+from splitveil.server.server import Server
 
 from .conftest import Made, ask_with_triton, started
 from .test_web import GOOD, INFER, call

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.errors import InputError
-from splitveil.serving.security import Certificates, Tls
-from splitveil.serving.server import Server
-from splitveil.serving.validity import AHEAD, Term, read_terms
+from splitveil.core.errors import InputError
+from splitveil.server.security import Certificates, Tls
+from splitveil.server.server import Server
+from splitveil.server.validity import AHEAD, Term, read_terms
 
 from .conftest import Made, started
 from .test_metrics import scraped

@@ -12,8 +12,8 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from splitveil.serving import compression
-from splitveil.serving.server import Server
+from splitveil.server.server import Server
+from splitveil.wire import compression
 
 from .conftest import Made, ask_with_triton, started
 from .test_server import cloud, features

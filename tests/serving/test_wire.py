@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from splitveil.codecs import CODECS
-from splitveil.codecs.raw import Raw
-from splitveil.defenses.noise import GaussianNoise
-from splitveil.serving import Edge
+from splitveil.device import Edge
+from splitveil.lab.defenses.noise import GaussianNoise
+from splitveil.wire.codecs import CODECS
+from splitveil.wire.codecs.raw import Raw
 
 from .conftest import Made, make, running
 from .wiretap import Wiretap

@@ -24,7 +24,7 @@ from splitveil.cli import (
     serve,
     streams,
 )
-from splitveil.errors import InputError, MissingExtraError, SplitVeilError
+from splitveil.core.errors import InputError, MissingExtraError, SplitVeilError
 
 WRONG_PATHS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """A path that the user gave cannot be that; anything else, such as a full disk, is nobody's mistake."""
@@ -68,7 +68,7 @@ def options(
 def main() -> None:
     """Run the command line; an error made on purpose is one sentence on stderr and an exit code, never a traceback.
 
-    Exit codes: 2 for what the user gave, 130 for Ctrl-C; the rest hangs on `splitveil.errors` and on the commands.
+    Exit codes: 2 for what the user gave, 130 for Ctrl-C; the rest hangs on `splitveil.core.errors` and on the commands.
     """
     streams.mend_streams()
     # gRPC's own log lines would stand between ours; whoever debugs it sets the variable.

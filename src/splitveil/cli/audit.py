@@ -10,12 +10,12 @@ from splitveil.cli.reading import SkipBroken
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from splitveil.attacks.view import Knows
-    from splitveil.auditing import Subject
-    from splitveil.cut import Traced
-    from splitveil.data import Dataset
-    from splitveil.metrics.judge import Judge
-    from splitveil.records import Card, Criterion, Finishing
+    from splitveil.core.records import Card, Criterion, Finishing
+    from splitveil.lab.attacks.view import Knows
+    from splitveil.lab.auditing import Subject
+    from splitveil.lab.cut import Traced
+    from splitveil.lab.data import Dataset
+    from splitveil.lab.metrics.judge import Judge
 
 UNTRUSTED = 3
 
@@ -62,13 +62,13 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
-    from splitveil.attacks.view import Knows
-    from splitveil.auditing import audit, summarise
-    from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.cards import show_card, show_criterion, show_summary
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.data import load_data
-    from splitveil.records import Finishing, claim
+    from splitveil.core.records import Finishing, claim
+    from splitveil.lab.attacks.view import Knows
+    from splitveil.lab.auditing import audit, summarise
+    from splitveil.lab.auditing.suites import custom_suite, find_suite
+    from splitveil.lab.data import load_data
     from splitveil.report import check_extras, render, samples_picture
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
@@ -82,7 +82,7 @@ def run(
     others = load_data(aux, skip_broken=skip_broken) if aux else None
     tell([*images.remarks, *(others.remarks if others else ())])
     if criterion:
-        from splitveil.auditing.criterion import check_images
+        from splitveil.lab.auditing.criterion import check_images
 
         check_images(images)
     referee = read_judge(judge, judge_weights, images)
@@ -105,7 +105,7 @@ def run(
             with finishing.writing(out / "summary.json"):
                 summary.save(out / "summary.json")
         if cards[0].bundle:
-            from splitveil.bundle import Bundle, with_card
+            from splitveil.wire.bundle import Bundle, with_card
 
             with finishing.writing(f"the card in {target}"):
                 with_card(Bundle.load(Path(target)), cards[0])
@@ -144,8 +144,8 @@ def refuse_ungranted(attacks: "Sequence[str]", granted: "Knows") -> None:
         InputError: an option that it does not have.
         ThreatModelError: the floors alone would be left.
     """
-    from splitveil.attacks import ATTACKS
-    from splitveil.errors import ThreatModelError
+    from splitveil.core.errors import ThreatModelError
+    from splitveil.lab.attacks import ATTACKS
 
     asked = [ATTACKS.build(spec) for spec in attacks]
     if not any(threat.needs in granted for threat in asked):
@@ -159,7 +159,7 @@ def refuse_ungranted(attacks: "Sequence[str]", granted: "Knows") -> None:
 def _criterion(
     subject: "Subject", images: "Dataset", card: "Card", folder: Path, finishing: "Finishing"
 ) -> "Criterion":
-    from splitveil.auditing.criterion import criterion
+    from splitveil.lab.auditing.criterion import criterion
     from splitveil.report import render_criterion
 
     found = criterion(subject, images, card, seed=card.seed, out=folder)
@@ -176,7 +176,7 @@ def split_names(text: str, flag: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -186,7 +186,7 @@ def split_names(text: str, flag: str) -> list[str]:
 
 def parse_seeds(text: str) -> list[int]:
     """``0,1,2`` as numbers."""
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     words = [w.strip() for w in text.split(",")]
     if not all(w.isdecimal() for w in words) or len(set(map(int, words))) < len(words):
@@ -196,9 +196,9 @@ def parse_seeds(text: str) -> list[int]:
 
 def read_judge(spec: str | None, weights: str | None, images: "Dataset") -> "Judge | None":
     """The judge that ``--judge`` and ``--judge-weights`` name."""
-    from splitveil.errors import InputError
-    from splitveil.metrics.judge import Judge
-    from splitveil.models.loader import load_model
+    from splitveil.core.errors import InputError
+    from splitveil.lab.metrics.judge import Judge
+    from splitveil.lab.models.loader import load_model
 
     if spec is None and weights is None:
         return None
@@ -214,16 +214,16 @@ def _subject(
 ) -> "Subject":
     import torch
 
-    from splitveil.auditing import Subject
     from splitveil.cli.console import err, tell
-    from splitveil.cut import trace
-    from splitveil.errors import InputError
-    from splitveil.models.loader import load_model
+    from splitveil.core.errors import InputError
+    from splitveil.lab.auditing import Subject
+    from splitveil.lab.cut import trace
+    from splitveil.lab.models.loader import load_model
 
     if Path(target).is_dir():
-        from splitveil.bundle import Bundle, refuse_foreign
-        from splitveil.records import claim
-        from splitveil.restoring import restore, restore_shipped
+        from splitveil.core.records import claim
+        from splitveil.lab.restoring import restore, restore_shipped
+        from splitveil.wire.bundle import Bundle, refuse_foreign
 
         bundle = Bundle.load(Path(target))
         # The card goes into it at the end.

@@ -9,7 +9,7 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Accuracy, Manifest, Quantization
+    from splitveil.core.records import Accuracy, Manifest, Quantization
 
 app = typer.Typer(help="Show, verify, sign, halve, quantise and export bundles.", no_args_is_help=True)
 
@@ -51,9 +51,9 @@ class Runtime(StrEnum):
 @app.command("show")
 def show(folder: Folder, json: Json = False) -> None:
     """Show what a bundle holds and what both halves agreed on."""
-    from splitveil.bundle import SIGNATURE, Bundle
     from splitveil.cli.console import print_json, show_table
-    from splitveil.records import dumps
+    from splitveil.core.records import dumps
+    from splitveil.wire.bundle import SIGNATURE, Bundle
 
     bundle = Bundle.load(folder)
     m, card = bundle.manifest, bundle.card
@@ -95,10 +95,10 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check every file against its hash, the contract against the halves, and a signature; exit 1 if one is wrong."""
-    from splitveil.bundle import Bundle, verify_signature
     from splitveil.cli.console import print_json, show_table
-    from splitveil.errors import BundleError
-    from splitveil.records import dumps
+    from splitveil.core.errors import BundleError
+    from splitveil.core.records import dumps
+    from splitveil.wire.bundle import Bundle, verify_signature
 
     bundle = Bundle.peek(folder)
     problems = bundle.verify()
@@ -124,7 +124,7 @@ def verify(
 @app.command("keygen")
 def keygen(prefix: Annotated[Path, typer.Argument(help="Of the two files: PREFIX.key and PREFIX.pub.")]) -> None:
     """Make an Ed25519 key pair: the private key stays with whoever signs, the public one goes to all who verify."""
-    from splitveil.bundle import make_keys
+    from splitveil.wire.bundle import make_keys
 
     private, public = make_keys(prefix)
     typer.echo(f"private key, for its owner alone: {private}\npublic key: {public}")
@@ -136,7 +136,7 @@ def sign_manifest(
     key: Annotated[Path, typer.Option(help="Private key that `bundle keygen` made.")],
 ) -> None:
     """Check the bundle once more and sign its manifest, which names the hash of every file."""
-    from splitveil.bundle import SIGNATURE, Bundle, sign
+    from splitveil.wire.bundle import SIGNATURE, Bundle, sign
 
     made = sign(Bundle.load(folder), key)
     typer.echo(f"{folder / SIGNATURE}: signed by key {made.key[:16]}")
@@ -150,7 +150,7 @@ def split(
     force: Force = False,
 ) -> None:
     """Write one half alone: the edge half for the device, the cloud half for the server. The contract stays."""
-    from splitveil.bundle import Bundle, refuse_taken, write_half
+    from splitveil.wire.bundle import Bundle, refuse_taken, write_half
 
     refuse_taken(out, force=force)
     made = write_half(Bundle.load(folder), half.value, out)
@@ -170,10 +170,10 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Turn the edge half into 8-bit integers and measure what that costs, on all test images."""
-    from splitveil.bundle import Bundle, refuse_taken
     from splitveil.cli.console import print_json, showing_progress, tell
-    from splitveil.data import load_data
-    from splitveil.export.quantizing import write_quantized
+    from splitveil.lab.data import load_data
+    from splitveil.lab.export.quantizing import write_quantized
+    from splitveil.wire.bundle import Bundle, refuse_taken
 
     refuse_taken(out, force=force)
     bundle, images = Bundle.load(folder), load_data(data, skip_broken=skip_broken)
@@ -216,9 +216,9 @@ def export(
     force: Force = False,
 ) -> None:
     """Write what another server needs to run the cloud half, or another engine on the device to run the edge half."""
-    from splitveil.bundle import Bundle, refuse_there
-    from splitveil.export.kserve import Deployment, our_service, triton_service, write_service
-    from splitveil.export.triton import write_repository
+    from splitveil.lab.export.kserve import Deployment, our_service, triton_service, write_service
+    from splitveil.lab.export.triton import write_repository
+    from splitveil.wire.bundle import Bundle, refuse_there
 
     bundle = Bundle.load(folder)
     if to is Target.triton:
@@ -227,8 +227,8 @@ def export(
         return
     refuse_there(target, force=force)
     if to in (Target.openvino, Target.executorch):
-        from splitveil.export.engines import write_device_graph
-        from splitveil.restoring import restore
+        from splitveil.lab.export.engines import write_device_graph
+        from splitveil.lab.restoring import restore
 
         net = restore(bundle) if to is Target.executorch else None
         graph = write_device_graph(bundle, target, to.value, net)
@@ -264,7 +264,7 @@ def show_quantization(found: "Quantization") -> None:
 
 
 def _pictures(manifest: "Manifest") -> str:
-    from splitveil.pictures import assumed, picture_words
+    from splitveil.wire.pictures import assumed, picture_words
 
     found = assumed(manifest)
     if found is None:

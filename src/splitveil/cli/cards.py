@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from splitveil.records import Card, Criterion, Estimate, Extra, LabelRow, Row, Summary, SummaryRow
+    from splitveil.core.records import Card, Criterion, Estimate, Extra, LabelRow, Row, Summary, SummaryRow
 
 Interval = tuple[float, float] | None
 

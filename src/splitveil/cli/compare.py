@@ -9,7 +9,7 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Comparison, Contender, Measured
+    from splitveil.core.records import Comparison, Contender, Measured
 
 UNTRUSTED = 3
 
@@ -65,17 +65,17 @@ def run(
     """Tune each defence to each accuracy budget, train it with every seed, audit it. Exit code 3: do not trust it."""
     import torch
 
-    from splitveil.attacks.view import Knows
-    from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import parse_seeds, read_judge, refuse_ungranted
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cli.console import out as screen
-    from splitveil.cut import Split, trace
-    from splitveil.data import load_data
-    from splitveil.models.loader import load_model
-    from splitveil.records import Finishing, claim, resumable
+    from splitveil.core.records import Finishing, claim, resumable
+    from splitveil.lab.attacks.view import Knows
+    from splitveil.lab.auditing.suites import custom_suite, find_suite
+    from splitveil.lab.comparing import compare, epochs_for, without_tuning
+    from splitveil.lab.cut import Split, trace
+    from splitveil.lab.data import load_data
+    from splitveil.lab.models.loader import load_model
     from splitveil.report import check_extras, render_comparison, render_picture
-    from splitveil.sweeps import compare, epochs_for, without_tuning
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
@@ -183,7 +183,7 @@ def _lost(m: "Measured") -> str:
 
 def _cells(c: "Contender") -> list[str]:
     from splitveil.cli.cards import span
-    from splitveil.registry import Spec
+    from splitveil.core.registry import Spec
 
     setting = f"{c.knob}={c.value:g}" if c.value is not None else ""
     m = c.measured

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from splitveil.cli import streams
 from splitveil.cli.lines import Lines, watched
-from splitveil.progress import Show, reporting
+from splitveil.core.progress import Show, reporting
 
 WIDE = 200
 """Columns where stdout is a file or a pipe: a table is for grep then, not for a screen."""

@@ -20,9 +20,9 @@ def run(
     import torch
 
     from splitveil.cli.console import out, print_json, show_table, tell
-    from splitveil.cut import trace
-    from splitveil.models.loader import load_model
-    from splitveil.records import dumps
+    from splitveil.core.records import dumps
+    from splitveil.lab.cut import trace
+    from splitveil.lab.models.loader import load_model
 
     loaded = load_model(model, shape=parse_shape(shape), classes=None, weights=weights, logits=logits)
     model = loaded.name
@@ -70,7 +70,7 @@ def parse_shape(text: str | None) -> tuple[int, int, int] | None:
     Raises:
         InputError: not three positive numbers.
     """
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     if text is None:
         return None

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from splitveil.bundle import Bundle
-    from splitveil.data import Dataset
-    from splitveil.records import Card
+    from splitveil.core.records import Card
+    from splitveil.lab.data import Dataset
+    from splitveil.wire.bundle import Bundle
 
 MODEL, DATA, EARLY, LATE = "small", "digits", "relu1", "relu3"
 DEFENSE, CODEC = "noise:sigma=1.0", "uniform:bits=8"
@@ -23,16 +23,16 @@ def run(
 
     import torch
 
-    from splitveil.auditing import Subject, audit
-    from splitveil.bundle import with_card
     from splitveil.cli.console import showing_progress
-    from splitveil.cut import trace
-    from splitveil.data import load_data
-    from splitveil.errors import InputError
-    from splitveil.export import save
-    from splitveil.models.loader import load_model, save_weights
-    from splitveil.protection import protect, right_of, tested
+    from splitveil.core.errors import InputError
+    from splitveil.lab.auditing import Subject, audit
+    from splitveil.lab.cut import trace
+    from splitveil.lab.data import load_data
+    from splitveil.lab.export import save
+    from splitveil.lab.models.loader import load_model, save_weights
+    from splitveil.lab.protection import protect, right_of, tested
     from splitveil.report import render, samples_picture
+    from splitveil.wire.bundle import with_card
 
     begun = time.perf_counter()
     if out.exists() and any(out.iterdir()):
@@ -86,10 +86,10 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
 
     import numpy as np
 
-    from splitveil.errors import LinkError
-    from splitveil.records import Accuracy
-    from splitveil.serving import Edge
-    from splitveil.serving.engine import load_cloud
+    from splitveil.core.errors import LinkError
+    from splitveil.core.records import Accuracy
+    from splitveil.device import Edge
+    from splitveil.wire.engine import load_cloud
 
     x, y = data.test.x[:ASKED], data.test.y[:ASKED]
     command = [sys.executable, "-m", "splitveil", "serve", str(bundle.folder), "--port", "0"]

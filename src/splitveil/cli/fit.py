@@ -8,7 +8,7 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Accuracy, Lost
+    from splitveil.core.records import Accuracy, Lost
 
 UNTRAINED_MODEL = 10
 """Epochs from random weights."""
@@ -51,20 +51,20 @@ def run(
 
     import torch
 
-    from splitveil.bundle import refuse_foreign, refuse_taken
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.cli.console import out as screen
-    from splitveil.codecs import CODECS
-    from splitveil.cut import split
-    from splitveil.data import load_data
-    from splitveil.defenses import DEFENSES
-    from splitveil.defenses.noise import privacy_words
-    from splitveil.errors import InputError
-    from splitveil.export import save
-    from splitveil.models.loader import load_model
-    from splitveil.protection import lost, protect, right_of, tested
-    from splitveil.records import dumps
-    from splitveil.registry import Spec
+    from splitveil.core.errors import InputError
+    from splitveil.core.records import dumps
+    from splitveil.core.registry import Spec
+    from splitveil.lab.cut import split
+    from splitveil.lab.data import load_data
+    from splitveil.lab.defenses import DEFENSES
+    from splitveil.lab.defenses.noise import privacy_words
+    from splitveil.lab.export import save
+    from splitveil.lab.models.loader import load_model
+    from splitveil.lab.protection import lost, protect, right_of, tested
+    from splitveil.wire.bundle import refuse_foreign, refuse_taken
+    from splitveil.wire.codecs import CODECS
 
     if quantize not in (None, "int8"):
         raise InputError(f"expected --quantize int8, got {quantize!r}; use int8 or leave it out.")
@@ -110,7 +110,7 @@ def run(
         )  # fmt: skip
         found = None
         if quantize:
-            from splitveil.export.quantizing import write_quantized
+            from splitveil.lab.export.quantizing import write_quantized
 
             found = write_quantized(bundle, images, integer, seed=seed).manifest.quantization
     shutil.rmtree(partial, ignore_errors=True)

@@ -9,7 +9,7 @@ from types import FrameType
 RESUMED = ("audit", "compare", "plan", "fit")
 """Commands with ``--resume``."""
 OWN = ("serve",)
-"""Commands with a drain of their own (`splitveil.serving.lifecycle`)."""
+"""Commands with a drain of their own (`splitveil.server.lifecycle`)."""
 INTERRUPTED = 128 + signal.SIGINT
 
 _told: list[int] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from splitveil.progress import Show
+from splitveil.core.progress import Show
 
 EVERY = 60.0
 """Seconds without a line after which one says what is under way."""

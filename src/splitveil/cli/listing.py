@@ -12,15 +12,15 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Names that the other commands take, each with one line on what it is."""
-    from splitveil.attacks import ATTACKS
     from splitveil.cli.console import print_json, show_table
-    from splitveil.codecs import CODECS
-    from splitveil.data import DATA
-    from splitveil.defenses import DEFENSES
-    from splitveil.metrics import METRICS
-    from splitveil.models import MODELS
-    from splitveil.records import dumps
-    from splitveil.registry import Registry
+    from splitveil.core.records import dumps
+    from splitveil.core.registry import Registry
+    from splitveil.lab.attacks import ATTACKS
+    from splitveil.lab.data import DATA
+    from splitveil.lab.defenses import DEFENSES
+    from splitveil.lab.metrics import METRICS
+    from splitveil.lab.models import MODELS
+    from splitveil.wire.codecs import CODECS
 
     tables: dict[str, Registry[Any]] = {
         "attacks": ATTACKS,
@@ -31,7 +31,7 @@ def run(
         "codecs": CODECS,
     }
     if kind == "suites":
-        from splitveil.auditing.suites import SUITES
+        from splitveil.lab.auditing.suites import SUITES
 
         rows = [
             (

@@ -8,8 +8,8 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.cut import Traced
-    from splitveil.records import Budget, Choice, Figure, Plan
+    from splitveil.core.records import Budget, Choice, Figure, Plan
+    from splitveil.lab.cut import Traced
 
 INFEASIBLE, UNDECIDED = 4, 5
 SHOWN = 15
@@ -76,17 +76,17 @@ def run(
     """
     import torch
 
-    from splitveil.attacks.view import Knows
-    from splitveil.auditing.suites import custom_suite, find_suite
     from splitveil.cli.audit import refuse_ungranted
     from splitveil.cli.console import err, print_json, showing_progress, tell
-    from splitveil.cut import trace
-    from splitveil.data import load_data
-    from splitveil.models.loader import load_model
-    from splitveil.planning import plan
-    from splitveil.planning.space import CODECS_TRIED, DEFENSES
-    from splitveil.profiling import find_device, find_link
-    from splitveil.records import Budget, Finishing, claim, resumable
+    from splitveil.core.records import Budget, Finishing, claim, resumable
+    from splitveil.device.profiling import find_device, find_link
+    from splitveil.lab.attacks.view import Knows
+    from splitveil.lab.auditing.suites import custom_suite, find_suite
+    from splitveil.lab.cut import trace
+    from splitveil.lab.data import load_data
+    from splitveil.lab.models.loader import load_model
+    from splitveil.lab.planning import plan
+    from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES
     from splitveil.report import check_extras, render_plan
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
@@ -138,8 +138,8 @@ def run(
 
 
 def _budget(macs: str | None, stored: str | None, memory: str | None, sent: str | None, late: str | None) -> "Budget":
-    from splitveil.planning.budgets import parse_bytes, parse_count, parse_seconds
-    from splitveil.records import Budget
+    from splitveil.core.records import Budget
+    from splitveil.lab.planning.budgets import parse_bytes, parse_count, parse_seconds
 
     return Budget(
         edge_macs=parse_count(macs, "--max-edge-macs") if macs else None,
@@ -211,7 +211,7 @@ def _words(found: "Plan", choice: "Choice") -> str:
 
 
 def _cell(name: str, figure: "Figure | None") -> str:
-    from splitveil.planning.budgets import written
+    from splitveil.lab.planning.budgets import written
 
     if figure is None:
         return ""

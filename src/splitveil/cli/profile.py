@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from splitveil.records.device import Device, NodeTime
+    from splitveil.core.records.device import Device, NodeTime
 
 MOST_NODES = 10
 
@@ -27,10 +27,10 @@ def run(
     """Time a bundle's halves, or one graph, on this machine, and its speed on the reference graph."""
     from splitveil.cli.console import print_json
     from splitveil.cli.lines import Lines
-    from splitveil.errors import InputError
-    from splitveil.profiling import by_node, measure_here, time_graph
-    from splitveil.progress import reporting, task
-    from splitveil.records import dumps
+    from splitveil.core.errors import InputError
+    from splitveil.core.progress import reporting, task
+    from splitveil.core.records import dumps
+    from splitveil.device.profiling import by_node, measure_here, time_graph
 
     if not name.strip():
         raise InputError("expected a name for the device, got none; write for example --name pi5-kitchen.")
@@ -61,8 +61,8 @@ def run(
 
 def _graphs(target: Path) -> list[tuple[str, bytes | Path]]:
     """The edge half first, so that its peak of memory holds nothing of the other graph's."""
-    from splitveil.bundle import CLOUD, EDGE, Bundle
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
+    from splitveil.wire.bundle import CLOUD, EDGE, Bundle
 
     if target.is_dir():
         bundle = Bundle.load(target)

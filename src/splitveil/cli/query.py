@@ -10,8 +10,8 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.records import Manifest
-    from splitveil.serving.answer import Answer
+    from splitveil.core.records import Manifest
+    from splitveil.device.answer import Answer
 
 MOST_ROWS = 20
 WIDEST_INPUT = 80
@@ -58,15 +58,15 @@ def run(
     """Run the edge half here, send the features, print the answers."""
     import numpy as np
 
-    from splitveil.bundle import CLOUD, Bundle
     from splitveil.cli.console import print_json
     from splitveil.cli.reading import read_asked
-    from splitveil.errors import InputError
-    from splitveil.pictures import assumed
-    from splitveil.records import Accuracy, dumps
-    from splitveil.serving.client_tls import ClientTls
-    from splitveil.serving.edge import Edge
-    from splitveil.serving.retry import Retry
+    from splitveil.core.errors import InputError
+    from splitveil.core.records import Accuracy, dumps
+    from splitveil.device.client_tls import ClientTls
+    from splitveil.device.edge import Edge
+    from splitveil.device.retry import Retry
+    from splitveil.wire.bundle import CLOUD, Bundle
+    from splitveil.wire.pictures import assumed
 
     if (bool(inputs) or camera is not None) == bool(data):
         raise InputError("expected either --input PATH or --camera N, or --data DATA; give one of them.")
@@ -139,7 +139,7 @@ def _bytes(answers: Sequence["Answer"], images: Sequence[Any]) -> dict[str, floa
     """Medians over images: what was sent, and what the same images would be as picture files."""
     import numpy as np
 
-    from splitveil.serving.pictures import JPEG_QUALITY, file_sizes
+    from splitveil.device.inputs import JPEG_QUALITY, file_sizes
 
     sent = [a.sent for a in answers if not a.local]
     files = [sizes for x in images if (sizes := file_sizes(x)) is not None]
@@ -148,7 +148,7 @@ def _bytes(answers: Sequence["Answer"], images: Sequence[Any]) -> dict[str, floa
 
 
 def _first_line(path: Path) -> str:
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     try:
         token = path.read_text().partition("\n")[0].strip()
@@ -161,7 +161,7 @@ def _first_line(path: Path) -> str:
 
 def _warn_assumed(manifest: "Manifest") -> None:
     from splitveil.cli.console import err
-    from splitveil.pictures import assumed, picture_words
+    from splitveil.wire.pictures import assumed, picture_words
 
     if picture := assumed(manifest):
         words = f"this bundle does not say how its pictures were made; assumed: {picture_words(picture)}"

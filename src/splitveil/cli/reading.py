@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 import typer
 
 if TYPE_CHECKING:
-    from splitveil.records import Manifest
+    from splitveil.core.records import Manifest
 
 SkipBroken: TypeAlias = Annotated[
     bool, typer.Option("--skip-broken", help="leave out pictures that cannot be read, and count them")
@@ -26,11 +26,11 @@ def read_asked(
 ) -> Asked:
     """Files and folders, read before anything is asked; or a camera or a film, frame by frame; or a data set."""
     from splitveil.cli.console import tell
-    from splitveil.pictures import FILMS, Faults, skipped_words
-    from splitveil.serving.pictures import read_inputs
+    from splitveil.device.inputs import read_inputs
+    from splitveil.wire.pictures import FILMS, Faults, skipped_words
 
     if data is not None:
-        from splitveil.data import load_data
+        from splitveil.lab.data import load_data
 
         test = load_data(data, skip_broken=skip_broken)
         tell(test.remarks)
@@ -49,8 +49,8 @@ def read_asked(
 
 
 def _frames(source: int | Path, n: int, manifest: "Manifest") -> Iterator[tuple[str, Any, int | None]]:
-    from splitveil.pictures import frames, read_picture
-    from splitveil.serving.pictures import picture_of
+    from splitveil.device.inputs import picture_of
+    from splitveil.wire.pictures import frames, read_picture
 
     picture = picture_of(manifest)
     for i, frame in enumerate(frames(source, n)):

@@ -8,9 +8,9 @@ import typer
 from splitveil.cli.reading import SkipBroken
 
 if TYPE_CHECKING:
-    from splitveil.auditing.gallery import Retrieval
-    from splitveil.data import Dataset
-    from splitveil.records import Manifest
+    from splitveil.core.records import Manifest
+    from splitveil.lab.auditing.gallery import Retrieval
+    from splitveil.lab.data import Dataset
 
 
 def run(
@@ -23,14 +23,14 @@ def run(
     """Search the test part by the answers of the protected split: mAP, rank 1 and 5. Utility: larger is better."""
     from dataclasses import asdict
 
-    from splitveil.auditing.gallery import Noiseless, retrieval
-    from splitveil.bundle import Bundle
     from splitveil.cli.console import err, print_json, show_table, showing_progress, tell
     from splitveil.cli.console import out as screen
-    from splitveil.data import load_data
-    from splitveil.progress import task
-    from splitveil.records import dumps
-    from splitveil.restoring import Shipped, restore, restore_shipped
+    from splitveil.core.progress import task
+    from splitveil.core.records import dumps
+    from splitveil.lab.auditing.gallery import Noiseless, retrieval
+    from splitveil.lab.data import load_data
+    from splitveil.lab.restoring import Shipped, restore, restore_shipped
+    from splitveil.wire.bundle import Bundle
 
     found = Bundle.load(bundle)
     m = found.manifest
@@ -69,7 +69,7 @@ def run(
 
 def _check(manifest: "Manifest", images: "Dataset") -> None:
     """Images and classes of the bundle."""
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     if images.shape != manifest.image_shape:
         raise InputError(

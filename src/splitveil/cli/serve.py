@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from splitveil.serving.security import Tls
+    from splitveil.server.security import Tls
 
 
 ON_RAY = ("bundle", "ray", "replicas", "host", "http_port", "max_batch", "token_file", "insecure")
@@ -62,14 +62,14 @@ def run(
         return
     if "replicas" in given:
         _refuse("--replicas without --ray", "start several servers and give `query` all of their addresses")
-    from splitveil.bundle import Bundle
     from splitveil.cli.console import print_json
-    from splitveil.serving.journal import log_as_json, log_as_text
-    from splitveil.serving.lifecycle import run_until_told
-    from splitveil.serving.limits import Limits
-    from splitveil.serving.policy import PrivacyPolicy
-    from splitveil.serving.security import Tokens
-    from splitveil.serving.server import Server
+    from splitveil.server.journal import log_as_json, log_as_text
+    from splitveil.server.lifecycle import run_until_told
+    from splitveil.server.limits import Limits
+    from splitveil.server.policy import PrivacyPolicy
+    from splitveil.server.security import Tokens
+    from splitveil.server.server import Server
+    from splitveil.wire.bundle import Bundle
 
     tls = _tls(tls_cert, tls_key, client_ca)
     tokens = Tokens(token_file) if token_file is not None else None
@@ -104,8 +104,8 @@ def _serve_on_ray(
     bundle: Path, host: str, port: int | None, replicas: int, max_batch: int, token_file: Path | None, insecure: bool,
     given: dict[str, str],
 ) -> None:  # fmt: skip
-    from splitveil.serving.ray_app import PORT, serve_on_ray
-    from splitveil.serving.security import Tokens, refuse_exposure
+    from splitveil.server.ray_app import PORT, serve_on_ray
+    from splitveil.server.security import Tokens, refuse_exposure
 
     unknown = [option for name, option in given.items() if name not in ON_RAY]
     if unknown:
@@ -123,14 +123,14 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _refuse(got: str, remedy: str) -> NoReturn:
-    from splitveil.errors import InputError
+    from splitveil.core.errors import InputError
 
     raise InputError(f"expected options that go together, got {got}; {remedy}.")
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "Tls | None":
-    from splitveil.errors import InputError
-    from splitveil.serving.security import Tls
+    from splitveil.core.errors import InputError
+    from splitveil.server.security import Tls
 
     if certificate is None and key is None and client_ca is None:
         return None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from splitveil.errors import InputError
-from splitveil.records import Comparison, Contender, Estimate, Measured, write_atomically
+from splitveil.core.errors import InputError
+from splitveil.core.records import Comparison, Contender, Estimate, Measured, write_atomically
 from splitveil.report import words
 from splitveil.report.leakage import Point
 from splitveil.report.scale import Scale, Tick, round_scale

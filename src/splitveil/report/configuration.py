@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.records import Accuracy, Card, LabelRow, Row, SummaryRow
+from splitveil.core.records import Accuracy, Card, LabelRow, Row, SummaryRow
 from splitveil.report.words import attack_label
 
 FLOORS = ("mean", "class_mean", "nearest")

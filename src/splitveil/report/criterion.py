@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitveil.errors import InputError
-from splitveil.records import Correlation, Criterion, CutNumbers, Number, write_atomically
+from splitveil.core.errors import InputError
+from splitveil.core.records import Correlation, Criterion, CutNumbers, Number, write_atomically
 from splitveil.report.templates import environment
 from splitveil.report.words import MINUS, NONE, signed
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from splitveil.records import CutCurve, Figure, Plan, Zone
+from splitveil.core.records import CutCurve, Figure, Plan, Zone
 from splitveil.report.palette import themes
 from splitveil.report.quantities import figure_text, known, ordered
 

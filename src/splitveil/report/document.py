@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from splitveil.errors import InputError
-from splitveil.records import Comparison, Criterion, Plan
+from splitveil.core.errors import InputError
+from splitveil.core.records import Comparison, Criterion, Plan
 from splitveil.report.comparison import render_comparison
 from splitveil.report.criterion import render_criterion
 from splitveil.report.plan import render_plan

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from splitveil.errors import InputError
+from splitveil.core.errors import InputError
 from splitveil.report.document import render_document
 from splitveil.report.page import render
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from splitveil.errors import InputError
-from splitveil.records import Card
+from splitveil.core.errors import InputError
+from splitveil.core.records import Card
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from splitveil.records import Choice, Plan
+from splitveil.core.records import Choice, Plan
 from splitveil.report import words
 from splitveil.report.quantities import figure_text, held, known, ordered
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitveil.records import Card
+from splitveil.core.records import Card
 from splitveil.report.configuration import Configuration, configurations
 from splitveil.report.words import DOUBTS, accuracy, attack_label, decibels, listing, similarity
 

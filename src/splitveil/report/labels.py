@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitveil.records import LabelRow
+from splitveil.core.records import LabelRow
 from splitveil.report.configuration import Configuration
 from splitveil.report.scale import Scale
 

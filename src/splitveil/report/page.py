@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitveil.errors import InputError
-from splitveil.records import write_atomically
+from splitveil.core.errors import InputError
+from splitveil.core.records import write_atomically
 from splitveil.report import headline, words
 from splitveil.report.album import Album, Picture
 from splitveil.report.configuration import Configuration, Metric, configurations

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from splitveil.records import Choice, Figure, Plan
+from splitveil.core.records import Choice, Figure, Plan
 from splitveil.report.palette import Colours, depth_colours, themes
 from splitveil.report.quantities import LEAKAGE, excess_text, figure_line, figure_text, known, ordered
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from splitveil.errors import InputError, MissingExtraError
-from splitveil.records import Alternative, Choice, Plan, Zone, write_atomically
+from splitveil.core.errors import InputError, MissingExtraError
+from splitveil.core.records import Alternative, Choice, Plan, Zone, write_atomically
 from splitveil.report import depth_plot, pareto_plot, words
 from splitveil.report.gauge import Gauge, gauges
 from splitveil.report.palette import depth_colours, themes

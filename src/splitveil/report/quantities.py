@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from splitveil.records import Figure
+from splitveil.core.records import Figure
 from splitveil.report.words import MINUS, duration, percent, quantity, signed, size
 
 

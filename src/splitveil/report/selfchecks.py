@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.records import Card
+from splitveil.core.records import Card
 from splitveil.report.configuration import Configuration, configurations
 from splitveil.report.headline import Doubt
 from splitveil.report.words import DOUBTS, RAISED

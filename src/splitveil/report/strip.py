@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from splitveil.errors import InputError
-from splitveil.records import write_atomically
+from splitveil.core.errors import InputError
+from splitveil.core.records import write_atomically
 from splitveil.report.configuration import Configuration, Entry, configurations
 from splitveil.report.folder import Bytes, Folder
 from splitveil.report.png import encode, picture

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splitveil.errors import MissingExtraError
+from splitveil.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment

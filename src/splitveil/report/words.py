@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from splitveil.records import Accuracy
-from splitveil.registry import Spec
+from splitveil.core.records import Accuracy
+from splitveil.core.registry import Spec
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 

@@ -1,0 +1,66 @@
+"""Every result as a typed, frozen record that goes to JSON and back.
+
+No torch and nothing that trains: a device reads these too.
+"""
+
+from splitveil.core.records.accuracy import Accuracy, Lost
+from splitveil.core.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
+from splitveil.core.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
+from splitveil.core.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
+from splitveil.core.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
+from splitveil.core.records.device import Device, Link, Timing
+from splitveil.core.records.finishing import Finishing, claim, resumable
+from splitveil.core.records.manifest import DeviceGraph, Manifest, Picture, Quantization, Signature, Tensor
+from splitveil.core.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Need, Plan, ProxyCheck, Zone
+from splitveil.core.records.summary import Estimate, Summary, SummaryRow
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Accuracy",
+    "Alternative",
+    "Budget",
+    "Card",
+    "Choice",
+    "Comparison",
+    "Contender",
+    "Correlation",
+    "Cost",
+    "Criterion",
+    "Cut",
+    "CutCurve",
+    "CutNumbers",
+    "Device",
+    "DeviceGraph",
+    "Document",
+    "Estimate",
+    "Extra",
+    "Figure",
+    "Finishing",
+    "Floor",
+    "Further",
+    "LabelRow",
+    "Link",
+    "Lost",
+    "Manifest",
+    "Measured",
+    "Need",
+    "Number",
+    "Picture",
+    "Plan",
+    "ProxyCheck",
+    "Quantization",
+    "Record",
+    "Row",
+    "Signature",
+    "StandIn",
+    "Summary",
+    "SummaryRow",
+    "Tensor",
+    "Timing",
+    "Trial",
+    "Zone",
+    "claim",
+    "dumps",
+    "resumable",
+    "write_atomically",
+]

@@ -1,0 +1,143 @@
+"""The leakage card: what attacks got at each cut."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from splitveil.core.records.accuracy import Accuracy
+from splitveil.core.records.base import Document, Record
+
+
+class Cut(Record):
+    """A place where exactly one tensor crosses, named by the module that ends there.
+
+    Bytes are those of one sample's features; MACs are multiply-accumulates of one sample; parameters are counted once.
+    """
+
+    name: str = Field(description="layer2; after a function, the module before it and the function: bn1+relu")
+    index: int = Field(description="larger means more work on the edge")
+    shape: tuple[int, ...] = Field(description="of z for one sample, without the batch axis")
+    also: tuple[str, ...] = Field(default=(), description="other modules that end at the same place")
+    bytes_fp32: int
+    bytes_u8: int
+    edge_macs: int
+    cloud_macs: int
+    edge_params: int
+    cloud_params: int
+    edge_share: float = Field(description="edge MACs over all MACs")
+    edge_peak_bytes: int = Field(
+        description="largest sum of live fp32 activations on the edge, one sample, input included"
+    )
+
+
+class Extra(Record):
+    """One more number of a row, asked for with a metric or a judge."""
+
+    mean: float = Field(description="over images, or the quantile where the name says so")
+    worst: float | None = Field(default=None, description="mean over the 5 % that leak most; None for hits and misses")
+    interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap over images")
+    unit: str
+    higher_leaks: bool
+    n: int = Field(description="images that it could be computed for")
+
+
+class Row(Record):
+    """What one attack recovered at one cut. Means over `n` private images, pixels in [0, 1]."""
+
+    cut: str
+    defense: str
+    codec: str
+    attack: str
+    needs: list[str]
+    n: int
+    mse: float
+    psnr: float = Field(description="dB, mean of per-image values, each capped at 100")
+    ssim: float
+    psnr_worst5: float = Field(description="mean over the 5 % of images that leak most")
+    ssim_worst5: float
+    seconds: float
+    unreliable: list[str] = Field(default=[], description="reasons not to trust this row; empty when there are none")
+    options: str = Field(default="", description="hyperparameters of the attack, as the registry reads them")
+    mse_interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap of the mean over images")
+    psnr_interval: tuple[float, float] | None = None
+    ssim_interval: tuple[float, float] | None = None
+    evidence: dict[str, float] = Field(default={}, description="what the attack told of itself, for the self-checks")
+    extra: dict[str, Extra] = Field(default={}, description="what was asked for beyond the above, by name")
+
+
+class LabelRow(Record):
+    """What one label attack read of one attribute at one cut."""
+
+    cut: str
+    defense: str
+    codec: str
+    attack: str
+    needs: list[str]
+    attribute: str = Field(description="task for the label that the model answers")
+    classes: int
+    n: int = Field(description="private images whose label is known")
+    accuracy: float
+    accuracy_interval: tuple[float, float] | None = Field(default=None, description="95 % over images (Wilson 1927)")
+    chance: float = Field(description="share of the commonest label among the private images")
+    seconds: float
+    unreliable: list[str] = []
+    options: str = ""
+    evidence: dict[str, float] = {}
+
+
+class StandIn(Record):
+    """What searches through the edge half descend on where what ships has no gradient, held against what ships."""
+
+    kind: Literal["straight-through", "float"] = Field(
+        description="values of the shipped graph with the float edge's slope, or the float edge alone"
+    )
+    n: int = Field(description="images of the comparison")
+    relative_error: float = Field(description="float edge: root mean squared difference over the features' deviation")
+    equal_codes: float | None = Field(
+        default=None, description="float edge: share of codes that are the shipped ones; None where no codec rounds"
+    )
+    words: str = Field(description="the same as a sentence")
+
+
+class Card(Document):
+    """A leakage card: the whole audit in one flat object, floors first, worst case per image last."""
+
+    kind: ClassVar[str] = "card"
+
+    model: str
+    weights: str
+    data: str
+    task_accuracy: float
+    threat_model: str
+    suite: str
+    seed: int
+    hardware: str
+    seconds: float
+    rows: list[Row]
+    aux: str = ""
+    aux_n: int = 0
+    private_n: int = 0
+    cuts: list[Cut] = []
+    accuracies: dict[str, float] = Field(default={}, description="task accuracy by 'cut | defense | codec'")
+    tested: dict[str, Accuracy] = Field(default={}, description="the same with their intervals over the test images")
+    bundle: str = ""
+    versions: dict[str, str] = {}
+    notes: list[str] = []
+    knows: list[str] = []
+    inferences: list[LabelRow] = []
+    stand_in: StandIn | None = Field(default=None, description="None where attacks searched through what was audited")
+    strongest: dict[str, dict[str, str]] = Field(
+        default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
+    )
+
+    @property
+    def task(self) -> Accuracy | None:
+        """`task_accuracy` with its interval; None in cards from before there was one."""
+        return next((a for a in reversed(self.tested.values()) if a.share == self.task_accuracy), None)
+
+    @property
+    def unreliable(self) -> list[str]:
+        """All reasons in all rows, with the row's name."""
+        images = [f"{r.cut} {r.attack}: {why}" for r in self.rows for why in r.unreliable]
+        labels = [f"{r.cut} {r.attack} of {r.attribute}: {why}" for r in self.inferences for why in r.unreliable]
+        return images + labels

@@ -1,0 +1,141 @@
+"""`criterion`: every cheap number at every configuration of a subject, beside what an audit's attacks reached."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splitveil.core.errors import InputError
+from splitveil.core.progress import task
+from splitveil.core.records import Card, Criterion, CutNumbers
+from splitveil.lab.auditing.criterion.correlation import correlations
+from splitveil.lab.auditing.criterion.costs import costs_of
+from splitveil.lab.auditing.criterion.material import Material
+from splitveil.lab.auditing.criterion.numbers import FAMILIES
+from splitveil.lab.auditing.features import features_at, groups, memory_budget
+from splitveil.lab.auditing.identity import of_configuration
+from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.auditing.subject import Configuration, Subject
+from splitveil.lab.data import Dataset
+from splitveil.lab.seeds import derive, digest, fingerprint, generator, hardware, named
+from splitveil.lab.training import infer
+
+IMAGES = 2000
+LEAST = 200
+FLOORS = ("mean", "class_mean", "nearest")
+STRONGEST = "strongest"
+"""Whichever attack has the least mean squared error at a configuration."""
+
+
+def criterion(
+    subject: Subject,
+    data: Dataset,
+    card: Card | None = None,
+    *,
+    n: int = IMAGES,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Criterion:
+    """Estimate, without attacking, how hard inversion is at each configuration; see `FAMILIES` for the numbers.
+
+    The evaluator measures: it sees images and features in pairs, as no adversary does.
+
+    Args:
+        subject: as for `audit`.
+        data: images are drawn from its test part.
+        card: of an audit of the same subject; its attacks' errors are what the numbers are held against.
+        n: images, at most the test part; estimates on fewer than a thousand are vague.
+        seed: of every draw.
+        out: the audit's folder, where finished configurations are kept; None for nowhere.
+
+    Raises:
+        InputError: fewer than 200 images.
+    """
+    begun = time.perf_counter()
+    check_images(data)
+    n = min(n, len(data.test))
+    if n < LEAST:
+        raise InputError(f"expected at least {LEAST} images for the criterion, got n={n}; ask for more.")
+    index = torch.randperm(len(data.test), generator=generator(seed, "criterion images"))[:n]
+    images = data.test.take(index.numpy())
+    guard = {"criterion": [n, seed, digest(images.x, images.y)], "versions": fingerprint()}
+    ledger = Ledger(out / "criterion" if out else None, guard, resume=True, cache=None)
+    x, labels = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
+    known, cuts = dict[str, Any](), list[CutNumbers]()
+    with task("criterion", len(subject.configurations)) as show:
+        for group in groups(subject, 2 * n, memory_budget()):
+            names = {c.label: named(c.label, of_configuration(c)) for c in group}
+            kept = {label: ledger.find(name) for label, name in names.items()}
+            waiting = list(dict.fromkeys(c.cut.name for c in group if kept[c.label] is None))
+            features = features_at(subject, waiting, images.x) if waiting else {}
+            for c in group:
+                show(len(cuts), c.label)
+                if found := kept[c.label]:
+                    numbers = CutNumbers.from_json(found[0], "a kept configuration")
+                else:
+                    clean = features[c.cut.name]
+                    z = _observed(c, clean, seed)
+                    answers = (_answers(c, z), _answers(c, _bare(c, clean)))
+                    numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
+                    ledger.keep(names[c.label], numbers.to_json(), {})
+                cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
+    return Criterion(
+        model=subject.model, weights=subject.weights, data=data.name, seed=seed, hardware=hardware(),
+        seconds=round(time.perf_counter() - begun, 3), n=n, cuts=cuts, correlations=correlations(cuts),
+        versions=fingerprint(), notes=_notes(subject, card),
+    )  # fmt: skip
+
+
+def check_images(data: Dataset) -> None:
+    """Refuse, before anything runs, a data set that is too small to estimate on.
+
+    Raises:
+        InputError: fewer than 200 test images.
+    """
+    if len(data.test) < LEAST:
+        raise InputError(
+            f"expected at least {LEAST} test images for the criterion, got {len(data.test)}; give a larger data set."
+        )
+
+
+def _notes(subject: Subject, card: Card | None) -> list[str]:
+    told = [f"errors are of the audit {card.suite}: {card.threat_model}"] if card else []
+    slopes = "numbers from derivatives are of the float edge half that was quantised"
+    return [*told, slopes] if subject.stand_in else told
+
+
+def _observed(c: Configuration, z: Tensor, seed: int) -> Tensor:
+    """What crosses for clean features z: (N, *cut), one draw."""
+    torch.manual_seed(derive(seed, c.label, "criterion"))
+    with torch.no_grad():
+        return torch.cat([c.protected.observe(part) for part in z.split(512)])
+
+
+def _bare(c: Configuration, z: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([c.protected.bare(part) for part in z.split(512)])
+
+
+def _answers(c: Configuration, z: Tensor) -> Tensor:
+    """Logits (N, K) for features (N, *cut)."""
+    return infer(c.split.cloud, z.split(512))
+
+
+def _numbers(m: Material) -> CutNumbers:
+    c = m.configuration
+    return CutNumbers(
+        cut=c.cut.name, defense=c.defense, codec=c.codec, edge_share=c.cut.edge_share, elements=m.z[0].numel(),
+        numbers=[number for family in FAMILIES.values() for number in family(m)], costs=costs_of(m),
+    )  # fmt: skip
+
+
+def _errors(card: Card | None, c: Configuration) -> dict[str, float]:
+    """Mean squared error of every attack that inverts, floors left out, and of the strongest among them."""
+    here = [r for r in card.rows if (r.cut, r.defense, r.codec) == (c.cut.name, c.defense, c.codec)] if card else []
+    found: dict[str, float] = {}
+    for row in here:
+        if row.attack not in FLOORS and not row.attack.startswith("worst_case"):
+            found[row.attack] = min(row.mse, found.get(row.attack, row.mse))
+    return found | ({STRONGEST: min(found.values())} if found else {})

@@ -1,0 +1,194 @@
+"""Further metrics, and a judge's verdict, on an audit's guesses: what comes beside the numbers of every row."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from splitveil.core.errors import InputError
+from splitveil.core.records import Accuracy
+from splitveil.core.registry import Spec
+from splitveil.lab.auditing import identity
+from splitveil.lab.auditing.examiners import Examiner, Measure
+from splitveil.lab.auditing.subject import Subject
+from splitveil.lab.data import Images
+from splitveil.lab.metrics import ALWAYS, METRICS
+from splitveil.lab.metrics.base import Metric
+from splitveil.lab.metrics.judge import Judge, agreement, confidence, correct
+from splitveil.lab.metrics.perceptual import deep_distance, deep_embedding
+from splitveil.lab.metrics.pripro import (
+    normalised,
+    pa_by_matching,
+    privacy_index,
+    squared_distance,
+)
+
+AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Further metrics and examiners, ready for the private images of one audit; falsy without any.
+
+    Attributes:
+        metrics: beyond those that stand in every row.
+        examiners: a judge, a plate reader, in the order in which their numbers follow.
+        identity: hash of what decides the values, empty where nothing is asked for.
+    """
+
+    metrics: tuple[Metric, ...] = ()
+    examiners: tuple[Examiner, ...] = ()
+    identity: str = ""
+
+    @classmethod
+    def of(cls, metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> "Asked":
+        """Look at everything before anything runs.
+
+        Raises:
+            UnknownNameError: no such metric.
+            InputError: a metric asked for twice or in every row anyway, an option that it does not have, one that
+                cannot look at such images, or a judge that is the audited model or cannot read these images.
+        """
+        specs = [Spec.parse(text) for text in metrics]
+        built = tuple(METRICS.build(spec) for spec in specs)
+        for name, count in Counter(m.name for m in built).items():
+            if name in ALWAYS:
+                raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
+            if count > 1:
+                raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
+        one = torch.from_numpy(private.x[:1]).float() / 255
+        for metric in built:
+            _try(metric, one)
+        parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
+        examiners: tuple[Examiner, ...] = ()
+        if judge is not None:
+            if identity.same_weights(judge.net, subject):
+                raise InputError(
+                    f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
+                    "another network, or the same one trained anew."
+                )
+            examiners = (Panel(judge, torch.from_numpy(private.x), torch.from_numpy(private.y)),)
+            parts.append(identity.of_judge(judge))
+        return cls(built, examiners, " ".join(parts))
+
+    def joined(self, examiner: Examiner, identity: str) -> "Asked":
+        """The same with one more, whose values hang on `identity`."""
+        return replace(self, examiners=(*self.examiners, examiner), identity=f"{self.identity} {identity}".strip())
+
+    def __bool__(self) -> bool:
+        return bool(self.identity)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What a row gets, in order."""
+        own = tuple(Measure(m.name, m.unit, m.higher_leaks, m.name) for m in self.metrics)
+        return own + tuple(measure for one in self.examiners for measure in one.measures)
+
+    @property
+    def notes(self) -> list[str]:
+        """For the card."""
+        return [one.note for one in self.examiners]
+
+    def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
+        """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
+        pairs = list(zip(x.split(AT_ONCE), guess.split(AT_ONCE), strict=True))
+        found = {m.name: torch.cat([m(a.float() / 255, b) for a, b in pairs]) for m in self.metrics}
+        for one in self.examiners:
+            found |= one.scores(guess)
+        return found
+
+
+class Panel:
+    """A judge before the private images: what it says of a guess, and of the images themselves.
+
+    Args:
+        judge: independent of the audited model.
+        x: (N, C, H, W) uint8, the private images.
+        y: (N,) int64, their labels.
+
+    Raises:
+        InputError: it cannot take such images, has other classes, or is no better than chance on them.
+    """
+
+    def __init__(self, judge: Judge, x: Tensor, y: Tensor) -> None:
+        self.judge, self.y = judge, y
+        self.x = x.float() / 255
+        try:
+            self.clean = judge.probabilities(self.x)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the judge {judge.name} cannot take images of {tuple(x.shape[1:])} ({' '.join(str(error).split())}); "
+                "take one for such images."
+            ) from None
+        self.accuracy = correct(self.clean, y).mean().item()
+        self.chance = (y.bincount().max() / len(y)).item()
+        if self.accuracy <= self.chance:
+            raise InputError(
+                f"expected a judge that reads the private images, got {judge.name} with an accuracy of "
+                f"{self.accuracy:.1%} where the commonest class has {self.chance:.1%}; train it, or take another."
+            )
+        self.gallery = deep_embedding(judge.net, self.x)
+        self.deep = deep_distance(judge.net, judge.name)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """PA raw, normalised and by matching, PI with its quantile, agreement and deep distance."""
+        one = partial(Measure, unit="1")
+        pa, pi = self._key("pa"), self._key("pi")
+        return (
+            one(pa, higher_leaks=True, of=pa, tail=False),
+            one(self._key("pa_normalised"), higher_leaks=True, of=self._key("pa_normalised"), tail=False),
+            one(self._key("pa_matching"), higher_leaks=True, of=self._key("pa_matching"), tail=False),
+            one(pi, higher_leaks=False, of=pi),
+            one(self._key("pi_q5"), higher_leaks=False, of=pi, tail=False, quantile=True),
+            one(self._key("agreement"), higher_leaks=True, of=self._key("agreement"), tail=False),
+            one(self.deep.name, higher_leaks=False, of=self.deep.name),
+        )
+
+    @property
+    def note(self) -> str:
+        """Who judges, and how well it does on the images themselves."""
+        weights, n = f" ({self.judge.weights})" if self.judge.weights else "", f"{len(self.y):,}"
+        told = Accuracy.known(self.accuracy, len(self.y))
+        return (
+            f"judge {self.judge.name}{weights}: accuracy {told} (95 %) on the {n} private images as they are, "
+            f"{self.chance:.2%} is the share of the commonest class; by matching, chance is 1 in {n}"
+        )
+
+    def scores(self, guess: Tensor) -> dict[str, Tensor]:
+        """Key -> (N,) float32. guess: (N, C, H, W) in [0, 1]."""
+        said = self.judge.probabilities(guess)
+        hits = correct(said, self.y)
+        values = {
+            "pa": hits,
+            "pa_normalised": normalised(hits, chance=self.chance, clean=self.accuracy),
+            "pa_matching": pa_by_matching(
+                deep_embedding(self.judge.net, guess), self.gallery, distance=squared_distance
+            ),
+            "pi": privacy_index(confidence(said, self.y), confidence(self.clean, self.y), chance=1 / said.shape[1]),
+            "agreement": agreement(self.clean, said),
+        }
+        pairs = zip(self.x.split(AT_ONCE), guess.split(AT_ONCE), strict=True)
+        found = {self._key(name): v.float() for name, v in values.items()}
+        return found | {self.deep.name: torch.cat([self.deep(a, b) for a, b in pairs])}
+
+    def _key(self, name: str) -> str:
+        return f"{name}@{self.judge.name}"
+
+
+def _try(metric: Metric, x: Tensor) -> None:
+    """Ask about x: (1, C, H, W): what cannot look at such images must not say so after all attacks have run."""
+    try:
+        found = metric(x, x)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"the metric {metric.name} cannot take images of {tuple(x.shape[1:])} ({' '.join(str(error).split())}); "
+            "take another one, or larger images."
+        ) from None
+    if found.shape != (1,):
+        raise InputError(
+            f"expected one number an image from the metric {metric.name}, got {tuple(found.shape)} for one; mend it."
+        )

@@ -1,0 +1,205 @@
+"""`audit`: run every attack of a suite at every cut, score it, and write what leaked as a card."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splitveil.core.arguments import checked
+from splitveil.core.errors import InputError
+from splitveil.core.records import Accuracy, Card, claim, resumable
+from splitveil.lab.attacks.view import PRESETS, Aux, Knows
+from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
+from splitveil.lab.auditing.duplicates import copies, near_duplicates
+from splitveil.lab.auditing.features import groups, memory_budget, most_images
+from splitveil.lab.auditing.judging import Asked
+from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.auditing.outcome import Audit
+from splitveil.lab.auditing.plan import Plan
+from splitveil.lab.auditing.reading import Lesson, Reading
+from splitveil.lab.auditing.scoring import secrets
+from splitveil.lab.auditing.subject import Subject
+from splitveil.lab.auditing.suites import Suite, find_suite
+from splitveil.lab.auditing.units import LabelUnit, Unit
+from splitveil.lab.auditing.work import Work
+from splitveil.lab.auditing.worst import strongest, worst_cases
+from splitveil.lab.data import Dataset
+from splitveil.lab.data.parts import Parts, partition
+from splitveil.lab.metrics.judge import Judge
+from splitveil.lab.seeds import digest, fingerprint, hardware
+
+
+@checked
+def audit(
+    subject: Subject,
+    data: Dataset,
+    *,
+    aux: Dataset | None = None,
+    aux_n: int | None = None,
+    suite: str | Suite = "standard",
+    knows: Knows = PRESETS["white-box"],
+    n: int = 500,
+    seed: int = 0,
+    samples: int = 8,
+    out: Path | str | None = None,
+    resume: bool = False,
+    cache: Path | str | None = None,
+    metrics: Sequence[str] = (),
+    judge: Judge | None = None,
+    plates: Dataset | None = None,
+) -> Audit:
+    """What the features at each cut leak to an adversary.
+
+    Args:
+        subject: a model at some cuts, or a protected split; see `Subject`.
+        data: private images are drawn from its test part.
+        aux: the adversary's images; None for the rest of the test part.
+        aux_n: the most images that the adversary holds; None for what the suite allows.
+        suite: name or `Suite`.
+        knows: the adversary's grants; attacks that need more are left out and noted.
+        n: private images.
+        seed: of every draw.
+        samples: private images to keep pictures of, 0 for none.
+        out: folder for the card and everything behind it, and for resuming.
+        resume: go on with what a killed run left in `out`, or with what another list of attacks or cuts did there.
+        cache: folder of finished attacks that several audits share; None for one in `out`.
+        metrics: beyond MSE, PSNR and SSIM, as the registry reads them: ``registered_psnr:shift=2``; see `Row.extra`.
+        judge: an independent classifier of the same classes, for PA, PI, agreement and deep distance; see `Row.extra`.
+        plates: images with number plates, whose training part teaches a reader to read them in guesses: ``plates`` and
+            ``plate_characters`` in `Row.extra`, of the private plates that it reads on the image itself; `data` itself
+            or more cars of the kind.
+
+    Raises:
+        OverlapError: an image would be private and the adversary's.
+        UnknownNameError: no such metric.
+        InputError: `out` holds another audit, or a damaged file; a metric asked for twice; a judge that is the audited
+            model, or that cannot read its images; no plate, or none that a reader reads.
+        ThreatModelError: no attack of the suite is within what the adversary knows.
+        WriteError: something could not be written; what is finished is on the disk.
+    """
+    begun = time.perf_counter()
+    out, cache = (None if folder is None else Path(folder) for folder in (out, cache))
+    suite = find_suite(suite) if isinstance(suite, str) else suite
+    if aux_n is not None and aux_n < 1:
+        raise InputError(f"expected at least one image for the adversary, got {aux_n}; give --aux-n a larger number.")
+    for folder in (out, cache):
+        if folder is not None:
+            claim(folder, resume=resume or folder == cache)
+    plan = Plan.of(subject, suite, knows)
+    budget = memory_budget()
+    most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
+    parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
+    further = Asked.of(metrics, judge, parts.private, subject)
+    lesson = Lesson.of(plates, parts.private) if plates is not None else None
+    # Labels of other classes would only mislead: without them the class mean falls back on the mean.
+    task = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
+    guard = {
+        "subject": [subject.model, subject.weights],
+        "data": [data.name, digest(data.test.x, data.test.y, parts.aux.x), parts.aux_words],
+        "knows": knows.words(),
+        "n": n,
+        "seed": seed,
+    }
+    ledger = Ledger(out, guard, resume=resume, cache=cache)
+    if lesson is not None:
+        with resumable(ledger.store):
+            name, reader = lesson.taught(ledger, seed)
+        further = further.joined(Reading(reader, lesson), name)
+    work = Work(
+        subject,
+        data,
+        parts,
+        Aux(
+            torch.from_numpy(parts.aux.x),
+            torch.from_numpy(task),
+            {name: torch.from_numpy(values) for name, values in parts.aux.attributes.items()},
+        ),
+        knows,
+        tuple(secrets(parts, task, len(data.classes))),
+        seed,
+        min(samples, n),
+        ledger,
+        further,
+    )
+    near = near_duplicates(parts.private.x, parts.aux.x)
+    doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
+    units, answers = list[Unit](), list[LabelUnit]()
+    accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
+    with resumable(ledger.store):
+        everything = [
+            done for group in groups(subject, n + len(parts.aux), budget) for done in work.finished(group, plan)
+        ]
+    for done in everything:
+        accuracies[done.configuration.label] = done.accuracy
+        own = done.configuration.protected
+        noisy, idle = done.configuration.stochastic, own.untrained
+        reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
+        images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
+        answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
+        best[done.configuration.label] = strongest([u.row for u in images])
+        units += [*images, *worst_cases(images, seed, further.measures)]
+    card = Card(
+        model=subject.model,
+        weights=subject.weights,
+        data=data.name,
+        task_accuracy=accuracies[subject.configurations[-1].label],
+        threat_model=_words(knows, parts),
+        suite=suite.label,
+        seed=seed,
+        hardware=hardware(),
+        seconds=round(time.perf_counter() - begun, 3),
+        rows=[u.row for u in units],
+        knows=knows.words(),
+        aux=parts.aux_words,
+        aux_n=len(parts.aux),
+        private_n=n,
+        cuts=list(subject.cuts),
+        accuracies=accuracies,
+        tested={k: Accuracy.of(round(share * len(data.test)), len(data.test)) for k, share in accuracies.items()},
+        bundle=subject.bundle,
+        versions=fingerprint(),
+        notes=[
+            *data.remarks,
+            *subject.notes,
+            *plan.notes,
+            *further.notes,
+            *_limits(asked, most, parts),
+            *_near(near, n, doubts),
+        ],
+        inferences=[u.row for u in answers],
+        strongest=best,
+        stand_in=subject.stand_in,
+    )
+    found = _audit(card, units, answers, parts, min(samples, n))
+    if out is not None:
+        with resumable(ledger.store):
+            found.save(out)
+    return found
+
+
+def _audit(card: Card, units: list[Unit], answers: list[LabelUnit], parts: Parts, samples: int) -> Audit:
+    x, place = torch.from_numpy(parts.private.x), torch.from_numpy(parts.private_index.astype(np.int64))
+    bare = Audit(card, tuple(u.scores for u in units), tuple(u.samples for u in units), x[:samples], place[:samples])
+    exposed = tuple((place[u.worst_index], x[u.worst_index], u.worst) for u in units)
+    return replace(bare, exposed=exposed, hits=tuple(u.hits for u in answers))
+
+
+def _words(knows: Knows, parts: Parts) -> str:
+    """The threat model in one sentence."""
+    preset = next((name for name, value in PRESETS.items() if value == knows), "custom")
+    return f"{preset} adversary: knows {', '.join(knows.words()) or 'nothing'}; holds {parts.aux_words}"
+
+
+def _limits(asked: int, most: int, parts: Parts) -> list[str]:
+    if most < asked and len(parts.aux) >= most:
+        return [f"the adversary holds {len(parts.aux):,} images, not {asked:,}: more do not fit in memory"]
+    return []
+
+
+def _near(near: int, n: int, doubts: list[str]) -> list[str]:
+    if near and not doubts:
+        return [f"{near} of {n} private images closely resemble one of the adversary's"]
+    return []

@@ -1,0 +1,156 @@
+"""`Wire`: what crossed at one configuration, drawn once for all attacks, and the `View` that an adversary gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from splitveil.lab.attacks.view import Aux, Knows, Shared, View
+from splitveil.lab.auditing.subject import Configuration
+from splitveil.lab.seeds import derive
+
+BATCH = 250
+
+
+class Wire:
+    """The crossings of the private images at one configuration, drawn once for all attacks.
+
+    Args:
+        configuration: cut, defence and codec.
+        private: clean features of the private images, (N, *cut), or whatever `Protected.observe` begins with; they
+            enter no view.
+        known: the same of the adversary's images, (M, *cut).
+        aux: the adversary's images.
+        knows: its grants.
+        seed: of the audit.
+        workdir: for what attacks share; None for nowhere.
+        images: the private images, (N, C, H, W) uint8, where the edge half draws at random and so must see them for
+            every crossing; they enter no view.
+
+    Attributes:
+        resumed: what attacks share was begun by an audit that was killed.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        private: Tensor,
+        known: Tensor,
+        aux: Aux,
+        knows: Knows,
+        seed: int,
+        workdir: Path | None,
+        images: Tensor | None = None,
+    ) -> None:
+        self.images = images
+        self.c, self.private, self.aux, self.knows, self.seed = configuration, private, aux, knows, seed
+        self.stochastic, self.rest = configuration.stochastic, configuration.protected.defense.rest()
+        if not self.stochastic and (not configuration.plain or self.rest is not None):
+            with torch.no_grad():
+                known = torch.cat([configuration.protected.observe(part) for part in known.split(1024)])
+        self.known = known
+        self.shared = Shared(derive(seed, configuration.label, "shared"), workdir)
+        self.resumed = holds_files(workdir)
+
+    def crossing(self, k: int) -> Tensor:
+        """What crosses when the private images are sent for the k-th time, (N, *cut)."""
+        torch.manual_seed(derive(self.seed, self.c.label, "crossing", k))
+        with torch.no_grad():
+            private = self.private
+            if self.images is not None:
+                private = torch.cat([self.c.split.edge(part.float() / 255) for part in self.images.split(BATCH)])
+            return self.c.protected.observe(private).clone()
+
+    def _plan(self) -> nn.Module | None:
+        """Whose architecture is public, where it is not just the edge that the view holds."""
+        protected = self.c.protected
+        if self.rest is not None:
+            return nn.Sequential(protected.twin, self.rest)
+        return None if protected.twin is self.c.split.edge else protected.twin
+
+    def view(self, seed: int, crossings: int, workdir: Path | None) -> View:
+        """What the adversary holds; nothing in it leads to a private image or to its clean features."""
+        observe, query = _channel(self.c, self.known, self.aux)
+        return View(
+            self.crossing(0),
+            self._shape(),
+            knows=self.knows,
+            aux=self.aux,
+            observe=observe,
+            query=query,
+            edge_draws=self.c.random,
+            edge=self.c.split.edge,
+            defense=self.c.protected.defense,
+            cloud=self.c.split.cloud,
+            again=torch.stack([self.crossing(k) for k in range(1, crossings)]) if crossings > 1 else None,
+            stochastic=self.stochastic,
+            seed=seed,
+            workdir=workdir,
+            label=self.c.label,
+            shared=self.shared,
+            plan=self._plan(),
+        )
+
+    def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
+        """The view of the first `most` private images were all features `factor` times as large, and nothing shared."""
+        observe, query = _channel(self.c, self.known, self.aux)
+        z = [factor * self.crossing(k)[:most] for k in range(crossings)]
+        return View(
+            z[0],
+            self._shape(),
+            knows=self.knows,
+            aux=self.aux,
+            observe=lambda index: factor * observe(index),
+            query=lambda x: factor * query(x),
+            edge_draws=self.c.random,
+            edge=Times(self.c.split.edge, 1, factor),
+            defense=Times(self.c.protected.defense, 1 / factor, factor),
+            cloud=Times(self.c.split.cloud, 1 / factor, 1),
+            again=torch.stack(z[1:]) if crossings > 1 else None,
+            stochastic=self.stochastic,
+            seed=seed,
+            label=f"{self.c.label} times {factor:g}",
+            shared=Shared(self.shared.seed),
+            plan=self._plan(),
+        )
+
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.aux.x.shape[1:]
+        return channels, height, width
+
+
+def holds_files(workdir: Path | None) -> bool:
+    """Whether an earlier run left something there."""
+    return workdir is not None and any(path.is_file() for path in workdir.rglob("*"))
+
+
+class Times(nn.Module):
+    """A module that lives among features of another scale."""
+
+    def __init__(self, inner: nn.Module, before: float, after: float) -> None:
+        super().__init__()
+        self.inner, self.before, self.after = inner, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The inner module's answer to ``before * x``, times `after`."""
+        out: Tensor = self.inner(x * self.before) * self.after
+        return out
+
+
+def _channel(
+    c: Configuration, known: Tensor, aux: Aux
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """`observe` and `query` of a view. They hold nothing but `c`, `known` and `aux`: no private features."""
+
+    def observe(index: Tensor) -> Tensor:
+        with torch.no_grad():
+            if c.random:
+                return c.protected.sent(aux.images(index))
+            return c.protected.observe(known[index]) if c.stochastic else known[index]
+
+    def query(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return c.protected.sent(x)
+
+    return observe, query

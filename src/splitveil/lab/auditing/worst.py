@@ -1,0 +1,122 @@
+"""The worst case per image over all attacks, and the single strongest attack beside it.
+
+Worst case: for each image the attack that leaks most of it by one metric. Whoever chooses so knows the truth: this is
+the upper envelope over the attacks, not one adversary. Each row is made by one metric and all its numbers are those of
+the attacks so chosen, never a mixture of the best of each metric.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from splitveil.core.records import Row
+from splitveil.lab.auditing.checks import inherited
+from splitveil.lab.auditing.examiners import Measure
+from splitveil.lab.auditing.intervals import bootstrap
+from splitveil.lab.auditing.units import Unit, most_exposed
+from splitveil.lab.metrics import ALWAYS, METRICS
+
+CHOSEN_BY = ("psnr", "ssim")
+
+
+def worst_cases(units: Sequence[Unit], seed: int, measures: Sequence[Measure] = ()) -> list[Unit]:
+    """One unit for each metric in `CHOSEN_BY`, over all attacks of one configuration, the floors included."""
+    return [best_of(units, metric, seed, measures) for metric in CHOSEN_BY]
+
+
+def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measure] = ()) -> Unit:
+    """For each image the unit that leaks most of it by the metric `by`, the floors among them.
+
+    Further `measures` are those of the guesses so chosen; none of them chooses.
+
+    The images that leak most are kept by PSNR: such an image is among the most exposed of the attack that was chosen
+    for it. That does not hold where another metric chooses, so there are none then.
+    """
+    metric = METRICS.build(by)
+    values = torch.stack([u.scores[by] for u in units])
+    chosen = values.argmax(0) if metric.higher_leaks else values.argmin(0)
+    scores = {name: torch.stack([u.scores[name] for u in units]).gather(0, chosen[None])[0] for name in units[0].scores}
+    samples = torch.stack([u.samples for u in units])
+    shown = torch.arange(samples.shape[1])
+    rows = [u.row for u in units]
+    row = scored_row(
+        scores,
+        seed,
+        cut=rows[0].cut,
+        defense=rows[0].defense,
+        codec=rows[0].codec,
+        attack=f"worst_case:{by}",
+        needs=sorted({need for r in rows for need in r.needs}),
+        seconds=round(sum(r.seconds for r in rows), 3),
+        unreliable=inherited(rows),
+        measures=measures,
+    )
+    index, worst = torch.empty(0, dtype=torch.int64), units[0].worst[:0]
+    if by == "psnr" and len(units[0].worst_index):
+        index = most_exposed(scores["psnr"])
+        worst = torch.stack([_guess(units[int(chosen[i])], int(i)) for i in index])
+    return Unit(row, scores, samples[chosen[: len(shown)], shown], index, worst)
+
+
+def strongest(rows: Sequence[Row]) -> dict[str, str]:
+    """Metric -> the one attack that leaks most on average among `rows` of one configuration, floors included.
+
+    It is named with its options where another has its name.
+    """
+    means: dict[str, Mapping[str, float]] = {}
+    often = Counter(r.attack for r in rows)
+    for r in rows:
+        name = f"{r.attack}:{r.options}" if often[r.attack] > 1 and r.options else r.attack
+        means[name] = {"mse": r.mse, "psnr": r.psnr, "ssim": r.ssim}
+    best = {}
+    for metric in ALWAYS:
+        pick = max if METRICS.build(metric).higher_leaks else min
+        best[metric] = pick(means, key=lambda name: means[name][metric])
+    return best
+
+
+def scored_row(
+    scores: Mapping[str, Tensor],
+    seed: int,
+    *,
+    cut: str,
+    defense: str,
+    codec: str,
+    attack: str,
+    needs: list[str],
+    seconds: float,
+    options: str = "",
+    evidence: Mapping[str, float] | None = None,
+    unreliable: Sequence[str] = (),
+    measures: Sequence[Measure] = (),
+) -> Row:
+    """A row with means, worst 5 % and intervals of its scores. scores: metric -> (N,); seed: of the intervals."""
+    mse, psnr, ssim = bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed)
+    extra = {m.name: found for m in measures if (found := m.number(scores, seed)) is not None}
+    return Row(
+        cut=cut,
+        defense=defense,
+        codec=codec,
+        attack=attack,
+        options=options,
+        needs=needs,
+        n=len(scores["psnr"]),
+        mse=scores["mse"].mean().item(),
+        psnr=scores["psnr"].mean().item(),
+        ssim=scores["ssim"].mean().item(),
+        psnr_worst5=METRICS.build("psnr").worst(scores["psnr"]),
+        ssim_worst5=METRICS.build("ssim").worst(scores["ssim"]),
+        mse_interval=mse,
+        psnr_interval=psnr,
+        ssim_interval=ssim,
+        seconds=seconds,
+        evidence=dict(evidence or {}),
+        unreliable=list(unreliable),
+        extra=extra,
+    )
+
+
+def _guess(unit: Unit, image: int) -> Tensor:
+    return unit.worst[unit.worst_index.tolist().index(image)]

@@ -1,0 +1,269 @@
+"""`Bench`: installs, trains and attacks one option at a time, and keeps every result by content."""
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splitveil.core.records import Card, Figure, Row
+from splitveil.lab.attacks.base import frozen
+from splitveil.lab.attacks.view import Knows
+from splitveil.lab.auditing import audit
+from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.auditing.subject import Configuration, Halfway, Subject
+from splitveil.lab.auditing.suites import Suite
+from splitveil.lab.comparing.candidate import PLAIN, Setting
+from splitveil.lab.comparing.costs import edge_cost
+from splitveil.lab.comparing.trials import Trials
+from splitveil.lab.cut import Split, Traced
+from splitveil.lab.data import Dataset, Images
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.planning.latency import Way
+from splitveil.lab.planning.proxies import proxy
+from splitveil.lab.planning.space import Option
+from splitveil.lab.protection import CALIBRATION, protect
+from splitveil.lab.seeds import derive, digest, fingerprint, named
+from splitveil.wire.codecs import CODECS
+
+SHORT = 2
+"""Epochs of what works without training."""
+QUICK = Suite(
+    "search", "1", ("linear", "decoder:size=tiny,epochs=2,steps=100"), 2000, "orders choices; not to be reported"
+)
+STUDIED = 300
+"""Training images that a defence studies before its proxy is taken."""
+PROXIED = 600
+"""Images that proxies are taken on."""
+TIMED = 128
+"""Training images for an estimate of how long a training takes."""
+COUNTED = "counted"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model, its data, and the folder where everything is kept.
+
+    Attributes:
+        traced: the model.
+        data: trained on its training part; fresh audits attack its test part, which the search never sees.
+        held: test images set aside for the search.
+        model: name for the cards.
+        weights: description for the cards.
+        ledger: of the plan's folder.
+        out: that folder.
+        epochs: of a defence's training, None for what each needs and at least `SHORT`; undefended splits stay as
+            they are.
+        lr: peak learning rate.
+        n: private images of an audit.
+        knows: the adversary's grants.
+        seed: of training and the search's attacks; fresh ones have the next.
+        way: device, link and server, for the latency.
+    """
+
+    traced: Traced
+    data: Dataset
+    held: Images
+    model: str
+    weights: str
+    ledger: Ledger
+    out: Path
+    epochs: int | None
+    lr: float
+    n: int
+    knows: Knows
+    seed: int
+    way: Way
+    quick: Suite = QUICK
+    _splits: dict[str, Split] = field(default_factory=dict)
+    _trials: dict[tuple[str, int], Trials] = field(default_factory=dict)
+
+    @cached_property
+    def seen(self) -> Dataset:
+        """What the search sees: the training part and the images set aside."""
+        return replace(self.data, test=self.held)
+
+    @cached_property
+    def facts(self) -> list[object]:
+        """What decides every result here but the option."""
+        return [
+            self.model, self.weights, digest(self.data.train.x, self.held.x, self.held.y), self.seed, self.n,
+            self.epochs, self.lr, fingerprint()["code"],
+        ]  # fmt: skip
+
+    def split(self, cut: str) -> Split:
+        """Fresh halves there with the model's weights."""
+        if cut not in self._splits:
+            self._splits[cut] = self.traced.split(cut)
+        return copy.deepcopy(self._splits[cut])
+
+    def installed(self, option: Option) -> Protected:
+        """The split with its defence, not trained.
+
+        Raises:
+            InputError: this defence cannot be had there.
+        """
+        train = self.data.train.take(np.arange(min(STUDIED, len(self.data.train))))
+        return protect(
+            self.split(option.cut), option.defense, "raw", replace(self.data, train=train), epochs=0, seed=self.seed
+        )[0]
+
+    def proxies(self, installed: Protected, option: Option, codecs: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Codec -> cheap numbers; see `splitveil.lab.planning.proxies`."""
+        name = named(f"proxy {option.cut} {option.defense}", [*self.facts, list(codecs)])
+        if (kept := self.ledger.find(name)) is not None:
+            found: dict[str, dict[str, float]] = json.loads(kept[0])
+            return found
+        images = self.held.take(np.arange(min(PROXIED, len(self.held))))
+        found = proxy(installed, codecs, images, self.seed)
+        self.ledger.keep(name, json.dumps(found), {})
+        return found
+
+    def counted(self, protected: Protected, codec: str) -> dict[str, Figure]:
+        """MACs, weights and activations on the device, bytes that cross, and an estimate of the latency."""
+        own, wire = edge_cost(protected, self.data.shape), CODECS.build(codec)
+        cut, noise = protected.split.cut, 0
+        if protected.defense.stochastic:
+            noise = 4 * int(np.prod(protected.defense.noise_shape(cut.shape)))
+        tensors = [*protected.split.edge.state_dict().values(), *protected.defense.state_dict().values()]
+        stored = {t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in tensors if t.numel()}
+        counts = {
+            "edge_macs": own.macs,
+            "edge_bytes": sum(stored.values()),
+            "edge_memory": max(cut.edge_peak_bytes, 2 * cut.bytes_fp32 + noise),
+            "payload": wire.payload_bytes(int(np.prod(cut.shape))),
+        }
+        found = {name: Figure(value=float(count), measured=True, source=COUNTED) for name, count in counts.items()}
+        self._with_latency(found, protected)
+        return found
+
+    def _with_latency(self, found: dict[str, Figure], protected: Protected) -> None:
+        macs, sent = found["edge_macs"].value, found["payload"].value
+        if (seconds := self.way.estimate(macs, protected.split.cut.cloud_macs, sent)) is not None:
+            found["latency"] = seconds
+
+    def accuracy(self, option: Option) -> float:
+        """Of the trained split on the images set aside, unquantised; trained if it was not before.
+
+        Raises:
+            TrainingError: training diverged.
+        """
+        return self._shop(option).trial(Setting(option.defense, "raw"), self.seed).validation
+
+    def training_seconds(self, option: Option) -> float:
+        """How long a training of this option takes, estimated from one on a few images.
+
+        Raises:
+            InputError: this defence cannot be had there.
+            TrainingError: training diverged.
+        """
+        few = min(TIMED, len(self.data.train))
+        part = replace(self.data, train=self.data.train.take(np.arange(few)))
+
+        def seconds(epochs: int) -> float:
+            begun = time.perf_counter()
+            protect(self.split(option.cut), option.defense, "raw", part, epochs=epochs, lr=self.lr, seed=self.seed)
+            return time.perf_counter() - begun
+
+        still = seconds(0)
+        return still + max(0.0, seconds(self.epochs_of(option)) - still) * len(self.data.train) / few
+
+    def protected(self, option: Option) -> Protected:
+        """The trained split with its codec. A training serves all codecs, whose scales are fixed after it."""
+        found = self._shop(option).protected(Setting(option.defense, "raw"), self.seed)
+        if option.codec == "raw":
+            return found
+        x = torch.from_numpy(self.data.train.x[:CALIBRATION]).float() / 255
+        torch.manual_seed(derive(self.seed, "codec"))
+        with torch.no_grad():
+            z = torch.cat([found.defense(found.split.edge(part)) for part in x.split(250)])
+        found.codec = CODECS.build(option.codec).calibrate(z)
+        return found.eval()
+
+    def audited(self, option: Option, protected: Protected, suite: Suite, *, fresh: bool) -> tuple[Card, Path]:
+        """The card of one trained split, and where it lies. fresh: other images and another seed than the search's."""
+        seed = self.seed + fresh
+        name = named(f"{option.label} {suite.label}", [*self.facts, fresh, self._test(fresh=fresh), self.knows.words()])
+        path = self.out / "audits" / name / "card.json"
+        if path.exists():
+            return Card.load(path), path
+        frozen(protected)
+        whole = Halfway(protected.split, protected.defense.rest())
+        cut = protected.split.cut
+        subject = Subject(
+            self.model, f"{self.weights}, {option.defense}", whole, (cut,), (Configuration(cut, protected),)
+        )
+        data = self.data if fresh else self.seen
+        found = audit(
+            subject, data, suite=suite, knows=self.knows, n=min(self.n, len(data.test) // 2), seed=seed,
+            samples=8 if fresh else 0, out=path.parent, resume=True,
+        )  # fmt: skip
+        return found.card, path
+
+    def undefended(self, cuts: Sequence[str], suite: Suite) -> tuple[Card, Path]:
+        """The model as it is at several cuts: one forward pass serves all of them."""
+        name = named(f"undefended {suite.label}", [*self.facts, list(cuts), self.knows.words()])
+        path = self.out / "audits" / name / "card.json"
+        if path.exists():
+            return Card.load(path), path
+        subject = Subject.of_model(self.traced, cuts, model=self.model, weights=self.weights)
+        found = audit(
+            subject, self.seen, suite=suite, knows=self.knows, n=min(self.n, len(self.held) // 2), seed=self.seed,
+            samples=0, out=path.parent, resume=True,
+        )  # fmt: skip
+        return found.card, path
+
+    def epochs_of(self, option: Option) -> int:
+        """Of this option's training."""
+        if option.defense == PLAIN:
+            return 0
+        return max(SHORT, DEFENSES.build(option.defense).least_epochs) if self.epochs is None else self.epochs
+
+    def _shop(self, option: Option) -> Trials:
+        epochs = self.epochs_of(option)
+        key = option.cut, epochs
+        if key not in self._trials:
+            self._trials[key] = Trials(
+                self.out / "trials", lambda _: self.split(option.cut), self.data, epochs=epochs, lr=self.lr,
+                tuning=self.held,
+            )  # fmt: skip
+        return self._trials[key]
+
+    def _test(self, *, fresh: bool) -> str:
+        images = self.data.test if fresh else self.held
+        return digest(images.x, images.y)
+
+
+def figures(card: Card, label: str, reference: float, source: str, *, intervals: bool) -> dict[str, Figure]:
+    """Accuracy and worst-case leakage of one configuration of a card.
+
+    Args:
+        card: with worst cases.
+        label: ``cut | defense | codec``.
+        reference: accuracy of the undefended model on the same images, 0 to 1.
+        source: of every figure.
+        intervals: with those of the means over images.
+    """
+    cut, defense, codec = label.split(" | ")
+    own = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == (cut, defense, codec)}
+    ssim, psnr = own["worst_case:ssim"], own["worst_case:psnr"]
+    accuracy, told = card.accuracies[label], card.tested.get(label)
+
+    def figure(value: float, row: Row | None = None, metric: str = "") -> Figure:
+        interval = getattr(row, f"{metric}_interval") if intervals and row is not None else None
+        return Figure(value=value, measured=True, source=source, interval=interval)
+
+    return {
+        "accuracy": figure(accuracy).model_copy(update={"interval": told.interval if told else None}),
+        "accuracy_drop": figure(100 * (reference - accuracy)),
+        "ssim": figure(ssim.ssim, ssim, "ssim"),
+        "ssim_worst": figure(ssim.ssim_worst5),
+        "psnr": figure(psnr.psnr, psnr, "psnr"),
+        "psnr_worst": figure(psnr.psnr_worst5),
+    }

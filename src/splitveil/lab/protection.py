@@ -1,0 +1,258 @@
+"""`protect`: give a split its defence and codec, train it if asked, and fix every scale on training images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from splitveil.core.arguments import checked
+from splitveil.core.errors import InputError
+from splitveil.core.records import Accuracy, Lost
+from splitveil.lab.cut import Split
+from splitveil.lab.data import Dataset, Images
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Defense, Protected, Sample, Stage
+from splitveil.lab.probing import probe
+from splitveil.lab.seeds import derive, digest, generator
+from splitveil.lab.tensors import classes_of
+from splitveil.lab.training import History, IndexBatches, fit, infer
+from splitveil.wire.codecs import CODECS, Codec
+
+CALIBRATION = 1024
+"""Training images that scales are fixed on."""
+BATCH = range(32, 129)
+"""A 32nd of the training images, within this range."""
+
+
+@checked
+def protect(
+    split: Split,
+    defense: Defense | str,
+    codec: Codec | str,
+    data: Dataset,
+    *,
+    epochs: int = 0,
+    lr: float = 2e-3,
+    seed: int = 0,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+) -> tuple[Protected, History]:
+    """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
+
+    All scales are fixed anew after every epoch, since features grow while the edge half learns. The epoch kept is the
+    one most accurate on a tenth of the training images that is set aside. No test image is touched.
+
+    Args:
+        split: halves with their weights; changed in place.
+        defense: a `Defense`, or its spec such as ``noise:sigma=0.5``.
+        codec: a `Codec`, or its spec such as ``uniform:bits=8``; the answer holds the calibrated one.
+        data: training part only.
+        epochs: 0 keeps the weights; a defence that works by training then does nothing yet, and `Protected.untrained`,
+            the bundle and every audit of it say so. `Defense.least_epochs` is what it needs.
+        lr: peak learning rate.
+        seed: of shuffling, augmentation and noise.
+        checkpoint: see `splitveil.lab.training.fit`.
+        resume: go on from the checkpoint.
+
+    Raises:
+        InputError: fewer epochs than the defence has stages; a stage in which nothing may move; a split that is random
+            in eval mode, mixes the images of a batch or gives NaN or infinity.
+        TrainingError: training diverged.
+        AnswerError: it answers NaN or infinity.
+    """
+    _refuse_unsteady(split, data.shape)
+    defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
+    codec = CODECS.build(codec) if isinstance(codec, str) else codec
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    begun = {**split.edge.state_dict(), **{f"cloud.{k}": v for k, v in split.cloud.state_dict().items()}}
+    decides = digest(data.train.x, data.train.y, *(begun[k].cpu().numpy() for k in sorted(begun)))
+    torch.manual_seed(derive(seed, "install"))
+    split = defense.install(split)
+    x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
+    held, train = _parted(len(x), seed)
+    sample = Sample(x[train[:CALIBRATION]].float() / 255, y[train[:CALIBRATION]], derive(seed, "study"))
+    defense.study(split.eval(), sample)
+    protected = Protected(split, defense, codec)
+    protected.epochs = epochs
+    _settle(protected, codec, sample, seed)
+    stages, spans = scheduled(protected, epochs)
+
+    def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = train[index]
+        return augmented(x[chosen].float() / 255, draws).contiguous(memory_format=torch.channels_last), y[chosen]
+
+    def accuracy() -> float:
+        return _accuracy(protected, x[held], y[held])
+
+    def train_for(stage: Stage, epochs: int) -> History:
+        named = stage.name != stages[0].name
+        protected.stage = stage
+        for name, part in protected.parts().items():
+            part.requires_grad_(name in stage.trains)
+        if not stage.task_only:
+            torch.manual_seed(derive(seed, "adversary"))
+            protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
+        found = fit(
+            protected,
+            IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
+            epochs=epochs,
+            lr=lr * stage.rate,
+            weight_decay=1e-2,
+            seed=derive(seed, stage.name) if named else seed,
+            checkpoint=checkpoint.with_suffix(f".{stage.name}{checkpoint.suffix}")
+            if checkpoint and named
+            else checkpoint,
+            resume=resume,
+            settle=lambda: _rescale(protected, codec, sample, seed),
+            validate=None if stage.last else accuracy,
+            what=stage.name,
+            of=f"{defense!r} {codec!r} at {protected.split.cut.name} of {decides}",
+        )
+        protected.rival = protected.stage = None
+        return found
+
+    history = History()
+    for stage, some in zip(stages, spans, strict=True):
+        protected.split = defense.enter(protected.split, stage)
+        if some:
+            _settle(protected, codec, sample, seed)
+            more = train_for(stage, some)
+            history = History(history.losses + more.losses, history.scores + more.scores, more.precision)
+    protected.split = defense.finish(protected.split)
+    _settle(protected, codec, sample, seed)
+    return protected, history
+
+
+def scheduled(protected: Protected, epochs: int) -> tuple[tuple[Stage, ...], list[int]]:
+    """The stages of training and the epochs of each.
+
+    Raises:
+        InputError: fewer epochs than stages, unless there are none; a stage in which nothing may move.
+    """
+    defense, stages = protected.defense, protected.defense.stages()
+    if not epochs:
+        return stages, [0] * len(stages)
+    if epochs < len(stages):
+        raise InputError(
+            f"expected at least {len(stages)} epochs, one for each stage of {defense.name}, got {epochs}; "
+            f"use --epochs {len(stages)}."
+        )
+    for stage in stages:
+        if not any(p.numel() for name in stage.trains for p in protected.parts()[name].parameters()):
+            raise InputError(
+                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: one part keeps "
+                "still what another trains; chain only one of them."
+            )
+    return stages, shared([s.share for s in stages], epochs)
+
+
+def shared(shares: list[float], epochs: int) -> list[int]:
+    """Whole epochs of each stage, in proportion, at least one each if there are as many; the sum is `epochs`."""
+    ends = np.cumsum([0.0, *shares]) / max(1e-12, sum(shares)) * epochs
+    spans = [int(n) for n in np.diff(np.rint(ends))]
+    while 0 in spans and max(spans) > 1:
+        spans[spans.index(max(spans))] -= 1
+        spans[spans.index(0)] += 1
+    return spans
+
+
+def accuracy_of(protected: Protected, data: Dataset, seed: int = 0) -> float:
+    """Share of test images that the protected split, codec included, answers correctly.
+
+    Raises:
+        AnswerError: it answers NaN or infinity.
+    """
+    return right_of(protected, data.test, seed).float().mean().item()
+
+
+def right_of(net: nn.Module, images: Images, seed: int = 0) -> Tensor:
+    """Which of the images a net answers correctly: (N,) bool. A protected split draws its noise by `seed`.
+
+    Raises:
+        AnswerError: it answers NaN or infinity.
+    """
+    torch.manual_seed(derive(seed, "accuracy"))
+    return _right(net, torch.from_numpy(images.x), torch.from_numpy(images.y))
+
+
+def tested(right: Tensor) -> Accuracy:
+    """Accuracy with its interval. right: (N,) bool."""
+    return Accuracy.of(int(right.sum()), len(right))
+
+
+def lost(before: Tensor, after: Tensor) -> Lost:
+    """Accuracy lost between two nets that were asked the same images. before, after: (N,) bool, which are right."""
+    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
+    return Lost.of(*(int(some.sum()) for some in counts))
+
+
+def validation_accuracy(protected: Protected, data: Dataset, seed: int = 0) -> float:
+    """The same for the training images that `protect` set aside with this seed: what tuning may look at."""
+    held, _ = _parted(len(data.train), seed)
+    torch.manual_seed(derive(seed, "validation"))
+    return _accuracy(protected, torch.from_numpy(data.train.x)[held], torch.from_numpy(data.train.y)[held])
+
+
+def held_out(data: Dataset) -> int:
+    """Training images that `protect` sets aside."""
+    return max(1, len(data.train) // 10)
+
+
+def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
+    """Random shifts by up to an eighth, and mirror images for colour pictures, one draw an image. x: (N, C, H, W)."""
+    n, channels, height, width = x.shape
+    reach = max(1, height // 8)
+    padded = F.pad(x, [reach] * 4)
+    down, right = torch.randint(0, 2 * reach + 1, (2, n, 1), generator=draws)
+    rows, columns = torch.arange(height)[None] + down, torch.arange(width)[None] + right
+    if channels == 3:
+        mirror = torch.rand(n, 1, generator=draws) < 0.5
+        columns = torch.where(mirror, columns.flip(1), columns)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Training images by index: the tenth that is set aside, and the others."""
+    order = torch.from_numpy(np.random.default_rng(derive(seed, "held out")).permutation(count))
+    held = max(1, count // 10)
+    return order[:held], order[held:]
+
+
+def _refuse_unsteady(split: Split, shape: tuple[int, int, int]) -> None:
+    device = next((p.device for p in split.parameters()), torch.device("cpu"))
+    images = torch.rand((3, *shape), generator=generator(0, "probe")).to(device)
+    training = {m: m.training for m in split.modules()}
+    told = probe(split.eval(), (images,), images=True).words
+    for module, mode in training.items():
+        module.training = mode
+    if told:
+        raise InputError(f"cannot protect this split: {told}.")
+
+
+def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
+    """Nothing trains any more, or yet: all in eval mode, nothing frozen, scales fixed."""
+    protected.eval().requires_grad_(True)
+    _rescale(protected, codec, sample, seed)
+
+
+def _rescale(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
+    """Fix the scales of the defence, and those of the codec on defended features."""
+    edge = protected.split.edge
+    device = next((p.device for p in edge.parameters()), torch.device("cpu"))
+    features = infer(edge, sample.x.split(250)).to(device)
+    protected.defense.calibrate(features)
+    torch.manual_seed(derive(seed, "codec"))
+    with torch.no_grad():
+        protected.codec = codec.calibrate(protected.defense(features).cpu())
+
+
+def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:
+    """x: (N, C, H, W) uint8, y: (N,)."""
+    return _right(protected, x, y).float().mean().item()
+
+
+def _right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    logits = infer(net.eval(), (part.float() / 255 for part in x.split(250)))
+    return classes_of(logits, "the net") == y

@@ -1,5 +1,0 @@
-"""Where to cut, how wide and with which defence, under budgets."""
-
-from splitveil.planning.run import plan
-
-__all__ = ["plan"]

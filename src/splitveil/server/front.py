@@ -1,0 +1,128 @@
+"""`Front`: what the gRPC and the HTTP server share: tokens, choice of the model, time limits and counts."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+from splitveil.core.errors import ContractError
+from splitveil.server.deployment import VERSION, Deployment, Deployments
+from splitveil.server.limits import Limits
+from splitveil.server.metrics import Metrics
+from splitveil.server.refusal import Reason, RefusedError
+from splitveil.server.security import Tokens
+from splitveil.wire.contract import BrokenRuleError
+
+log = logging.getLogger(__name__)
+
+
+class Front:
+    """The decisions of a server about one request.
+
+    Args:
+        deployments: what is served.
+        tokens: None asks for none.
+        limits: how long a request may take.
+        metrics: what counts.
+        payload: bytes of one message.
+    """
+
+    def __init__(
+        self, deployments: Deployments, tokens: Tokens | None, limits: Limits, metrics: Metrics, payload: int
+    ) -> None:
+        self.deployments, self.tokens, self.limits = deployments, tokens, limits
+        self.metrics, self.payload = metrics, payload
+        self.tested = False
+        """Whether the golden self-test has passed."""
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are welcome."""
+        return self.tested and not self.draining
+
+    def admit(self, protocol: str, header: str | None) -> None:
+        """Ask for a token, where there are any, before anything else of a request is looked at.
+
+        Raises:
+            RefusedError: no token, or another.
+        """
+        if self.tokens is None or self.tokens.allow(header):
+            return
+        with self.watched(protocol):
+            raise RefusedError(
+                Reason.TOKEN, "expected 'Authorization: Bearer TOKEN' with a token of this server; ask its operator."
+            )
+
+    def named(self, name: str, version: str) -> Deployment:
+        """What is served now, if that is its name.
+
+        Raises:
+            RefusedError: another name or version.
+        """
+        current = self.deployments.current
+        if name != current.manifest.name or version not in ("", VERSION):
+            served = f"{current.manifest.name!r} version {VERSION}"
+            raise RefusedError(Reason.UNKNOWN, f"this server offers only {served}; ask for that model.")
+        return current
+
+    def chosen(self, name: str, version: str, contract: object) -> Deployment:
+        """What answers a request with this contract id.
+
+        Raises:
+            RefusedError: another name or version, or the server is starting.
+        """
+        if not self.tested:
+            raise RefusedError(Reason.STARTING, "the server is starting; try again.")
+        self.named(name, version)
+        return self.deployments.of(contract)
+
+    def expiry(self, seconds: float | None) -> float:
+        """When nobody waits any more, by the event loop's clock. seconds: that the client allows, if it says so."""
+        allowed = self.limits.request_seconds
+        return asyncio.get_running_loop().time() + (allowed if seconds is None else min(allowed, seconds))
+
+    async def answer(self, model: Deployment, z: NDArray[Any], expires: float) -> NDArray[Any]:
+        """Logits (n, K), float32, of features that keep the model's rules.
+
+        Raises:
+            RefusedError: the queue is full, the time is over, or the model failed.
+        """
+        logits = await model.batcher(z, expires)
+        return logits.astype("<f4", copy=False)
+
+    @contextmanager
+    def watched(self, protocol: str) -> Iterator[None]:
+        """Count and time what happens inside; a broken rule comes out as a refusal.
+
+        Raises:
+            RefusedError: whatever inside refused.
+        """
+        start = time.perf_counter()
+        status = "cancelled"
+        try:
+            yield
+            status = "ok"
+        except ContractError as error:
+            status = Reason.CONTRACT.word
+            rule = error.rule if isinstance(error, BrokenRuleError) else None
+            self._refused(protocol, status, rule, str(error), start)
+            raise RefusedError(Reason.CONTRACT, str(error)) from None
+        except RefusedError as error:
+            status = error.reason.word
+            self._refused(protocol, status, None, str(error), start)
+            raise
+        except Exception:
+            status = Reason.FAILED.word
+            raise
+        finally:
+            self.metrics.request(protocol, status, time.perf_counter() - start)
+
+    def _refused(self, protocol: str, reason: str, rule: str | None, sentence: str, start: float) -> None:
+        self.metrics.refusal(f"{reason}: {rule}" if rule else reason)
+        told = {"protocol": protocol, "reason": reason, "milliseconds": round(1000 * (time.perf_counter() - start), 3)}
+        log.info("refused: %s", sentence, extra=told | ({"rule": rule} if rule else {}))

@@ -1,0 +1,166 @@
+"""The Open Inference Protocol (KServe v2) over gRPC, on the messages that tritonclient ships."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+import splitveil
+from splitveil.server import tracing
+from splitveil.server.deployment import VERSION, Deployment
+from splitveil.server.front import Front
+from splitveil.server.refusal import RETRY_SECONDS, Reason, RefusedError
+from splitveil.wire.contract import PARAMETER, PREVIOUS, BrokenRuleError
+
+NAME = "inference.GRPCInferenceService"
+TIMEOUT = "timeout"
+"""Request parameter, in microseconds, beside the protocol's own deadline."""
+EXTENSIONS = ("model_configuration", "model_repository", "binary_tensor_data")
+OPEN = ("ServerLive", "ServerReady")
+"""What a prober may ask without a token: one bit each, and nothing of the model."""
+
+
+class InferenceService:
+    """Answers for one model. Bad requests are refused before they can meet others in a batch.
+
+    Args:
+        front: decides about requests.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """For a server of `grpc.aio`.
+
+        ``ModelInfer`` is taken as a stream of one message: so its head is judged before its body is read, and the body
+        has a deadline.
+        """
+        table = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._guarded(name, getattr(self, name)),
+                getattr(service_pb2, f"{name}Request").FromString,
+                getattr(service_pb2, f"{name}Response").SerializeToString,
+            )
+            for name in (*OPEN, "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
+        }
+        table["ModelInfer"] = grpc.stream_unary_rpc_method_handler(
+            self.ModelInfer, None, service_pb2.ModelInferResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(NAME, table)
+
+    async def ServerLive(self, request: Any) -> Any:  # noqa: N802
+        """Whether the process answers."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any) -> Any:  # noqa: N802
+        """Whether the self-test has passed and the server is not draining."""
+        return service_pb2.ServerReadyResponse(ready=self.front.ready)
+
+    async def ModelReady(self, request: Any) -> Any:  # noqa: N802
+        """The same for this model; any other is unknown."""
+        self.front.named(request.name, request.version)
+        return service_pb2.ModelReadyResponse(ready=self.front.ready)
+
+    async def ServerMetadata(self, request: Any) -> Any:  # noqa: N802
+        """Name and version."""
+        return service_pb2.ServerMetadataResponse(
+            name="splitveil", version=splitveil.__version__, extensions=EXTENSIONS
+        )
+
+    async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
+        """Names, datatypes and shapes."""
+        return service_pb2.ModelMetadataResponse(**self.front.named(request.name, request.version).described)
+
+    async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
+        """Triton's extension: carries the largest batch and the contract id."""
+        model = self.front.named(request.name, request.version)
+        return service_pb2.ModelConfigResponse(config=model_config(model, self.front.deployments.previous))
+
+    async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
+        """Triton's extension: the one model."""
+        ready = self.front.ready
+        one = service_pb2.RepositoryIndexResponse.ModelIndex(
+            name=self.front.deployments.current.manifest.name,
+            version=VERSION,
+            state="READY" if ready else "UNAVAILABLE",
+        )
+        return service_pb2.RepositoryIndexResponse(models=[] if request.ready and not ready else [one])
+
+    async def ModelInfer(self, messages: Any, context: Any) -> Any:  # noqa: N802
+        """Features -> logits."""
+        headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        try:
+            self.front.admit("grpc", headers.get("authorization"))
+            with tracing.span("grpc", headers), self.front.watched("grpc"):
+                return await self._infer(context)
+        except RefusedError as error:
+            await refuse(context, error)
+
+    async def _infer(self, context: Any) -> Any:
+        left = context.time_remaining()
+        expires = self.front.expiry(left if left is not None and math.isfinite(left) else None)
+        request = await self._body(context)
+        parameters = request.parameters
+        contract = parameters[PARAMETER].string_param if PARAMETER in parameters else None
+        model = self.front.chosen(request.model_name, request.model_version, contract)
+        z = model.rules.read(request)
+        if TIMEOUT in parameters and parameters[TIMEOUT].int64_param > 0:
+            expires = min(expires, self.front.expiry(parameters[TIMEOUT].int64_param / 1e6))
+        logits = await self.front.answer(model, z, expires)
+        output = service_pb2.ModelInferResponse.InferOutputTensor(
+            name=model.manifest.output.name, datatype=model.manifest.output.datatype, shape=logits.shape
+        )
+        return service_pb2.ModelInferResponse(
+            model_name=model.manifest.name,
+            model_version=VERSION,
+            id=request.id,
+            outputs=[output],
+            raw_output_contents=[logits.tobytes()],
+        )
+
+    async def _body(self, context: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.front.limits.read_seconds):
+                content = await context.read()
+        except TimeoutError:
+            raise RefusedError(Reason.SLOW, "the request did not arrive in time; send it faster.") from None
+        if not isinstance(content, bytes):
+            raise BrokenRuleError("message", "expected one message, got none; send a ModelInferRequest.")
+        if len(content) > self.front.payload:
+            raise RefusedError(Reason.PAYLOAD, f"expected at most {self.front.payload} bytes; split the batch.")
+        try:
+            return service_pb2.ModelInferRequest.FromString(content)
+        except DecodeError:
+            raise BrokenRuleError("message", "the message is no ModelInferRequest; use a v2 client.") from None
+
+    def _guarded(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def handler(request: Any, context: Any) -> Any:
+            try:
+                if name not in OPEN:
+                    self.front.admit("grpc", dict(context.invocation_metadata() or ()).get("authorization"))
+                return await method(request)
+            except RefusedError as error:
+                await refuse(context, error)
+
+        return handler
+
+
+def model_config(model: Deployment, previous: Deployment | None) -> Any:
+    """Triton's configuration message of what is served, and was served before."""
+    config = model_config_pb2.ModelConfig(name=model.manifest.name, max_batch_size=model.rules.max_batch)
+    config.parameters[PARAMETER].string_value = model.manifest.contract
+    if previous is not None:
+        config.parameters[PREVIOUS].string_value = previous.manifest.contract
+    return config
+
+
+async def refuse(context: Any, error: RefusedError) -> NoReturn:
+    """End a call with the error's status."""
+    trailing = (("retry-after", str(RETRY_SECONDS)),) if error.reason.passes else ()
+    await context.abort(getattr(grpc.StatusCode, error.reason.grpc), str(error), trailing)
+    raise AssertionError("abort raises")

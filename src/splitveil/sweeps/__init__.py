@@ -1,6 +1,0 @@
-"""Many trainings and audits of one model at one cut, held against each other."""
-
-from splitveil.sweeps.run import compare, epochs_for
-from splitveil.sweeps.trials import without_tuning
-
-__all__ = ["compare", "epochs_for", "without_tuning"]
