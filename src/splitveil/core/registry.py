@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import NoneType
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from splitveil.core.errors import InputError, UnknownNameError
 
@@ -38,7 +38,7 @@ class Spec:
         """Read ``NAME[:k=v,...]``; values are Python literals or plain words."""
         name, _, rest = text.partition(":")
         options: dict[str, Value] = {}
-        for item in filter(None, _outside_brackets(rest)):
+        for item in filter(None, outside_brackets(rest, ",")):
             key, eq, value = item.partition("=")
             if not eq or not key.strip().isidentifier():
                 raise InputError(
@@ -57,12 +57,32 @@ class Spec:
         return self.name + (":" + ",".join(f"{k}={_text(v)}" for k, v in self.options.items()) if self.options else "")
 
 
-def _outside_brackets(text: str) -> list[str]:
-    """`text` cut at the commas that stand in no square brackets."""
+class Named:
+    """Something with a name and options; ``repr`` is the spec that the registry rebuilds it from.
+
+    Seeds and kept results hang on that text.
+    """
+
+    name: ClassVar[str]
+    kept_as: ClassVar[Mapping[str, str]] = {}
+    """Attributes of options that cannot be kept under their own name."""
+
+    def options(self) -> dict[str, Value]:
+        """The constructor's arguments that are kept under their names, if plain values or named things themselves."""
+        kept = {k: getattr(self, self.kept_as.get(k, k), ...) for k in inspect.signature(type(self)).parameters}
+        named = {k: repr(v) if isinstance(v, Named) else v for k, v in kept.items()}
+        return {k: v for k, v in named.items() if isinstance(v, Value)}
+
+    def __repr__(self) -> str:
+        return str(Spec(self.name, self.options()))
+
+
+def outside_brackets(text: str, mark: str) -> list[str]:
+    """`text` cut at each `mark`, one letter, that stands in no square brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += {"[": 1, "]": -1}.get(letter, 0)
-        if letter == "," and depth == 0:
+        if letter == mark and depth == 0:
             parts.append("")
         else:
             parts[-1] += letter

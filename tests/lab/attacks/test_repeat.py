@@ -58,7 +58,7 @@ def test_every_crossing_counts_once(make_view: Make) -> None:
             return torch.zeros(len(view.z), *view.image_shape)
 
     attack = Repeat(attack="mean", k=4)
-    attack.inner = Looking()
+    attack.attack = Looking()
     attack(view)
     assert torch.allclose(seen[0].z, view.crossings[:4].mean(0))
     index = torch.arange(64)

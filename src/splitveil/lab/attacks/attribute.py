@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import LabelAttack, seed_view
 from splitveil.lab.attacks.parts.blocks import ScaledBlock
 from splitveil.lab.attacks.parts.features import ChannelScale, as_map, map_shape
@@ -240,9 +239,6 @@ class AttributeInference(LabelAttack):
             what=f"{self.name} {view.label}".strip(),
         )
         return Candidate(score, max(history.scores))
-
-    def options(self) -> dict[str, Value]:
-        return {"head": self.head, "epochs": self.epochs}
 
 
 def accuracy(scores: Tensor, truth: Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import SplitVeilError, ThreatModelError
-from splitveil.core.registry import Spec, Value
+from splitveil.core.registry import Named
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.seeds import derive
 
@@ -36,23 +36,14 @@ class Inference:
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
-class Threat(ABC):
+class Threat(Named, ABC):
     """Anything that an adversary does: a name, what it needs, and its hyperparameters."""
 
-    name: ClassVar[str]
     needs: Knows
     crossings: int = 1
     """How often the same input must have been sent."""
     scale_free: ClassVar[bool] = False
     """Known (by a test) to give the same scores for any multiple of z; an audit tries it out where this is False."""
-
-    def options(self) -> dict[str, Value]:
-        """Hyperparameters as the registry reads them."""
-        return {}
-
-    @final
-    def __repr__(self) -> str:
-        return str(Spec(self.name, self.options()))
 
     @final
     def check_grants(self, view: View) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.attribute import Embedding
 from splitveil.lab.attacks.base import LabelAttack, seed_view
 from splitveil.lab.attacks.parts.features import as_map
@@ -89,9 +88,6 @@ class ModelCompletion(LabelAttack):
         free = torch.ones(len(labels), dtype=torch.bool)
         free[labelled] = False
         return labelled, order[free[order]][:UNLABELLED]
-
-    def options(self) -> dict[str, Value]:
-        return {"per_class": self.per_class}
 
 
 def neighbours(points: Tensor, count: int) -> tuple[Tensor, Tensor]:

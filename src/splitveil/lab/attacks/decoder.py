@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack
 from splitveil.lab.attacks.linear import fit_linear
@@ -181,12 +180,6 @@ class InverseNetwork(Attack):
         """
         _, h, w = map_shape(tuple(view.z.shape[1:]))
         return 2 * h >= view.image_shape[1] and 2 * w >= view.image_shape[2]
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "size": self.size, "epochs": self.epochs, "steps": self.steps, "batch": self.batch, "lr": self.lr,
-            "kind": self.kind, "frequency": self.frequency, "loss": self.loss,
-        }  # fmt: skip
 
 
 def mean_psnr(x_hat: Tensor, x: Tensor) -> float:

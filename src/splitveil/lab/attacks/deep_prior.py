@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import Show, task
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
 from splitveil.lab.attacks.repeat import image_attack
@@ -231,9 +230,3 @@ class DeepPrior(Attack):
                 schedule.step()
             show(done + step)
         yield stop, best
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "steps": self.steps, "rate": self.rate, "width": self.width, "prior": self.prior, "start": self.start,
-            "draws": self.draws,
-        }  # fmt: skip

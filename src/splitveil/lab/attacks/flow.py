@@ -15,7 +15,6 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.decoder import Inverse, decoder_attack, last_gain
 from splitveil.lab.attacks.parts.velocity import Matching, Velocity, follow
@@ -78,11 +77,11 @@ class FlowMatching(Attack):
     ) -> None:  # fmt: skip
         if min(epochs, steps, width, draws, ode) < 1:
             raise InputError("expected epochs, steps, width, draws and ode of at least 1; use flow:draws=4.")
-        self.start = decoder_attack(decoder)
+        self.decoder = decoder_attack(decoder)
         self.epochs, self.steps, self.width, self.draws, self.ode = epochs, steps, width, draws, ode
 
     def run(self, view: View) -> Tensor:
-        inverse = self.start.trained(view)
+        inverse = self.decoder.trained(view)
         seed_view(view, self.name)
         net = Velocity(tuple(view.z.shape[1:]), view.image_shape, self.width, 2)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -154,9 +153,3 @@ class FlowMatching(Attack):
         """Squared distance of an image's features, queried, from z; both in units of their spread. (n,)."""
         seen = torch.stack([inverse.scale(view.query(x)) for _ in range(4 if view.stochastic else 1)]).mean(0)
         return (seen - z).flatten(1).square().mean(1)
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "epochs": self.epochs, "steps": self.steps, "width": self.width, "draws": self.draws, "ode": self.ode,
-            "decoder": repr(self.start),
-        }  # fmt: skip

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, frozen, seed_view
 from splitveil.lab.attacks.decoder import Inverse, decoder_attack
 from splitveil.lab.attacks.parts.generator import AutoEncoder, train_generator
@@ -62,12 +61,12 @@ class Glass(Attack):
     ) -> None:  # fmt: skip
         if min(width, steps, epochs, starts, rough, fine, free, draws) < 1:
             raise InputError("expected every option of at least 1; use glass:starts=3.")
-        self.start = decoder_attack(decoder)
+        self.decoder = decoder_attack(decoder)
         self.width, self.steps, self.epochs, self.starts = width, steps, epochs, starts
         self.rough, self.fine, self.free, self.draws = rough, fine, free, draws
 
     def run(self, view: View) -> Tensor:
-        inverse = self.start.trained(view) if Knows.QUERIES in view.knows else None
+        inverse = self.decoder.trained(view) if Knows.QUERIES in view.knows else None
         seed_view(view, self.name)
         model = self._generator(view)
         aside = view.aux.held_out
@@ -168,9 +167,3 @@ class Glass(Attack):
         chosen = u.reshape(many, len(x), -1)[k].repeat(many, 1)
         weights = torch.stack([torch.full_like(tried, PRIORS[k]), tried], 1)
         return PRIORS[k], PRIORS[best(self._freed(search, targets, (chosen,), weights))]
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "width": self.width, "steps": self.steps, "epochs": self.epochs, "starts": self.starts,
-            "rough": self.rough, "fine": self.fine, "free": self.free, "draws": self.draws, "decoder": repr(self.start),
-        }  # fmt: skip

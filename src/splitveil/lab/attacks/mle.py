@@ -17,7 +17,6 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.lbfgs import descend
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
@@ -236,9 +235,3 @@ class MaximumLikelihood(Attack):
             return values.detach(), gradient
 
         descend(evaluate, q, self.steps, lambda q, values: None)
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "steps": self.steps, "rate": self.rate, "prior": self.prior, "draws": self.draws, "start": self.start,
-            "optimizer": self.optimizer, "restarts": self.restarts,
-        }  # fmt: skip

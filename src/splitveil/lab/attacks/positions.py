@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.decoder import InverseNetwork
 from splitveil.lab.attacks.view import Knows, View
@@ -49,9 +48,6 @@ class Positions(Attack):
             query=lambda x: pattern(view.query(x)),
         )
         return self.decoder.run(masked)
-
-    def options(self) -> dict[str, Value]:
-        return {"size": self.size, "epochs": self.epochs, "steps": self.steps}
 
 
 def pattern(z: Tensor) -> Tensor:

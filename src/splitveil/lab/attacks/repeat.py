@@ -6,7 +6,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack
 from splitveil.lab.attacks.view import Knows, View
@@ -52,14 +51,14 @@ class Repeat(Attack):
             raise InputError(f"repeat cannot hold {inner.name!r}, which repeats by itself; raise its k instead.")
         if k < 1:
             raise InputError(f"expected k of at least 1, got {k}; use repeat:k=8.")
-        self.inner, self.k = inner, k
+        self.attack, self.k = inner, k
         self.needs, self.crossings = inner.needs, k
         # A mean is linear: whether the scale of z matters is the inner attack's affair alone.
         self.scale_free = inner.scale_free  # type: ignore[misc]
 
     def run(self, view: View) -> Tensor:
         if not view.stochastic or self.k == 1:
-            return self.inner.run(view.within(self.name, view.knows))
+            return self.attack.run(view.within(self.name, view.knows))
         view.record(crossings=float(self.k))
         averaged = view.within(
             self.name,
@@ -69,10 +68,7 @@ class Repeat(Attack):
             query=lambda x: mean_of(lambda: view.query(x), self.k),
             defense=Averaged(view.defense, self.k) if Knows.DEFENSE in view.knows else None,
         )
-        return self.inner.run(averaged)
-
-    def options(self) -> dict[str, Value]:
-        return {"attack": repr(self.inner), "k": self.k}
+        return self.attack.run(averaged)
 
 
 def mean_of(draw: Callable[[], Tensor], times: int) -> Tensor:

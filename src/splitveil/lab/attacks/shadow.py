@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.attacks.base import Attack, frozen, seed_view
 from splitveil.lab.attacks.decoder import InverseNetwork
 from splitveil.lab.attacks.mle import MaximumLikelihood
@@ -157,6 +156,3 @@ class Shadow(Attack):
         brief = max(1, round(TRIAL * epochs))
         found = {rate: train_one(brief, rate, f"trial-{rate:g}")[0] for rate in RATES}
         return frozen(train_one(epochs, max(found, key=lambda r: found[r]), "stand-in")[1].stand_in)
-
-    def options(self) -> dict[str, Value]:
-        return {"learn": self.learn, "arch": self.arch, "via": self.via, "steps": self.steps}

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Adversary, Batch, Defense
 from splitveil.lab.defenses.parts.rival import Rival
 from splitveil.lab.tensors import ssim
@@ -47,9 +46,6 @@ class AdversarialLearning(Defense):
         if batch.guess is None:
             return super().penalty(batch)
         return self.weight * fooled(batch.x, batch.guess(batch.z).image, self.term, self.aim)
-
-    def options(self) -> dict[str, Value]:
-        return {"weight": self.weight, "term": self.term, "aim": self.aim}
 
 
 def fooled(x: Tensor, guess: Tensor, term: str, aim: float) -> Tensor:

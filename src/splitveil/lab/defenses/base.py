@@ -1,13 +1,13 @@
 """`Defense`: the interface of every defence, with its `Stage` and `Batch`; `Protected`: the split behind one."""
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, final
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitveil.core.registry import Spec, Value
+from splitveil.core.registry import Named
 from splitveil.lab.cut import Split
 from splitveil.wire.codecs import Codec
 
@@ -87,7 +87,7 @@ class Batch(NamedTuple):
     guess: Callable[[Tensor], Guess] | None = None
 
 
-class Defense(nn.Module):
+class Defense(Named, nn.Module):
     """Everything that one paper does; subclasses override what they need.
 
     Hyperparameters are keyword-only and ``repr()`` is the registry's spec. Noise is never drawn inside `apply`: it is
@@ -221,14 +221,6 @@ class Defense(nn.Module):
     def finish(self, split: Split) -> Split:
         """After training: physical pruning, freezing. Default: unchanged."""
         return split
-
-    def options(self) -> dict[str, Value]:
-        """Hyperparameters as the registry reads them."""
-        return {}
-
-    @final
-    def __repr__(self) -> str:
-        return str(Spec(self.name, self.options()))
 
     def _drawn(self, z: Tensor) -> tuple[int, ...]:
         return (len(z), *self.noise_shape(tuple(z.shape[1:])))

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.cut.grafted import graft
 from splitveil.lab.defenses.base import Defense, Sample
@@ -101,9 +100,6 @@ class Bottleneck(Defense):
             narrow.mix.bias.copy_(-into @ mean)  # type: ignore[union-attr]
             widen.mix.weight.copy_(out[..., None, None])
             widen.mix.bias.copy_(mean)  # type: ignore[union-attr]
-
-    def options(self) -> dict[str, Value]:
-        return {"channels": self.channels, "pool": self.pool, "emphasis": self.emphasis}
 
 
 def moments(edge: nn.Module, cloud: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

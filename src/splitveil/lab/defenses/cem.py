@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Sample
 from splitveil.lab.defenses.noise import GaussianNoise
@@ -129,12 +128,6 @@ class ConditionalEntropy(GaussianNoise):
         """The clusters are means of training features and no business of a device."""
         self.centres = self.variances = self.sizes = None
         return split
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "sigma": self.sigma, "weight": self.weight, "form": self.form, "threshold": self.threshold,
-            "count": self.count, "clip": self.clip,
-        }  # fmt: skip
 
     def _units(self, h: Tensor) -> Tensor:
         """Clipped features without noise, in units of their root mean square: (N, D), float32."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
+from splitveil.core.registry import outside_brackets
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Adversary, Batch, Defense, Sample, Stage
@@ -33,7 +33,7 @@ class Chain(Defense):
 
     def __init__(self, *, of: str = "siftfunnel + noise") -> None:
         super().__init__()
-        specs = [text.strip() for text in _outside_brackets(of)]
+        specs = [text.strip() for text in outside_brackets(of, "+")]
         if len(specs) < 2 or not all(specs):
             raise InputError(f"expected two defences or more, got {of!r}; use chain:of=[label_smoothing + noise].")
         parts = [DEFENSES.build(spec) for spec in specs]
@@ -51,6 +51,11 @@ class Chain(Defense):
         self.stochastic = any(p.stochastic for p in parts)  # type: ignore[misc]
         self.trains = frozenset.intersection(*(p.trains for p in parts))  # type: ignore[misc]
         self.passed: list[Tensor] = []
+
+    @property
+    def of(self) -> str:
+        """Its parts, written out."""
+        return " + ".join(map(repr, self._each()))
 
     @property
     def needs_training(self) -> bool:
@@ -158,9 +163,6 @@ class Chain(Defense):
             split = part.finish(split)
         return split
 
-    def options(self) -> dict[str, Value]:
-        return {"of": " + ".join(map(repr, self._each()))}
-
     def _last(self, z: Tensor) -> tuple[Defense | None, Tensor]:
         """The last part, if no other one draws noise, and what reaches it. z: (N, *cut)."""
         *others, last = self._each()
@@ -170,17 +172,6 @@ class Chain(Defense):
 
     def _each(self) -> list[Defense]:
         return [p for p in self.parts if isinstance(p, Defense)]
-
-
-def _outside_brackets(text: str) -> list[str]:
-    found, depth = [""], 0
-    for letter in text:
-        depth += {"[": 1, "]": -1}.get(letter, 0)
-        if letter == "+" and depth == 0:
-            found.append("")
-        else:
-            found[-1] += letter
-    return found
 
 
 def _does(part: Defense, method: str) -> bool:

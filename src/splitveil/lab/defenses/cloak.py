@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Defense, Stage
 
@@ -80,6 +79,3 @@ class Cloak(Defense):
             loudest = self.sigma.detach().flatten().topk(count).indices
             self.kept.view(-1)[loudest] = 0.0
         return split
-
-    def options(self) -> dict[str, Value]:
-        return {"weight": self.weight, "least": self.least, "most": self.most, "suppress": self.suppress}

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Adversary, Batch, Defense
 from splitveil.lab.defenses.parts.rival import Rival
@@ -116,6 +115,3 @@ class DISCO(Defense):
         guess = batch.guess(self.apply_noise(batch.h.detach(), None)).image.float()
         error = F.mse_loss(guess, batch.x) / batch.x.var(0, unbiased=False).mean().clamp_min(1e-12)
         return self.alpha / (1 - self.alpha) * F.relu(self.aim - error)
-
-    def options(self) -> dict[str, Value]:
-        return {"ratio": self.ratio, "alpha": self.alpha, "aim": self.aim, "hard": self.hard}

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Defense, Sample
 
@@ -63,9 +62,6 @@ class Distillation(Defense):
     def finish(self, split: Split) -> Split:
         self._teacher = ()
         return split
-
-    def options(self) -> dict[str, Value]:
-        return {"weight": self.weight, "temperature": self.temperature}
 
     def _asked(self, x: Tensor) -> Tensor:
         logits: Tensor = self._teacher[0].to(x.device)(x)

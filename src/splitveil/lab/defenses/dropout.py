@@ -6,7 +6,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Defense
 
 
@@ -39,6 +38,3 @@ class Dropout(Defense):
     def deviation(self, z: Tensor) -> Tensor | None:
         deviation: Tensor = (self.rate * (1 - self.rate)) ** 0.5 * z.abs()
         return deviation
-
-    def options(self) -> dict[str, Value]:
-        return {"rate": self.rate}

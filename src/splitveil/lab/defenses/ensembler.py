@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Sample, Stage
 from splitveil.lab.defenses.noise import GaussianNoise
@@ -179,12 +178,6 @@ class Ensembler(GaussianNoise):
         self._others, self._ready = [], []
         _ensemble(split).only = None
         return split
-
-    def options(self) -> dict[str, Value]:
-        own: dict[str, Value] = {
-            "nets": self.nets, "chosen": self.chosen, "weight": self.weight, "fixed": self.fixed
-        }  # fmt: skip
-        return own | super().options()
 
 
 def likeness(h: Tensor, single: list[Tensor]) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Adversary, Batch, Sample
 from splitveil.lab.defenses.noise import GaussianNoise
@@ -68,9 +67,6 @@ class InfoScissors(GaussianNoise):
         if self.y and label is not None:
             found = found + self.y * F.relu(label_bound(label.float(), batch.y))
         return found
-
-    def options(self) -> dict[str, Value]:
-        return {"x": self.x, "y": self.y, "adversarial": self.adversarial} | super().options()
 
 
 def image_bound(guess: Tensor, x: Tensor, variance: Tensor | float) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Batch, Defense
 from splitveil.lab.metrics.geometry import class_radius
 
@@ -59,9 +58,6 @@ class LabelSmoothing(Defense):
             self._look(batch.z.detach().float(), batch.y, batch.logits.shape[1])
         self._steps += 1
         return super().penalty(batch)
-
-    def options(self) -> dict[str, Value]:
-        return {"alpha": self.alpha}
 
     def _look(self, z: Tensor, y: Tensor, classes: int) -> None:
         if y.bincount(minlength=classes).amax() < 2:

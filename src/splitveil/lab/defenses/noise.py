@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Defense
 from splitveil.lab.metrics.bounds.accounting import gaussian_epsilon, laplace_epsilon
 
@@ -62,9 +61,6 @@ class GaussianNoise(Defense):
             delta: chance that the promise fails.
         """
         return gaussian_epsilon(2.0, self._ratio() / math.prod(cut) ** 0.5, delta)
-
-    def options(self) -> dict[str, Value]:
-        return {"sigma": self.sigma, "clip": self.clip}
 
     def _ratio(self) -> float:
         """Size of the noise in units of the clip: the norm that its standard deviations have together."""

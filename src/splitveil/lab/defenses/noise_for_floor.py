@@ -1,13 +1,13 @@
 """Noise just strong enough for a floor under the reconstruction error (dFIL; Maeng et al., NeurIPS 2023)."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Sample
 from splitveil.lab.defenses.noise import GaussianNoise
@@ -54,6 +54,8 @@ class NoiseForFloor(GaussianNoise):
     measures: ClassVar[bool] = True
     factor: Tensor
 
+    kept_as: ClassVar[Mapping[str, str]] = {"adversary": "whom"}
+
     def __init__(
         self, *, mse: float = 0.005, adversary: str = "any", clip: float = 1.0, blur: float = SMOOTHING
     ) -> None:
@@ -79,9 +81,6 @@ class NoiseForFloor(GaussianNoise):
             self._solve(split.edge, *self._kept)
         self._kept = None
         return split
-
-    def options(self) -> dict[str, Value]:
-        return {"mse": self.mse, "adversary": self.whom, "clip": self.clip, "blur": self.blur}
 
     def _ratio(self) -> float:
         return float(self.factor)

@@ -5,7 +5,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Batch, Defense
 from splitveil.lab.metrics.dependence import distance_correlation
 
@@ -30,6 +29,3 @@ class NoPeek(Defense):
 
     def penalty(self, batch: Batch) -> Tensor:
         return self.weight * distance_correlation(batch.x, batch.z.float()).to(batch.logits.dtype)
-
-    def options(self) -> dict[str, Value]:
-        return {"weight": self.weight}

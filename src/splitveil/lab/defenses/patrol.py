@@ -1,5 +1,6 @@
 """PATROL (Ding et al. 2024, WACV, arXiv 2307.10981): a deeper edge half, pruned to pay for it, amplifying little."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -7,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.adversarial import TERMS, fooled
 from splitveil.lab.defenses.base import Adversary, Batch, Defense, Stage
@@ -60,6 +60,8 @@ class Patrol(Defense):
     """
 
     name: ClassVar[str] = "patrol"
+
+    kept_as: ClassVar[Mapping[str, str]] = {"parameters": "parameters_left"}
 
     def __init__(
         self,
@@ -168,14 +170,6 @@ class Patrol(Defense):
 
     def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int], classes: int) -> Adversary | None:
         return Rival(cut, image) if self.adversarial else None
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "budget": self.budget, "parameters": self.parameters_left, "least": self.least, "sparsity": self.sparsity,
-            "step": self.step, "tune": self.tune, "lipschitz": self.lipschitz, "blocks": self.blocks, "mode": self.mode,
-            "sigma": self.sigma, "probe": self.probe, "adversarial": self.adversarial, "term": self.term,
-            "aim": self.aim, "triplet": self.triplet,
-        }  # fmt: skip
 
     def _begin(self, split: Split) -> None:
         device = _example(split).device

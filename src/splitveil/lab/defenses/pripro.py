@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Adversary, Batch, Defense, Stage
 from splitveil.lab.defenses.parts.frozen_parts import Frozen, image_like, parted
@@ -220,13 +219,6 @@ class PriPro(Defense):
             error = (batch.x - batch.guess(batch.z).image.float()).square().mean()
             found = found + self.adversarial * F.relu(self.aim - error)
         return found
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "weight": self.weight, "budget": self.budget, "least": self.least, "most": self.most,
-            "tokens": self.tokens, "noise": self.noise, "width": self.width, "adversarial": self.adversarial,
-            "aim": self.aim, "layers": self.layers,
-        }  # fmt: skip
 
     def _installed(self) -> list[Injection]:
         if not self.injections:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.cut.grafted import graft
 from splitveil.lab.defenses.base import Defense, Sample
@@ -124,11 +123,6 @@ class PrivyNet(Defense):
         if self.choice == "supervised":
             useful = torch.tensor(self._ordered(useful.tolist()))
         return useful[:keep]
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "keep": self.keep, "drop_useless": self.drop_useless, "drop_leaky": self.drop_leaky, "choice": self.choice,
-        }  # fmt: skip
 
     def _dropped(self, channels: int) -> tuple[int, int]:
         """How many are useless, how many leaky."""

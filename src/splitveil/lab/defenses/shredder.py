@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Defense, Sample, Stage
 from splitveil.lab.seeds import generator
@@ -165,9 +164,6 @@ class Shredder(Defense):
         with torch.no_grad():
             self.left.mul_(DECAY if noise.square().mean().sqrt() >= self.target else 1.0)
         return -self.weight * self.left.clone() * noise.abs().mean()
-
-    def options(self) -> dict[str, Value]:
-        return {"weight": self.weight, "collection": self.collection, "start": self.start, "target": self.target}
 
     @torch.no_grad()
     def _begin(self, seed: int) -> None:

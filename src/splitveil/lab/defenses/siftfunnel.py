@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.cut.grafted import graft
 from splitveil.lab.defenses.base import Batch, Defense, Stage
@@ -127,13 +126,6 @@ class SiftFunnel(Defense):
         if self.linear:
             found = found + self.linear * channel_correlation(z, exclude_diagonal=self.exclude_diagonal)
         return found
-
-    def options(self) -> dict[str, Value]:
-        return {
-            "channels": self.channels, "pool": self.pool, "replace": self.replace, "ce": self.ce,
-            "nonlinear": self.nonlinear, "linear": self.linear, "sparsity": self.sparsity, "smoothing": self.smoothing,
-            "exclude_diagonal": self.exclude_diagonal, "refit": self.refit,
-        }  # fmt: skip
 
 
 def channel_correlation(z: Tensor, *, exclude_diagonal: bool = False) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.defenses.base import Defense
 
 
@@ -33,6 +32,3 @@ class TopK(Defense):
         size = z.flatten(1).abs()
         least = torch.topk(size, count, dim=1).values[:, -1:]
         return (z.flatten(1) * (size >= least)).reshape(z.shape)
-
-    def options(self) -> dict[str, Value]:
-        return {"keep": self.keep}

@@ -47,10 +47,5 @@ class Veil(Chain):
             ("noise", {"sigma": sigma}, sigma),
         )
         super().__init__(of=" + ".join(str(Spec(name, options)) for name, options, there in parts if there))
-        self.own: dict[str, Value] = {
-            "channels": channels, "pool": pool, "distillation": distillation, "adversarial": adversarial,
-            "sigma": sigma,
-        }  # fmt: skip
-
-    def options(self) -> dict[str, Value]:
-        return self.own
+        self.channels, self.pool, self.sigma = channels, pool, sigma
+        self.distillation, self.adversarial = distillation, adversarial

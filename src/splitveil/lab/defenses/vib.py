@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.core.registry import Value
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Defense
 
@@ -64,6 +63,3 @@ class VariationalBottleneck(Defense):
         mean, deviation = self.moments(batch.h)
         variance = deviation.square()
         return self.beta * 0.5 * (mean.square() + variance - 1 - variance.log()).mean()
-
-    def options(self) -> dict[str, Value]:
-        return {"beta": self.beta}

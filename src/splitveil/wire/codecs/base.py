@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
+from splitveil.core.registry import Named
 from splitveil.wire.codecs.arrays import as_bytes, as_float, as_half
 
 Array = TypeVar("Array", bound=Any)
 """A NumPy array or a torch tensor; a codec only uses what both have."""
 
 
-class Codec(ABC):
+class Codec(Named, ABC):
     """Turns features into what crosses the wire and back: the adversary sees ``decode(encode(z))``.
 
     `encode` and `decode` work in floats of the features' shape, which attacks and training read. `pack` and `unpack`
@@ -18,7 +19,6 @@ class Codec(ABC):
     the protocol can run the cloud half. Both sides hold the same `state`.
     """
 
-    name: ClassVar[str]
     wire_dtype: ClassVar[str]
     """Open Inference Protocol datatype, ``FP32``, ``FP16`` or ``UINT8``."""
 
@@ -61,7 +61,3 @@ class Codec(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> Self:
         """The codec that had this `state`."""
-
-    @abstractmethod
-    def __repr__(self) -> str:
-        """As the registry reads it: ``uniform:bits=8``."""

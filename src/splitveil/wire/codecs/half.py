@@ -34,6 +34,3 @@ class Half(Codec):
 
     def restore(self, state: Mapping[str, Any]) -> Self:
         return self
-
-    def __repr__(self) -> str:
-        return "half"

@@ -29,6 +29,3 @@ class Raw(Codec):
 
     def restore(self, state: Mapping[str, Any]) -> Self:
         return self
-
-    def __repr__(self) -> str:
-        return "raw"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from splitveil.core.errors import InputError
+from splitveil.core.registry import Value
 from splitveil.wire.codecs.arrays import beside
 from splitveil.wire.codecs.base import Array, Codec
 from splitveil.wire.codecs.bits import pack_codes, packed_length, unpack_codes
@@ -82,8 +83,9 @@ class Uniform(Codec):
     def restore(self, state: Mapping[str, Any]) -> Self:
         return self._with(np.asarray(state["low"], np.float32), np.asarray(state["step"], np.float32))
 
-    def __repr__(self) -> str:
-        return f"uniform:bits={self.bits}" + ("" if self.clip == 1 else f",clip={self.clip}")
+    def options(self) -> dict[str, Value]:
+        # Left out where it changes nothing: this text is older than the option.
+        return {"bits": self.bits} if self.clip == 1 else super().options()
 
     @staticmethod
     def _axis(ndim: int) -> int:
