@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitveil.core.records import Accuracy, Card
-from splitveil.report import words
+from splitveil.core.records import CHECKS, Accuracy, Card
 from splitveil.report.headline import doubts
 from splitveil.report.selfchecks import SelfCheck, all_checks
 
@@ -19,7 +18,7 @@ def results(path: Path) -> dict[str, SelfCheck]:
 
 def test_all_pass_where_nothing_was_raised(make_audit: MakeAudit) -> None:
     found = results(make_audit(samples=0))
-    assert list(found) == list(words.RAISED)
+    assert list(found) == list(CHECKS)
     later = {"untrained defence": "unknown", "few test images": "idle"}
     assert {k: c.state for k, c in found.items()} == {k: later.get(k, "passed") for k in found}
     tested = {"layer1 | none | raw": Accuracy.of(9, 10)}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from splitveil.core.records import Card, Criterion, Estimate, Extra, LabelRow, Row, Summary, SummaryRow
+    from splitveil.core.records import Card, Criterion, Estimate, Extra, LabelRow, Place, Row, Summary, SummaryRow
 
 Interval = tuple[float, float] | None
 
@@ -17,29 +17,28 @@ def show_card(card: "Card") -> None:
     name, defended = card.bundle or card.model, defended_cuts([*card.rows, *card.inferences])
     out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
     out.print(card.threat_model, highlight=False)
-    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
-        label = " | ".join(key)
+    for place in dict.fromkeys(r.place for r in card.rows):
+        label, own = place.label, card.at(place)
         accuracy = card.tested.get(label) or f"{card.accuracies.get(label, card.task_accuracy):.2%}"
-        names = [r.attack for r in card.rows if (r.cut, r.defense, r.codec) == key]
+        names = [r.attack for r in own]
         rows = [
             [
                 _name(r, names), f"{r.psnr:.2f}", span(r.psnr_interval, 2), f"{r.psnr_worst5:.2f}", f"{r.ssim:.3f}",
                 span(r.ssim_interval, 3), f"{r.ssim_worst5:.3f}", f"{r.mse:.4f}", f"{r.seconds:.1f}",
                 "do not trust" if r.unreliable else "",
             ]
-            for r in card.rows
-            if (r.cut, r.defense, r.codec) == key
+            for r in own
         ]  # fmt: skip
         show_table(
-            f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy}",
+            f"{_halves(place, defended)}, codec {place.codec}: task accuracy {accuracy}",
             ["attack", "PSNR dB", "95 %", "worst 5 %", "SSIM", "95 %", "worst 5 %", "MSE", "s", ""],
             rows,
         )
-        _show_extra([r for r in card.rows if (r.cut, r.defense, r.codec) == key], names)
+        _show_extra(own, names)
         if best := card.strongest.get(label):
             words = ", ".join(f"{attack} by {metric.upper()}" for metric, attack in best.items())
             out.print(f"strongest single attack: {words}", highlight=False)
-        _show_labels([r for r in card.inferences if (r.cut, r.defense, r.codec) == key])
+        _show_labels(card.labels_at(place))
     for note in card.notes:
         out.print(f"note: {note}", highlight=False)
 
@@ -52,20 +51,17 @@ def show_summary(summary: "Summary") -> None:
     seeds = ", ".join(map(str, summary.seeds))
     name, defended = summary.bundle or summary.model, defended_cuts(summary.rows)
     out.print(f"{name} on {summary.data}: {summary.suite}, {summary.private_n} private images, seeds {seeds}")
-    for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in summary.rows):
+    for place in summary.places:
         rows, labels = [], []
-        names = [r.attack for r in summary.rows if (r.cut, r.defense, r.codec) == key and not r.attribute]
-        for r in summary.rows:
-            if (r.cut, r.defense, r.codec) != key:
-                continue
+        names = [r.attack for r in summary.at(place) if not r.attribute]
+        for r in summary.at(place):
             m, doubt = r.measures, "do not trust" if r.unreliable else ""
             if r.attribute:
                 labels.append([r.attribute, r.attack, *_estimate(m["accuracy"], 3), doubt])
             else:
                 rows.append([_name(r, names), *_estimate(m["psnr"], 2), *_estimate(m["ssim"], 3), doubt])
-        label = " | ".join(key)
-        accuracy = summary.tested.get(label) or f"{summary.accuracies[label].mean:.2%}"
-        title = f"{_halves(key, defended)}, codec {key[2]}: task accuracy {accuracy}"
+        accuracy = summary.tested.get(place.label) or f"{summary.accuracies[place.label].mean:.2%}"
+        title = f"{_halves(place, defended)}, codec {place.codec}: task accuracy {accuracy}"
         show_table(title, ["attack", "PSNR dB", "95 % over seeds", "SSIM", "95 % over seeds", ""], rows)
         if labels:
             show_table("", ["label", "attack", "accuracy", "95 % over seeds", ""], labels, left=2)
@@ -93,12 +89,12 @@ def span(interval: Interval, digits: int) -> str:
     return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}" if interval else ""
 
 
-def _halves(key: tuple[str, str, str], defended: set[str]) -> str:
+def _halves(place: "Place", defended: set[str]) -> str:
     """Cut and defence, or what the halves are without one. defended: cuts whose halves came with one."""
     from splitveil.report.configuration import BARE
 
-    cut, defense, _ = key
-    return f"{cut}, {BARE if defense == 'none' and cut in defended else f'defense {defense}'}"
+    bare = place.defense == "none" and place.cut in defended
+    return f"{place.cut}, {BARE if bare else f'defense {place.defense}'}"
 
 
 def _name(row: "Row | SummaryRow", names: Sequence[str]) -> str:

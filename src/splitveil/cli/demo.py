@@ -118,16 +118,18 @@ def _serve_and_ask(bundle: "Bundle", data: "Dataset") -> str:
 def _show(cards: "list[Card]") -> None:
     """One line for each configuration: what the best guess without inverting gets, and what attacks get."""
     from splitveil.cli.console import show_table
+    from splitveil.core.records import Role
     from splitveil.report.configuration import BARE
 
     rows = []
     for card in cards:
-        for key in dict.fromkeys((r.cut, r.defense, r.codec) for r in card.rows):
-            by = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == key}
-            floor = max((by[a] for a in ("mean", "class_mean", "nearest")), key=lambda r: r.ssim)
-            shown = [floor, by["decoder"], by["mle"], by["worst_case:ssim"]]
-            accuracy = str(card.tested[" | ".join(key)])
-            cut, defense, codec = key
+        for place in card.places:
+            own = card.at(place)
+            floor = max((r for r in own if r.role is Role.FLOOR), key=lambda r: r.ssim)
+            by, worst = {r.attack: r for r in own}, next(r for r in own if r.chosen_by == "ssim")
+            shown = [floor, by["decoder"], by["mle"], worst]
+            accuracy = str(card.tested[place.label])
+            cut, defense, codec = place
             means = [f"{r.psnr:.1f} / {r.ssim:.2f}" for r in shown]
             rows.append([cut, BARE if defense == "none" else defense, codec, accuracy, *means])
     show_table(

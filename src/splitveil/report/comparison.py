@@ -53,9 +53,7 @@ def render_comparison(comparison: Comparison, out: Path | str) -> Path:
         InputError: `out` cannot be written.
         MissingExtraError: jinja2 is not installed.
     """
-    return _written(
-        "comparison.html.j2", comparison, out, words=words, setting=setting, estimate=estimate_text, tuned_on=tuned_on
-    )
+    return _written("comparison.html.j2", comparison, out, words=words, setting=setting, estimate=estimate_text)
 
 
 def render_picture(comparison: Comparison, out: Path | str) -> Path:
@@ -121,12 +119,6 @@ def setting(contender: Contender) -> str:
 def estimate_text(estimate: Estimate, digits: int) -> str:
     """The mean; the interval stands below it."""
     return words.signed(estimate.mean, digits)
-
-
-def tuned_on(comparison: Comparison) -> str:
-    """What the record says of the images that settings were chosen by; without a word it was part of the training."""
-    said = (note for note in comparison.notes if note.startswith("knobs are tuned"))
-    return next(said, "knobs are tuned by the accuracy on a tenth of the training part")
 
 
 def _of(record: object, measure: Measure) -> Estimate:

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.core.records import Accuracy, Card, LabelRow, Row, SummaryRow
+from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, SummaryRow
 from splitveil.report.words import attack_label
 
-FLOORS = ("mean", "class_mean", "nearest")
-WORST = "worst_case:"
 BARE = "defended halves with nothing between"
 """What ``none`` stands for in an audit of a protected split, whose defence may have rebuilt and trained the halves."""
 Metric = Literal["psnr", "ssim"]
@@ -26,12 +24,12 @@ class Entry:
     @property
     def is_floor(self) -> bool:
         """What an adversary guesses without inverting anything."""
-        return self.row.attack.partition(":")[0] in FLOORS
+        return self.row.role is Role.FLOOR
 
     @property
     def is_worst(self) -> bool:
         """The envelope over all attacks."""
-        return self.row.attack.startswith(WORST)
+        return self.row.role is Role.WORST
 
     def value(self, metric: Metric) -> float:
         """Mean over the images."""
@@ -90,32 +88,26 @@ class Configuration:
 
     def worst(self, metric: Metric) -> Entry | None:
         """The envelope chosen by this metric."""
-        return next((e for e in self.entries if e.row.attack == WORST + metric), None)
+        return next((e for e in self.entries if e.row.chosen_by == metric), None)
 
     def shown_for(self, metric: Metric) -> list[Entry]:
         """All rows but the envelope of the other metric."""
-        return [e for e in self.entries if not e.is_worst or e.row.attack == WORST + metric]
+        return [e for e in self.entries if e.row.chosen_by in (None, metric)]
 
 
 def configurations(card: Card) -> list[Configuration]:
     """The card's rows grouped: shallow cuts first, the bare before the defended, else in the card's order."""
-    groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
-    labels: dict[tuple[str, str, str], list[LabelRow]] = {}
-    for number, row in enumerate(card.rows):
-        groups.setdefault((row.cut, row.defense, row.codec), []).append((number, row))
-    for inference in card.inferences:
-        labels.setdefault((inference.cut, inference.defense, inference.codec), []).append(inference)
-    accuracies, moved = card.accuracies, defended_cuts([*card.rows, *card.inferences])
+    moved = defended_cuts([*card.rows, *card.inferences])
     found = [
         Configuration(
-            *key,
-            _entries(groups.get(key, [])),
-            accuracies.get(" | ".join(key)),
-            tuple(labels.get(key, [])),
-            key[1] == "none" and key[0] in moved,
-            card.tested.get(" | ".join(key)),
+            *place,
+            _entries([(number, row) for number, row in enumerate(card.rows) if row.place == place]),
+            card.accuracies.get(place.label),
+            tuple(card.labels_at(place)),
+            place.defense == "none" and place.cut in moved,
+            card.tested.get(place.label),
         )
-        for key in groups | labels
+        for place in card.places
     ]
     depth = {cut.name: cut.index for cut in card.cuts}
     first_seen = list(dict.fromkeys(c.cut for c in found))

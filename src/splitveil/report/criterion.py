@@ -6,11 +6,12 @@ from pathlib import Path
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import Correlation, Criterion, CutNumbers, Number, write_atomically
+from splitveil.core.records.criterion import STRONGEST
 from splitveil.report.templates import environment
 from splitveil.report.words import MINUS, NONE, signed
 
 WIDTH, HEIGHT, EDGE = 96, 22, 3
-ATTACKS = ("decoder", "strongest")
+ATTACKS = ("decoder", STRONGEST)
 """Whose error is shown beside the numbers."""
 CHANCE = 0.05
 

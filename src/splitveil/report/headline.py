@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitveil.core.records import Card
+from splitveil.core.records import CHECKS, Card, Doubt
 from splitveil.report.configuration import Configuration, configurations
-from splitveil.report.words import DOUBTS, accuracy, attack_label, decibels, listing, similarity
+from splitveil.report.words import accuracy, attack_label, decibels, listing, similarity
 
 MOST_FINDINGS = 8
 
@@ -23,7 +23,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Raised:
     """A reason not to trust, what it means where that is known, and the rows that it concerns."""
 
     kind: str
@@ -75,21 +75,21 @@ def telling(configs: Sequence[Configuration]) -> list[Configuration]:
     return [config for config in configs if id(config) in ends]
 
 
-def doubts(card: Card) -> list[Doubt]:
-    """All reasons in the card's rows by kind, which is what stands before the colon."""
+def doubts(card: Card) -> list[Raised]:
+    """All reasons in the card's rows by kind."""
     where: dict[str, list[str]] = {}
     for config in configurations(card):
         found: dict[tuple[str, str], list[str]] = {}
         rows = [(entry.label, entry.row.unreliable) for entry in config.entries]
         rows += [(f"{attack_label(i.attack)} of {i.attribute}", i.unreliable) for i in config.inferences]
         for label, reasons in rows:
-            for kind, _, detail in (reason.partition(":") for reason in reasons):
-                found.setdefault((kind.strip(), detail.strip()), []).append(label)
+            for doubt in map(Doubt, reasons):
+                found.setdefault((doubt.kind, doubt.detail), []).append(label)
         for (kind, detail), attacks in found.items():
             which = "all rows" if len(attacks) == len(rows) else ", ".join(attacks)
             text = f"{config.cut}, {config.label}: {which}"
             where.setdefault(kind, []).append(f"{text} ({detail})" if detail else text)
-    return [Doubt(kind, DOUBTS.get(kind, ""), tuple(rows)) for kind, rows in where.items()]
+    return [Raised(kind, CHECKS[kind].meaning if kind in CHECKS else "", tuple(rows)) for kind, rows in where.items()]
 
 
 def _leak(config: Configuration) -> float:

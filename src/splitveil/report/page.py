@@ -41,7 +41,7 @@ class Section:
     anchor: str
     opening: str
     findings: tuple[tuple[headline.Finding, ...], ...]
-    doubts: tuple[headline.Doubt, ...]
+    doubts: tuple[headline.Raised, ...]
     checks: tuple[SelfCheck, ...]
     readings: tuple[Reading, ...]
     grants: tuple[str, ...]

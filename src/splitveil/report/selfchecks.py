@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splitveil.core.records import Card
+from splitveil.core.records import CHECKS, Card
 from splitveil.report.configuration import Configuration, configurations
-from splitveil.report.headline import Doubt
-from splitveil.report.words import DOUBTS, RAISED
+from splitveil.report.headline import Raised
 
 State = Literal["raised", "passed", "idle", "unknown"]
 EVIDENCE = {"zero gradients": "gradient", "under-trained": "gain", "over-fitted": "gap"}
@@ -27,16 +26,16 @@ class SelfCheck:
     kind: str
     raised_if: str
     state: State
-    doubt: Doubt | None
+    doubt: Raised | None
 
 
-def all_checks(card: Card, doubts: Sequence[Doubt]) -> list[SelfCheck]:
+def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
     """Every check in a fixed order, then reasons that this report knows no check for."""
     raised = {doubt.kind: doubt for doubt in doubts}
     young = any(row.psnr_interval for row in card.rows) or bool(card.inferences)
     configs = configurations(card)
     checks = []
-    for kind, raised_if in RAISED.items():
+    for kind, check in CHECKS.items():
         state: State = "passed"
         if kind in raised:
             state = "raised"
@@ -44,8 +43,8 @@ def all_checks(card: Card, doubts: Sequence[Doubt]) -> list[SelfCheck]:
             state = "unknown"
         elif not _applies(kind, card, configs):
             state = "idle"
-        checks.append(SelfCheck(kind, raised_if, state, raised.get(kind)))
-    return checks + [SelfCheck(d.kind, "", "raised", d) for d in doubts if d.kind not in DOUBTS]
+        checks.append(SelfCheck(kind, check.raised_if, state, raised.get(kind)))
+    return checks + [SelfCheck(d.kind, "", "raised", d) for d in doubts if d.kind not in CHECKS]
 
 
 def _applies(kind: str, card: Card, configs: Sequence[Configuration]) -> bool:

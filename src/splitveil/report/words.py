@@ -2,18 +2,10 @@
 
 from collections.abc import Sequence
 
-from splitveil.core.records import Accuracy
+from splitveil.core.records import FLOORS, Accuracy, chosen_by
 from splitveil.core.registry import Spec
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
-
-LABELS = {
-    "mean": "mean image",
-    "class_mean": "class mean",
-    "nearest": "nearest image",
-    "worst_case:psnr": "worst case by PSNR",
-    "worst_case:ssim": "worst case by SSIM",
-}
 
 ATTACKS = {
     "mean": "Floor. The average of the adversary's own images, whatever was sent.",
@@ -90,42 +82,12 @@ NEEDS = {
     "CLOUD": "runs the cloud half",
 }
 
-DOUBTS = {
-    "not finite": "the attack diverged, and its numbers mean nothing",
-    "few images": "the means and the worst 5 % rest on too few images",
-    "below the floor": "the attack failed here, and its low numbers are no evidence of privacy",
-    "unaveraged noise": "an adversary who averages over draws of the noise gets more",
-    "zero gradients": "the search had nothing to follow, and its low numbers are no evidence of privacy",
-    "black box beats white box": "the white-box attack is not at its best, and could get more",
-    "under-trained": "with longer training the attack would get more",
-    "over-fitted": "the attack learned its own images by heart, and with more of them would get more",
-    "near-duplicates": "the adversary all but held some answers, and its numbers may be too high",
-    "scale dependent": "the number moves with the scale of the features, which hides nothing",
-    "few test images": "so few images do not tell the accuracy that the defence may cost from none",
-    "untrained defence": "the defence works by training and was never trained, so that the numbers are not those of it",
-    "overlap": "the adversary held what it was to guess",
-}
-
-RAISED = {
-    "not finite": "an attack returns NaN or infinity",
-    "few images": "few private images are attacked, or their scores differ so much that the mean is vague",
-    "below the floor": "an attack is clearly weaker than the mean image, which needs no features",
-    "unaveraged noise": "the defence draws noise, and an attack rests on one draw of it",
-    "zero gradients": "the first gradient of a search is zero or not finite for some images",
-    "black box beats white box": "an attack without the edge half is clearly ahead of all that have it",
-    "under-trained": "a trained attack still improves when its training ends",
-    "over-fitted": "a trained attack does well on its own images and no better than the floor on others",
-    "near-duplicates": "many private images closely resemble one of the adversary's",
-    "scale dependent": "an attack scores otherwise when all features are multiplied by ten",
-    "few test images": "a comparison's loss of accuracy is vaguer than its budget",
-    "untrained defence": "the defence works by training and was trained for no epoch",
-    "overlap": "an image is both private and the adversary's",
-}
-
 
 def attack_label(attack: str) -> str:
     """``mean`` -> ``mean image``, ``repeat:attack=[mle:steps=9]`` -> ``repeat of mle``; other names stay."""
-    return LABELS.get(attack) or (Spec.parse(attack).short if "=" in attack else attack)
+    if metric := chosen_by(attack):
+        return f"worst case by {metric.upper()}"
+    return FLOORS.get(attack) or (Spec.parse(attack).short if "=" in attack else attack)
 
 
 def attack_line(attack: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from splitveil.core.errors import BundleError, InputError
 from splitveil.core.records.base import Record
 from splitveil.core.records.card import Card, LabelRow, Row
+from splitveil.core.records.place import Place
 from splitveil.wire.bundle import Bundle
 
 SCORES = ("mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5")
@@ -84,12 +85,11 @@ class PrivacyPolicy(Record):
             raise PrivacyPolicyError(
                 f"the leakage card of {bundle.folder} is unreliable ({card.unreliable[0]}); audit it with more effort."
             )
-        rows = [r for r in card.rows if (r.cut, r.defense, r.codec) == (m.cut.name, m.defense, m.codec)]
-        labels = [r for r in card.inferences if (r.cut, r.defense, r.codec) == (m.cut.name, m.defense, m.codec)]
+        place = Place(m.cut.name, m.defense, m.codec)
+        rows, labels = card.at(place), card.labels_at(place)
         if not rows:
             raise PrivacyPolicyError(
-                f"the leakage card of {bundle.folder} has no row for {m.cut.name} | {m.defense} | {m.codec}, which it "
-                "serves; audit this bundle."
+                f"the leakage card of {bundle.folder} has no row for {place.label}, which it serves; audit this bundle."
             )
         for score, limit in self.max.items():
             for row, value in _values(card, score, rows, labels):

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from splitveil.core.errors import UnknownNameError
-from splitveil.core.records import Accuracy, LabelRow, Lost, Row
+from splitveil.core.records import CHECKS, FLOORS, Accuracy, LabelRow, Lost, Row
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import PRESETS
 from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.checks import (
-    EXPLANATIONS,
     check_budget_told,
     check_data,
     check_labels,
@@ -18,7 +17,7 @@ from splitveil.lab.auditing.checks import (
     inherited,
 )
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
-from splitveil.lab.auditing.suites import FLOORS, SUITES, Suite, custom_suite, find_suite
+from splitveil.lab.auditing.suites import SUITES, Suite, custom_suite, find_suite
 
 from .conftest import Trained
 
@@ -63,7 +62,8 @@ CASES: list[tuple[str, Row, Row, dict[str, Any]]] = [
 def test_each_check_is_raised_alone_and_explained(kind: str, bad: Row, good: Row, how: dict[str, Any]) -> None:
     assert kinds(bad, **how) == [kind]
     assert kinds(good, **how) == []
-    assert EXPLANATIONS[kind].startswith("Raised if")
+    assert CHECKS[kind].raised_if
+    assert CHECKS[kind].meaning
 
 
 def test_an_untrained_defence_is_doubted_in_every_row_but_the_floors() -> None:
@@ -81,7 +81,7 @@ def test_an_untrained_defence_is_doubted_in_every_row_but_the_floors() -> None:
         "untrained defence"
     ]
     assert check_labels(label, stochastic=False) == []
-    assert EXPLANATIONS["untrained defence"].startswith("Raised if")
+    assert "trained for no epoch" in CHECKS["untrained defence"].raised_if
 
 
 def test_too_few_test_images_for_a_budget_are_told_with_how_many_would_do() -> None:
@@ -96,7 +96,7 @@ def test_too_few_test_images_for_a_budget_are_told_with_how_many_would_do() -> N
     (why,) = check_budget_told(Accuracy.of(15, 16), 3, "images to tune by")
     assert why.startswith("few test images: 16 images to tune by tell an accuracy to")
     assert check_budget_told(Accuracy.of(4600, 5000), 1) == []
-    assert EXPLANATIONS["few test images"].startswith("Raised in a comparison")
+    assert CHECKS["few test images"].raised_if.startswith("a comparison")
 
 
 def test_a_sound_row_raises_nothing_even_without_noise() -> None:

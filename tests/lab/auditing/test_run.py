@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from splitveil.core.errors import InputError, OverlapError, ThreatModelError
-from splitveil.core.records import Accuracy, Card
+from splitveil.core.records import FLOORS, Accuracy, Card
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack
 from splitveil.lab.attacks.view import PRESETS, Knows, View
 from splitveil.lab.auditing import Subject, audit, summarise
-from splitveil.lab.auditing.suites import FLOORS, custom_suite
+from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.data import Dataset
 from splitveil.lab.metrics import METRICS
 

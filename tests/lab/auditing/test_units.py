@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import Card
+from splitveil.core.records import Card, Place
 from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.auditing.units import Unit, most_exposed
@@ -115,7 +115,7 @@ def unit(attack: str, psnr: Sequence[float], ssim: Sequence[float]) -> Unit:
     p, s = torch.tensor(psnr).float(), torch.tensor(ssim)
     scores = {"psnr": p, "ssim": s, "mse": 10 ** (-p / 10)}
     row = scored_row(
-        scores, 0, cut="c", defense="none", codec="raw", attack=attack, needs=["AUX"], seconds=1.0, options="k=1"
+        scores, 0, place=Place("c", "none", "raw"), attack=attack, needs=["AUX"], seconds=1.0, options="k=1"
     )
     index = most_exposed(p)
     letter = torch.full((len(p), 1, 2, 2), ord(attack[0]), dtype=torch.uint8)

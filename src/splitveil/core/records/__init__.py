@@ -9,12 +9,18 @@ from splitveil.core.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
 from splitveil.core.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.core.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.core.records.device import Device, Link, Timing
+from splitveil.core.records.doubt import CHECKS, Doubt
 from splitveil.core.records.finishing import Finishing, claim, resumable
 from splitveil.core.records.manifest import DeviceGraph, Manifest, Picture, Quantization, Signature, Tensor
+from splitveil.core.records.place import Place
 from splitveil.core.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Need, Plan, ProxyCheck, Zone
+from splitveil.core.records.role import FLOORS, FREE, Role, chosen_by, worst_case
 from splitveil.core.records.summary import Estimate, Summary, SummaryRow
 
 __all__ = [
+    "CHECKS",
+    "FLOORS",
+    "FREE",
     "SCHEMA_VERSION",
     "Accuracy",
     "Alternative",
@@ -32,6 +38,7 @@ __all__ = [
     "Device",
     "DeviceGraph",
     "Document",
+    "Doubt",
     "Estimate",
     "Extra",
     "Figure",
@@ -46,10 +53,12 @@ __all__ = [
     "Need",
     "Number",
     "Picture",
+    "Place",
     "Plan",
     "ProxyCheck",
     "Quantization",
     "Record",
+    "Role",
     "Row",
     "Signature",
     "StandIn",
@@ -59,8 +68,10 @@ __all__ = [
     "Timing",
     "Trial",
     "Zone",
+    "chosen_by",
     "claim",
     "dumps",
     "resumable",
+    "worst_case",
     "write_atomically",
 ]

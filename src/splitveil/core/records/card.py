@@ -6,6 +6,8 @@ from pydantic import Field
 
 from splitveil.core.records.accuracy import Accuracy
 from splitveil.core.records.base import Document, Record
+from splitveil.core.records.place import Place, Placed
+from splitveil.core.records.role import Role, chosen_by
 
 
 class Cut(Record):
@@ -41,12 +43,9 @@ class Extra(Record):
     n: int = Field(description="images that it could be computed for")
 
 
-class Row(Record):
+class Row(Placed):
     """What one attack recovered at one cut. Means over `n` private images, pixels in [0, 1]."""
 
-    cut: str
-    defense: str
-    codec: str
     attack: str
     needs: list[str]
     n: int
@@ -64,13 +63,20 @@ class Row(Record):
     evidence: dict[str, float] = Field(default={}, description="what the attack told of itself, for the self-checks")
     extra: dict[str, Extra] = Field(default={}, description="what was asked for beyond the above, by name")
 
+    @property
+    def role(self) -> Role:
+        """Floor, attack or worst case."""
+        return Role.of(self.attack)
 
-class LabelRow(Record):
+    @property
+    def chosen_by(self) -> str | None:
+        """The metric of a worst case; None for all else."""
+        return chosen_by(self.attack)
+
+
+class LabelRow(Placed):
     """What one label attack read of one attribute at one cut."""
 
-    cut: str
-    defense: str
-    codec: str
     attack: str
     needs: list[str]
     attribute: str = Field(description="task for the label that the model answers")
@@ -129,6 +135,19 @@ class Card(Document):
     strongest: dict[str, dict[str, str]] = Field(
         default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
     )
+
+    @property
+    def places(self) -> list[Place]:
+        """What was attacked, in the order of the rows."""
+        return list(dict.fromkeys([*(r.place for r in self.rows), *(r.place for r in self.inferences)]))
+
+    def at(self, place: Place) -> list[Row]:
+        """Rows of one place."""
+        return [r for r in self.rows if r.place == place]
+
+    def labels_at(self, place: Place) -> list[LabelRow]:
+        """Label rows of one place."""
+        return [r for r in self.inferences if r.place == place]
 
     @property
     def task(self) -> Accuracy | None:

@@ -1,11 +1,12 @@
 """Defences at matched accuracy: what each leaks and what it costs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from splitveil.core.records.accuracy import Accuracy, Lost
 from splitveil.core.records.base import Document, Record
+from splitveil.core.records.role import FREE
 from splitveil.core.records.summary import Estimate
 
 
@@ -95,7 +96,11 @@ class Floor(Record):
     @property
     def free(self) -> bool:
         """Whether it needs no features, and so bounds what any defence can reach."""
-        return self.attack == "mean"
+        return self.attack == FREE
+
+
+TUNED = "knobs are tuned by "
+"""How the note begins that told it before `Comparison.tuned_by` did."""
 
 
 class Comparison(Document):
@@ -120,9 +125,19 @@ class Comparison(Document):
     contenders: list[Contender]
     findings: list[str] = []
     notes: list[str] = []
+    tuned_by: str = Field(
+        default="the accuracy on a tenth of the training part", description="what settings were chosen by, in words"
+    )
     hardware: str
     seconds: float
     versions: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older(cls, record: Any) -> Any:
+        """Records from before there was `tuned_by` tell it in a note, and the oldest do not."""
+        told = [n for n in record.get("notes", ()) if n.startswith(TUNED)] if isinstance(record, dict) else []
+        return {"tuned_by": told[0].removeprefix(TUNED), **record} if told else record
 
     @property
     def undefended(self) -> Contender:

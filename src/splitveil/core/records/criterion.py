@@ -5,6 +5,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from splitveil.core.records.base import Document, Record
+from splitveil.core.records.place import Placed
+
+STRONGEST = "strongest"
+"""Whichever attack has the least mean squared error at a place."""
 
 
 class Number(Record):
@@ -34,22 +38,14 @@ class Cost(Record):
     )
 
 
-class CutNumbers(Record):
+class CutNumbers(Placed):
     """All numbers of one configuration, and what attacks reached there."""
 
-    cut: str
-    defense: str
-    codec: str
     edge_share: float
     elements: int = Field(description="numbers in z of one sample")
     numbers: list[Number]
     costs: list[Cost] = Field(default=[], description="utility, compute, storage and bytes")
     errors: dict[str, float] = Field(default={}, description="attack -> mean squared error per element")
-
-    @property
-    def label(self) -> str:
-        """``layer1 | none | raw``."""
-        return f"{self.cut} | {self.defense} | {self.codec}"
 
 
 class Correlation(Record):

@@ -7,6 +7,7 @@ from pydantic import Field
 from splitveil.core.records.accuracy import Accuracy
 from splitveil.core.records.base import Document, Record
 from splitveil.core.records.card import Cut
+from splitveil.core.records.place import Placed
 
 
 class Budget(Record):
@@ -41,22 +42,14 @@ class Figure(Record):
     source: str = ""
 
 
-class Choice(Record):
+class Choice(Placed):
     """One way to split: a cut, a defence and a codec, with what is known of it."""
 
-    cut: str
-    defense: str
-    codec: str
     figures: dict[str, Figure] = Field(description="by the names of `Budget.limits`, and others")
     broken: dict[str, float] = Field(default={}, description="limit -> how far beyond it, as a share of the limit")
     on_front: bool = Field(default=False, description="no other measured choice is at least as good in everything")
     card: str = Field(default="", description="file of the leakage card, relative to the plan; empty: never audited")
     note: str = ""
-
-    @property
-    def label(self) -> str:
-        """``layer1 | noise:sigma=0.5 | raw``."""
-        return f"{self.cut} | {self.defense} | {self.codec}"
 
 
 class CutCurve(Record):

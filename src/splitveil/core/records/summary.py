@@ -6,6 +6,7 @@ from pydantic import Field
 
 from splitveil.core.records.accuracy import Accuracy
 from splitveil.core.records.base import Document, Record
+from splitveil.core.records.place import Place, Placed
 
 
 class Estimate(Record):
@@ -16,12 +17,9 @@ class Estimate(Record):
     values: list[float]
 
 
-class SummaryRow(Record):
+class SummaryRow(Placed):
     """One attack at one cut over several seeds."""
 
-    cut: str
-    defense: str
-    codec: str
     attack: str
     options: str = ""
     attribute: str = Field(default="", description="what a label attack read; empty for images")
@@ -47,3 +45,12 @@ class Summary(Document):
         default={}, description="means over seeds with intervals over the test images, the same for each seed"
     )
     bundle: str = ""
+
+    @property
+    def places(self) -> list[Place]:
+        """What was attacked, in the order of the rows."""
+        return list(dict.fromkeys(r.place for r in self.rows))
+
+    def at(self, place: Place) -> list[SummaryRow]:
+        """Rows of one place."""
+        return [r for r in self.rows if r.place == place]

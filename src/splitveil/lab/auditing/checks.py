@@ -11,9 +11,8 @@ something was not, and ``scale``, by how many dB the score moved when all featur
 import math
 from collections.abc import Sequence
 
-from splitveil.core.records import Accuracy, LabelRow, Lost, Row
+from splitveil.core.records import FREE, Accuracy, Doubt, LabelRow, Lost, Role, Row
 from splitveil.core.registry import Spec
-from splitveil.lab.auditing.suites import FLOORS
 
 FEW = 20
 WIDE_DB = 3.0
@@ -28,65 +27,6 @@ BY_HEART_DB = 3.0
 NEAR_DUPLICATES = 0.01
 SCALE_DB = 0.5
 
-EXPLANATIONS = {
-    "not finite": "Raised if an attack returned NaN or infinity. Its numbers mean nothing; the attack has diverged.",
-    "few images": (
-        f"Raised if fewer than {FEW} private images were attacked, or if the 95 % interval of the mean PSNR is wider "
-        f"than {WIDE_DB:g} dB. The mean is then vague and the 5 % tail one lucky image; attack more with -n."
-    ),
-    "below the floor": (
-        f"Raised if an attack is more than {BELOW_FLOOR_DB} dB weaker than the mean image, which needs no features. "
-        "The attack has failed on this cut; a low number from it is no evidence of privacy."
-    ),
-    "unaveraged noise": (
-        f"Raised if the defence draws noise and an attack with the edge's weights averaged fewer than {DRAWS} draws a "
-        f"step (or does not say), or one without them read its own images' features fewer than {DRAWS} times each. "
-        "It fitted one draw of the noise; an adversary who averages gets more."
-    ),
-    "zero gradients": (
-        f"Raised if the first gradient was zero or not finite for more than {BLIND:.0%} of the images. The search had "
-        "nothing to follow there: the edge masks its gradient, which protects from this attack only."
-    ),
-    "black box beats white box": (
-        f"Raised on the best attack with the edge's weights if one without them is more than {BEHIND_DB} dB stronger "
-        "and reads each input no more often. "
-        "Whoever knows more can do no worse, so the white-box attack is not at its best here; the stronger row counts."
-    ),
-    "under-trained": (
-        f"Raised if a trained attack gained more than {STILL_GAINING_DB} dB on images that it set aside over the last "
-        "tenth of its training. With more steps it would get more."
-    ),
-    "over-fitted": (
-        f"Raised if a trained attack is more than {BY_HEART_DB:g} dB better on its training images than on those it "
-        f"set aside, while on private ones it is at most {BELOW_FLOOR_DB} dB better than the mean image. It learnt its "
-        "images by heart; with more of them it would get more."
-    ),
-    "near-duplicates": (
-        f"Raised if more than {NEAR_DUPLICATES:.0%} of the private images correlate by 0.99 or more with one of the "
-        "adversary's. It all but held some answers, so its numbers may be too high."
-    ),
-    "scale dependent": (
-        f"Raised if the mean PSNR moves by more than {SCALE_DB} dB when all features are multiplied by 10, tried with "
-        "attacks that are not known to be free of it. Such an attack is fooled by a constant, which protects nothing."
-    ),
-    "few test images": (
-        "Raised in a comparison or a plan if the test images leave the points of accuracy lost so vague that the "
-        "budget cannot be told from none: half the 95 % interval is wider than the budget. (Paired, for both nets "
-        "answer the same images.) Nor can so few images tell which of two defences costs less; take more."
-    ),
-    "untrained defence": (
-        "Raised if the defence works by training (a loss, a rival, layers of its own) and was trained for no epoch. "
-        "The numbers are those of a defence that does nothing yet; train it (fit --epochs), then audit it again."
-    ),
-    "overlap": (
-        "Raised if a private image is also the adversary's. It held what it was to guess. (Such images are refused or "
-        "left out before anything runs; this looks again at what was used.)"
-    ),
-}
-
-WEAKER_ONLY = ("below the floor", "black box beats white box")
-"""Reasons that do not pass on to the worst case: the stronger row is among those that it is made of."""
-
 
 def check_rows(
     rows: Sequence[Row], *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False
@@ -99,7 +39,7 @@ def check_rows(
         data: reasons that hold for every attack which uses the adversary's images; see `check_data`.
         untrained: its defence works by training and had none.
     """
-    floor = next((r.psnr for r in rows if r.attack == "mean"), None)
+    floor = next((r.psnr for r in rows if r.attack == FREE), None)
     found = [
         [
             *_of_itself(r),
@@ -110,7 +50,7 @@ def check_rows(
         ]
         for r in rows
     ]
-    attacks = [k for k, r in enumerate(rows) if r.attack not in FLOORS]
+    attacks = [k for k, r in enumerate(rows) if r.role is Role.ATTACK]
     white = max((k for k in attacks if "WEIGHTS" in rows[k].needs), key=lambda k: rows[k].psnr, default=None)
     if white is None:
         return found
@@ -119,8 +59,11 @@ def check_rows(
     black = max(fair, key=lambda k: rows[k].psnr, default=None)
     if black is not None and rows[black].psnr > rows[white].psnr + BEHIND_DB:
         found[white].append(
-            f"black box beats white box: {rows[black].attack} recovers {rows[black].psnr:.1f} dB without the edge's "
-            f"weights, this {rows[white].psnr:.1f} dB with them"
+            Doubt.of(
+                "black box beats white box",
+                f"{rows[black].attack} recovers {rows[black].psnr:.1f} dB without the edge's "
+                f"weights, this {rows[white].psnr:.1f} dB with them",
+            )
         )
     return found
 
@@ -132,21 +75,23 @@ def _crossings(row: Row) -> float:
 
 def check_labels(row: LabelRow, *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False) -> list[str]:
     """Reasons not to trust a label row; empty where there are none. Arguments as for `check_rows`."""
-    reasons = []
+    reasons: list[str] = []
     if row.evidence.get("finite") == 0:
-        reasons.append("not finite: the attack returned NaN or infinite scores")
+        reasons.append(Doubt.of("not finite", "the attack returned NaN or infinite scores"))
     if row.n < FEW:
-        reasons.append(f"few images: {row.n} private images with a known label, expected at least {FEW}")
+        reasons.append(Doubt.of("few images", f"{row.n} private images with a known label, expected at least {FEW}"))
     return reasons + _noise(row, stochastic) + _data(row, data) + _untrained(row, untrained)
 
 
 def check_data(copies: int, near: int, n: int) -> list[str]:
     """Reasons that lie in the images: copies and near-duplicates (copies included) among `n` private images."""
-    reasons = []
+    reasons: list[str] = []
     if copies:
-        reasons.append(f"overlap: {copies} of {n} private images are also the adversary's")
+        reasons.append(Doubt.of("overlap", f"{copies} of {n} private images are also the adversary's"))
     if near > NEAR_DUPLICATES * n:
-        reasons.append(f"near-duplicates: {near} of {n} private images closely resemble one of the adversary's")
+        reasons.append(
+            Doubt.of("near-duplicates", f"{near} of {n} private images closely resemble one of the adversary's")
+        )
     return reasons
 
 
@@ -157,8 +102,11 @@ def check_lost(found: Lost, points: float) -> list[str]:
     if half <= points:
         return []
     return [
-        f"few test images: {n:,} leave the points lost between {low:.1f} and {high:.1f}, which does not tell "
-        f"{points:g} from none; some {_needed(n, half, points):,} would"
+        Doubt.of(
+            "few test images",
+            f"{n:,} leave the points lost between {low:.1f} and {high:.1f}, which does not tell "
+            f"{points:g} from none; some {_needed(n, half, points):,} would",
+        )
     ]
 
 
@@ -168,14 +116,17 @@ def check_budget_told(found: Accuracy, points: float, what: str = "test images")
     if half <= points:
         return []
     return [
-        f"few test images: {found.n:,} {what} tell an accuracy to {half:.1f} points only, too few for a budget of "
-        f"{points:g}; some {_needed(found.n, half, points):,} would do"
+        Doubt.of(
+            "few test images",
+            f"{found.n:,} {what} tell an accuracy to {half:.1f} points only, too few for a budget of "
+            f"{points:g}; some {_needed(found.n, half, points):,} would do",
+        )
     ]
 
 
 def inherited(rows: Sequence[Row]) -> list[str]:
     """Reasons that a worst case over `rows` takes over from them."""
-    return sorted({why for r in rows for why in r.unreliable if not why.startswith(WEAKER_ONLY)})
+    return sorted({why for r in rows for why in r.unreliable if Doubt(why).passes_on})
 
 
 def _needed(n: int, half: float, points: float) -> int:
@@ -186,49 +137,56 @@ def _needed(n: int, half: float, points: float) -> int:
 
 
 def _of_itself(row: Row) -> list[str]:
-    reasons, told = [], row.evidence
+    reasons, told = list[str](), row.evidence
     if told.get("finite") == 0 or not all(map(math.isfinite, (row.mse, row.psnr, row.ssim))):
-        reasons.append("not finite: the attack returned NaN or infinite pixels, or evidence of that kind")
+        reasons.append(Doubt.of("not finite", "the attack returned NaN or infinite pixels, or evidence of that kind"))
     if row.n < FEW:
-        reasons.append(f"few images: {row.n} private images, expected at least {FEW}")
+        reasons.append(Doubt.of("few images", f"{row.n} private images, expected at least {FEW}"))
     elif row.psnr_interval and row.psnr_interval[1] - row.psnr_interval[0] > WIDE_DB:
         low, high = row.psnr_interval
-        reasons.append(f"few images: {row.n} private images leave the mean PSNR between {low:.1f} and {high:.1f} dB")
+        reasons.append(
+            Doubt.of("few images", f"{row.n} private images leave the mean PSNR between {low:.1f} and {high:.1f} dB")
+        )
     if told.get("gradient", 0) > BLIND:
         reasons.append(
-            f"zero gradients: the search began without a usable gradient for {told['gradient']:.0%} of images"
+            Doubt.of(
+                "zero gradients", f"the search began without a usable gradient for {told['gradient']:.0%} of images"
+            )
         )
     if told.get("gain", 0) > STILL_GAINING_DB:
-        reasons.append(f"under-trained: {told['gain']:.2f} dB gained over the last tenth of the training")
+        reasons.append(Doubt.of("under-trained", f"{told['gain']:.2f} dB gained over the last tenth of the training"))
     if abs(told.get("scale", 0)) > SCALE_DB:
-        reasons.append(f"scale dependent: {told['scale']:+.1f} dB when all features are multiplied by 10")
+        reasons.append(Doubt.of("scale dependent", f"{told['scale']:+.1f} dB when all features are multiplied by 10"))
     return reasons
 
 
 def _against(row: Row, floor: float) -> list[str]:
-    reasons = []
+    reasons: list[str] = []
     allowed = BELOW_FLOOR_DB + (SAMPLED_DB if row.evidence.get("sampled") else 0)
-    if row.attack not in FLOORS and row.psnr < floor - allowed:
-        reasons.append(f"below the floor: {row.psnr:.1f} dB where the mean image has {floor:.1f} dB")
+    if row.role is Role.ATTACK and row.psnr < floor - allowed:
+        reasons.append(Doubt.of("below the floor", f"{row.psnr:.1f} dB where the mean image has {floor:.1f} dB"))
     gap = row.evidence.get("gap", 0)
     if gap > BY_HEART_DB and row.psnr < floor + BELOW_FLOOR_DB:
         reasons.append(
-            f"over-fitted: {gap:.1f} dB better on its training images, {row.psnr:.1f} dB on private ones where the "
-            f"mean image has {floor:.1f} dB"
+            Doubt.of(
+                "over-fitted",
+                f"{gap:.1f} dB better on its training images, {row.psnr:.1f} dB on private ones where the "
+                f"mean image has {floor:.1f} dB",
+            )
         )
     return reasons
 
 
 def _noise(row: Row | LabelRow, stochastic: bool) -> list[str]:
-    if not stochastic or row.attack in FLOORS:
+    if not stochastic or Role.of(row.attack) is Role.FLOOR:
         return []
     if "WEIGHTS" in row.needs:
         draws = row.evidence.get("draws")
         said = "does not say how many draws it averages" if draws is None else f"averages {draws:g} draw a step"
-        return [f"unaveraged noise: the attack {said}"] if draws is None or draws < DRAWS else []
+        return [Doubt.of("unaveraged noise", f"the attack {said}")] if draws is None or draws < DRAWS else []
     reads = row.evidence.get("reads")
     if reads is not None and max(reads, row.evidence.get("draws", 0.0)) < DRAWS:
-        return [f"unaveraged noise: the attack read the features of its own images {reads:.1f} times each"]
+        return [Doubt.of("unaveraged noise", f"the attack read the features of its own images {reads:.1f} times each")]
     return []
 
 
@@ -237,6 +195,6 @@ def _data(row: Row | LabelRow, data: Sequence[str]) -> list[str]:
 
 
 def _untrained(row: Row | LabelRow, untrained: bool) -> list[str]:
-    if not untrained or row.attack in FLOORS:
+    if not untrained or Role.of(row.attack) is Role.FLOOR:
         return []
-    return [f"untrained defence: {Spec.parse(row.defense).name} works by training and got none"]
+    return [Doubt.of("untrained defence", f"{Spec.parse(row.defense).name} works by training and got none")]

@@ -86,9 +86,7 @@ def attacked(
     row = scored_row(
         scores,
         draws,
-        cut=wire.c.cut.name,
-        defense=wire.c.defense,
-        codec=wire.c.codec,
+        place=wire.c.place,
         attack=attack.name,
         options=repr(attack).partition(":")[2],
         needs=attack.needs.words(),
@@ -112,9 +110,7 @@ def inferred(
     evidence = observed(found.evidence, finite=bool(found.scores.isfinite().all()))
     hits = found.scores.nan_to_num().argmax(1)[known] == truth[known]
     row = LabelRow(
-        cut=wire.c.cut.name,
-        defense=wire.c.defense,
-        codec=wire.c.codec,
+        **wire.c.place._asdict(),
         attack=attack.name,
         options=repr(attack).partition(":")[2],
         needs=attack.needs.words(),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.arguments import checked
-from splitveil.core.records import StandIn
+from splitveil.core.records import Place, StandIn
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.cut import Cut, Split, Traced
 from splitveil.lab.defenses.base import Defense, Protected
@@ -54,9 +54,14 @@ class Configuration:
         return self.defense == "none" and self.codec == "raw" and not isinstance(self.protected, Shipped)
 
     @property
+    def place(self) -> Place:
+        """Where its rows belong."""
+        return Place(self.cut.name, self.defense, self.codec)
+
+    @property
     def label(self) -> str:
         """``layer1 | none | raw``."""
-        return f"{self.cut.name} | {self.defense} | {self.codec}"
+        return self.place.label
 
 
 @dataclass(frozen=True, slots=True)

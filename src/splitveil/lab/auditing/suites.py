@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitveil.core.errors import UnknownNameError
+from splitveil.core.records import FLOORS
 from splitveil.core.registry import nearest
 from splitveil.lab.attacks.view import Knows
-
-FLOORS = ("mean", "class_mean", "nearest")
-"""Run first in every audit, whatever else does."""
 
 
 @dataclass(frozen=True, slots=True)

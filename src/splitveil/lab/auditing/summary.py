@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from splitveil.core.records import Accuracy, Card, Estimate, LabelRow, Row, Summary, SummaryRow
+from splitveil.core.records import Accuracy, Card, Estimate, LabelRow, Place, Row, Summary, SummaryRow
 
 MEASURES = ("mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5")
 STUDENT = (
@@ -17,11 +17,11 @@ STUDENT = (
 def summarise(cards: Sequence[Card]) -> Summary:
     """Means and 95 % intervals over the seeds of `cards`, which differ in nothing else; rows in order of the first."""
     first = cards[0]
-    rows: dict[tuple[str, ...], list[tuple[int, Row | LabelRow]]] = {}
+    rows: dict[tuple[Place, str, str, str], list[tuple[int, Row | LabelRow]]] = {}
     for card in cards:
         for row in chain[Row | LabelRow](card.rows, card.inferences):
             attribute = row.attribute if isinstance(row, LabelRow) else ""
-            key = (row.cut, row.defense, row.codec, row.attack, row.options, attribute)
+            key = row.place, row.attack, row.options, attribute
             rows.setdefault(key, []).append((card.seed, row))
     return Summary(
         model=first.model,
@@ -53,13 +53,11 @@ def _tested(found: Sequence[Accuracy]) -> Accuracy:
     return Accuracy.of(math.fsum(a.share for a in found) / len(found) * found[0].n, found[0].n)
 
 
-def _summary(key: tuple[str, ...], found: Sequence[tuple[int, Row | LabelRow]]) -> SummaryRow:
-    cut, defense, codec, attack, options, attribute = key
+def _summary(key: tuple[Place, str, str, str], found: Sequence[tuple[int, Row | LabelRow]]) -> SummaryRow:
+    place, attack, options, attribute = key
     measures = ("accuracy",) if attribute else MEASURES
     return SummaryRow(
-        cut=cut,
-        defense=defense,
-        codec=codec,
+        **place._asdict(),
         attack=attack,
         options=options,
         attribute=attribute,

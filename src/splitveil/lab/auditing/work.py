@@ -131,15 +131,15 @@ class Work:
     def _labels(self, c: Configuration, plan: Plan) -> list[tuple[str, LabelAttack, Secret, int]]:
         """Name, attack, what it infers, and seed of each unit."""
         return [
-            (self._name(c, f"{identity.of_threat(a)} {s.name} {s.classes}"), a, s, self._seed(c, f"{a!r} | {s.name}"))
+            (self._name(c, f"{identity.of_threat(a)} {s.name} {s.classes}"), a, s, self._seed(c, repr(a), s.name))
             for a in plan.labels[c.label]
             for s in self.secrets
         ]
 
     def _name(self, c: Configuration, what: str, facts: Mapping[str, object] | None = None) -> str:
         facts = facts or {"accuracy": self._tested, "shared": self._known}.get(what, self._attacked)
-        label = f"{c.label} | {what.partition(' ')[0]}"
+        label = c.place.text(what.partition(" ")[0])
         return named(label, {"what": what, "at": self._states[c.label], "by": facts})
 
-    def _seed(self, c: Configuration, what: str) -> int:
-        return derive(self.seed, f"{c.label} | {what}")
+    def _seed(self, c: Configuration, *what: str) -> int:
+        return derive(self.seed, c.place.text(*what))

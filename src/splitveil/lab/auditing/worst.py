@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from splitveil.core.records import Row
+from splitveil.core.records import Place, Row, worst_case
 from splitveil.lab.auditing.checks import inherited
 from splitveil.lab.auditing.examiners import Measure
 from splitveil.lab.auditing.intervals import bootstrap
@@ -44,10 +44,8 @@ def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measur
     row = scored_row(
         scores,
         seed,
-        cut=rows[0].cut,
-        defense=rows[0].defense,
-        codec=rows[0].codec,
-        attack=f"worst_case:{by}",
+        place=rows[0].place,
+        attack=worst_case(by),
         needs=sorted({need for r in rows for need in r.needs}),
         seconds=round(sum(r.seconds for r in rows), 3),
         unreliable=inherited(rows),
@@ -81,9 +79,7 @@ def scored_row(
     scores: Mapping[str, Tensor],
     seed: int,
     *,
-    cut: str,
-    defense: str,
-    codec: str,
+    place: Place,
     attack: str,
     needs: list[str],
     seconds: float,
@@ -96,9 +92,7 @@ def scored_row(
     mse, psnr, ssim = bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed)
     extra = {m.name: found for m in measures if (found := m.number(scores, seed)) is not None}
     return Row(
-        cut=cut,
-        defense=defense,
-        codec=codec,
+        **place._asdict(),
         attack=attack,
         options=options,
         needs=needs,

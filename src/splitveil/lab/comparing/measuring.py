@@ -8,14 +8,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from splitveil.core.records import Accuracy, Card, Extra, Floor, Further, Lost, Measured, Row, Trial
+from splitveil.core.records import (
+    FLOORS,
+    Accuracy,
+    Card,
+    Extra,
+    Floor,
+    Further,
+    Lost,
+    Measured,
+    Role,
+    Row,
+    Trial,
+    worst_case,
+)
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing import audit
 from splitveil.lab.auditing.judging import Asked
 from splitveil.lab.auditing.plan import Plan
 from splitveil.lab.auditing.subject import Configuration, Halfway, Subject
-from splitveil.lab.auditing.suites import FLOORS, Suite
+from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.auditing.summary import estimate
 from splitveil.lab.auditing.worst import strongest
 from splitveil.lab.comparing.candidate import PLAIN, Setting
@@ -114,7 +127,7 @@ class Auditor:
             if (radius := _radius(protected, self.trials.data, seed)) is not None:
                 radii.append(radius)
         cards, paths = zip(*(self.card(setting, seed) for seed in seeds), strict=True)
-        by_psnr, by_ssim = ([_row(c, f"worst_case:{m}") for c in cards] for m in ("psnr", "ssim"))
+        by_psnr, by_ssim = ([_row(c, worst_case(m)) for c in cards] for m in ("psnr", "ssim"))
         cost = edge_cost(protected, self.trials.data.shape)
         against = plain.accuracies if plain else accuracies
         validated = plain.validations if plain else [t.validation for t in trained]
@@ -172,7 +185,7 @@ def floors(cards: Sequence[Card]) -> list[Floor]:
 
 def strongest_over(cards: Sequence[Card]) -> dict[str, str]:
     """Metric -> the one attack that leaks most on average over images and seeds. cards: of one configuration."""
-    rows = [{(r.attack, r.options): r for r in card.rows if not r.attack.startswith("worst_case:")} for card in cards]
+    rows = [{(r.attack, r.options): r for r in card.rows if r.role is not Role.WORST} for card in cards]
     return strongest(
         [
             row.model_copy(update={m: statistics.fmean(getattr(of[key], m) for of in rows) for m in ALWAYS})

@@ -8,7 +8,8 @@ from pathlib import Path
 from splitveil.core.arguments import checked
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.records import Comparison, Contender, Measured, Trial, claim
+from splitveil.core.records import Comparison, Contender, Doubt, Measured, Trial, claim
+from splitveil.core.records.comparison import TUNED
 from splitveil.lab.attacks.view import PRESETS, Knows
 from splitveil.lab.auditing.checks import check_lost
 from splitveil.lab.auditing.suites import Suite, find_suite
@@ -137,8 +138,8 @@ def compare(
         model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
         threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
         drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
-        notes=[*card.notes, _tuned_on(tuning)], hardware=hardware(), seconds=round(time.perf_counter() - begun, 3),
-        versions=fingerprint(),
+        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}"], tuned_by=_tuned_by(tuning), hardware=hardware(),
+        seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
     )  # fmt: skip
     comparison.save(out / "comparison.json")
     return comparison
@@ -200,15 +201,18 @@ def _too_few(measured: Measured, reference: Trial, drop: float) -> list[str]:
     found = check_lost(measured.paired, drop) if measured.paired else []
     if 0 < reference.validated_on < 100 / drop:
         found.append(
-            f"few test images: knobs are tuned by {reference.validated_on:,} images, of which one is "
-            f"{100 / reference.validated_on:.1f} points, more than the budget of {drop:g}"
+            Doubt.of(
+                "few test images",
+                f"knobs are tuned by {reference.validated_on:,} images, of which one is "
+                f"{100 / reference.validated_on:.1f} points, more than the budget of {drop:g}",
+            )
         )
     return found
 
 
-def _tuned_on(tuning: Images | None) -> str:
+def _tuned_by(tuning: Images | None) -> str:
     what = "a tenth of the training part" if tuning is None else f"{len(tuning):,} further test images"
-    return f"knobs are tuned by the accuracy on {what}, which is neither attacked nor reported on"
+    return f"the accuracy on {what}, which is neither attacked nor reported on"
 
 
 def _check(drops: Sequence[float], seeds: Sequence[int], trials: int, out: Path, *, resume: bool) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from splitveil.core.records import Contender, Estimate, Measured
+from splitveil.core.records import Contender, Estimate, Measured, Role
 from splitveil.core.registry import Spec
-from splitveil.lab.auditing.suites import FLOORS
 
 Reached = tuple[Contender, Measured]
 
@@ -28,7 +27,7 @@ def _at(drop: float, at: Sequence[Contender], plain: Measured | None) -> list[st
     if inside and (attack := inside[0][1].strongest.get("psnr")):
         binds = f"What binds it is {Spec.parse(attack).short}: no other single attack gets more."
         floor = f"No single attack on it gets more than the floor {attack} does."
-        found.append(floor if attack in FLOORS else binds)
+        found.append(floor if Role.of(attack) is Role.FLOOR else binds)
     idle = [c.label for c, m in inside if plain and overlap(m.psnr, plain.psnr)]
     if idle:
         found.append(f"Not told apart from the undefended split by PSNR: {', '.join(idle)}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splitveil.core.records import Card, Figure, Row
+from splitveil.core.records import Card, Figure, Place, Row
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing import audit
@@ -240,20 +240,19 @@ class Bench:
         return digest(images.x, images.y)
 
 
-def figures(card: Card, label: str, reference: float, source: str, *, intervals: bool) -> dict[str, Figure]:
+def figures(card: Card, place: Place, reference: float, source: str, *, intervals: bool) -> dict[str, Figure]:
     """Accuracy and worst-case leakage of one configuration of a card.
 
     Args:
         card: with worst cases.
-        label: ``cut | defense | codec``.
+        place: of that configuration.
         reference: accuracy of the undefended model on the same images, 0 to 1.
         source: of every figure.
         intervals: with those of the means over images.
     """
-    cut, defense, codec = label.split(" | ")
-    own = {r.attack: r for r in card.rows if (r.cut, r.defense, r.codec) == (cut, defense, codec)}
-    ssim, psnr = own["worst_case:ssim"], own["worst_case:psnr"]
-    accuracy, told = card.accuracies[label], card.tested.get(label)
+    own = {r.chosen_by: r for r in card.at(place)}
+    ssim, psnr = own["ssim"], own["psnr"]
+    accuracy, told = card.accuracies[place.label], card.tested.get(place.label)
 
     def figure(value: float, row: Row | None = None, metric: str = "") -> Figure:
         interval = getattr(row, f"{metric}_interval") if intervals and row is not None else None

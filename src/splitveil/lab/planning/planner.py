@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from splitveil.core.errors import InputError, TrainingError
 from splitveil.core.progress import task
-from splitveil.core.records import Card, CutCurve, Figure, Lost, Need, Plan, Zone
+from splitveil.core.records import Card, CutCurve, Figure, Lost, Need, Plan, Role, Zone
 from splitveil.lab.auditing.checks import check_budget_told, check_lost
 from splitveil.lab.auditing.subject import undefended
-from splitveil.lab.auditing.suites import FLOORS, Suite
+from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.comparing.candidate import PLAIN
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.export import export_halves, save
@@ -183,7 +183,7 @@ class Planner:
             k.costs = self.bench.counted(protected, k.option.codec)
             with self.clock.timing("audit"):
                 card, path = self.bench.audited(k.option, protected, self.bench.quick, fresh=False)
-        k.found = figures(card, next(iter(card.accuracies)), self._held, self._source(card), intervals=False)
+        k.found = figures(card, card.places[0], self._held, self._source(card), intervals=False)
         k.card = path.relative_to(self.bench.out).as_posix()
 
     def widths(self, search: Search, most: int) -> list[Known]:
@@ -220,7 +220,7 @@ class Planner:
         with self.clock.timing("fresh"):
             protected = self.bench.protected(k.option)
             card, path = self.bench.audited(k.option, protected, self.suite, fresh=True)
-            k.fresh = figures(card, next(iter(card.accuracies)), self.reference, self._source(card), intervals=True)
+            k.fresh = figures(card, card.places[0], self.reference, self._source(card), intervals=True)
             self.lost[k.option] = gap = lost(self.right, right_of(protected, self.bench.data.test, self.bench.seed))
             drop = k.fresh["accuracy_drop"]
             # The audit drew other noise: its loss, with the reach of the interval about ours.
@@ -274,7 +274,7 @@ class Planner:
         with self.clock.timing("calibration"):
             card, path = self.bench.undefended(names, self.bench.quick)
         self.floors = {
-            name: max(((r.attack, r.ssim if name == "ssim" else r.psnr) for r in card.rows if r.attack in FLOORS),
+            name: max(((r.attack, r.ssim if name == "ssim" else r.psnr) for r in card.rows if r.role is Role.FLOOR),
                       key=lambda pair: pair[1])
             for name in ("ssim", "psnr")
         }  # fmt: skip
@@ -284,7 +284,7 @@ class Planner:
             protected = self.bench.installed(option)
             k = Known(option, self.bench.counted(protected, option.codec), offered=False)
             k.proxy = self.bench.proxies(protected, option, [option.codec])[option.codec]
-            k.found = figures(card, option.label, self._held, self._source(card), intervals=False)
+            k.found = figures(card, option.place, self._held, self._source(card), intervals=False)
             k.card = path.relative_to(self.bench.out).as_posix()
             self._known[option] = k
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import Cut
+from splitveil.core.records import Cut, Place
 from splitveil.lab.comparing.candidate import PLAIN, Candidate, Setting
 from splitveil.wire.codecs import CODECS
 
@@ -36,9 +36,14 @@ class Option:
     strength: float
 
     @property
+    def place(self) -> Place:
+        """Where its rows belong."""
+        return Place(self.cut, self.defense, self.codec)
+
+    @property
     def label(self) -> str:
         """``layer1 | noise:sigma=0.5 | raw``."""
-        return f"{self.cut} | {self.defense} | {self.codec}"
+        return self.place.label
 
     @property
     def setting(self) -> Setting:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
-from splitveil.core.records import Card, Criterion, CutNumbers
+from splitveil.core.records import Card, Criterion, CutNumbers, Role
+from splitveil.core.records.criterion import STRONGEST
 from splitveil.lab.auditing.criterion.correlation import correlations
 from splitveil.lab.auditing.criterion.costs import costs_of
 from splitveil.lab.auditing.criterion.material import Material
@@ -24,9 +25,6 @@ from splitveil.lab.training import infer
 
 IMAGES = 2000
 LEAST = 200
-FLOORS = ("mean", "class_mean", "nearest")
-STRONGEST = "strongest"
-"""Whichever attack has the least mean squared error at a configuration."""
 
 
 def criterion(
@@ -126,16 +124,15 @@ def _answers(c: Configuration, z: Tensor) -> Tensor:
 def _numbers(m: Material) -> CutNumbers:
     c = m.configuration
     return CutNumbers(
-        cut=c.cut.name, defense=c.defense, codec=c.codec, edge_share=c.cut.edge_share, elements=m.z[0].numel(),
+        **c.place._asdict(), edge_share=c.cut.edge_share, elements=m.z[0].numel(),
         numbers=[number for family in FAMILIES.values() for number in family(m)], costs=costs_of(m),
     )  # fmt: skip
 
 
 def _errors(card: Card | None, c: Configuration) -> dict[str, float]:
     """Mean squared error of every attack that inverts, floors left out, and of the strongest among them."""
-    here = [r for r in card.rows if (r.cut, r.defense, r.codec) == (c.cut.name, c.defense, c.codec)] if card else []
     found: dict[str, float] = {}
-    for row in here:
-        if row.attack not in FLOORS and not row.attack.startswith("worst_case"):
+    for row in card.at(c.place) if card else []:
+        if row.role is Role.ATTACK:
             found[row.attack] = min(row.mse, found.get(row.attack, row.mse))
     return found | ({STRONGEST: min(found.values())} if found else {})
