@@ -13,7 +13,6 @@ from splitveil.report.words import MINUS, NONE, signed
 WIDTH, HEIGHT, EDGE = 96, 22, 3
 ATTACKS = ("decoder", STRONGEST)
 """Whose error is shown beside the numbers."""
-CHANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)

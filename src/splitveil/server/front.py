@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from splitveil.server.limits import Limits
 from splitveil.server.metrics import Metrics
 from splitveil.server.refusal import Reason, RefusedError
 from splitveil.server.security import Tokens
-from splitveil.wire.contract import BrokenRuleError
+from splitveil.wire.contract import BrokenRuleError, RequestRules
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,36 @@ class Front:
         allowed = self.limits.request_seconds
         return asyncio.get_running_loop().time() + (allowed if seconds is None else min(allowed, seconds))
 
-    async def answer(self, model: Deployment, z: NDArray[Any], expires: float) -> NDArray[Any]:
-        """Logits (n, K), float32, of features that keep the model's rules.
+    async def infer(
+        self,
+        name: str,
+        version: str,
+        contract: object,
+        read: Callable[[RequestRules], NDArray[Any]],
+        *,
+        expires: float,
+        microseconds: int,
+    ) -> tuple[Deployment, NDArray[Any]]:
+        """What answered, and its logits (n, K), float32.
+
+        Args:
+            name: of the model, as asked for.
+            version: as asked for.
+            contract: id that the client sends.
+            read: features of the request, if they keep the rules.
+            expires: by the protocol, from before the body was read.
+            microseconds: that the request allows by its own parameter; none where not above 0.
 
         Raises:
-            RefusedError: the queue is full, the time is over, or the model failed.
+            ContractError: a broken rule.
+            RefusedError: another model, the queue is full, the time is over, or the model failed.
         """
+        model = self.chosen(name, version, contract)
+        z = read(model.rules)
+        if microseconds > 0:
+            expires = min(expires, self.expiry(min(microseconds, 2**53) / 1e6))
         logits = await model.batcher(z, expires)
-        return logits.astype("<f4", copy=False)
+        return model, logits.astype("<f4", copy=False)
 
     @contextmanager
     def watched(self, protocol: str) -> Iterator[None]:

@@ -107,11 +107,14 @@ class InferenceService:
         request = await self._body(context)
         parameters = request.parameters
         contract = parameters[PARAMETER].string_param if PARAMETER in parameters else None
-        model = self.front.chosen(request.model_name, request.model_version, contract)
-        z = model.rules.read(request)
-        if TIMEOUT in parameters and parameters[TIMEOUT].int64_param > 0:
-            expires = min(expires, self.front.expiry(parameters[TIMEOUT].int64_param / 1e6))
-        logits = await self.front.answer(model, z, expires)
+        model, logits = await self.front.infer(
+            request.model_name,
+            request.model_version,
+            contract,
+            lambda rules: rules.read(request),
+            expires=expires,
+            microseconds=parameters[TIMEOUT].int64_param if TIMEOUT in parameters else 0,
+        )
         output = service_pb2.ModelInferResponse.InferOutputTensor(
             name=model.manifest.output.name, datatype=model.manifest.output.datatype, shape=logits.shape
         )

@@ -98,17 +98,17 @@ class Web:
         with tracing.span("http", headers), self.front.watched("http"):
             if headers.get("content-encoding", "identity") != "identity":
                 raise RefusedError(Reason.ENCODING, "expected no content encoding; send the body as it is.")
-            start = self.front.expiry(None)
+            expires = self.front.expiry(None)
             body = await self._body(request)
             asked = read_request(body, headers.get(HEAD_LENGTH), compression.PARAMETER)
-            name, version = _asked_for(request)
-            model = self.front.chosen(name, version, asked.parameters.get(PARAMETER))
-            z = asked.features(model.rules)
             allowed = asked.parameters.get(TIMEOUT)
-            expires = start
-            if type(allowed) is int and allowed > 0:
-                expires = min(start, self.front.expiry(min(allowed, 2**53) / 1e6))
-            logits = await self.front.answer(model, z, expires)
+            model, logits = await self.front.infer(
+                *_asked_for(request),
+                asked.parameters.get(PARAMETER),
+                asked.features,
+                expires=expires,
+                microseconds=allowed if type(allowed) is int else 0,
+            )
         content, head = write_answer(model.manifest, VERSION, asked.id, logits, asked.binary)
         if head is None:
             return Response(content, media_type="application/json")

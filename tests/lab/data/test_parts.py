@@ -29,7 +29,7 @@ def test_aux_is_the_rest_of_the_test_part() -> None:
     assert (len(parts.private), len(parts.aux)) == (100, 800)
     assert sorted([*parts.private_index, *parts.test_aux_index]) == list(range(900))
     assert len(parts.train_aux_index) == 0
-    assert (parts.private.x == data.test.x[parts.test_private_index]).all()
+    assert (parts.private.x == data.test.x[parts.private_index]).all()
     assert (parts.aux.x == data.test.x[parts.test_aux_index]).all()
     assert (parts.aux.y == data.test.y[parts.test_aux_index]).all()
     assert (parts.aux_index == parts.test_aux_index + 700).all()

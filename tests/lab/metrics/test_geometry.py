@@ -9,7 +9,14 @@ from torch.distributions import MultivariateNormal
 from splitveil.core.errors import InputError
 from splitveil.lab.metrics import geometry
 from splitveil.lab.metrics.geometry import Radius, class_radius, cluster_radius, effective_rank, spectral_rank
-from splitveil.lab.metrics.zone import conditional_entropy_bound, drops, h_bounds, quantisation_constant, transition
+from splitveil.lab.metrics.zone import (
+    conditional_entropy_bound,
+    crossing_bound,
+    drops,
+    h_bounds,
+    quantisation_constant,
+    transition,
+)
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -199,6 +206,17 @@ def test_the_conditional_entropy_bound_knows_its_ends() -> None:
     same_codes = [conditional_entropy_bound(9, a + 3, quantisation_constant(0.1, 1)),
                   conditional_entropy_bound(9, b + 3, quantisation_constant(1.0, 1))]  # fmt: skip
     assert same_codes[0] == pytest.approx(same_codes[1])
+
+
+def test_a_channel_of_rounding_noise_adds_nothing_to_what_crosses() -> None:
+    z, labels = torch.randn(500, 4, 3, 3, generator=draws(1)), torch.arange(500) % 5
+    live = crossing_bound(z, class_radius(z, labels, 5), math.log(5), bits=8)
+    assert live[1] == pytest.approx(
+        -9 * sum(math.log((c.max() - c.min()) / 255 / c.std()) for c in z.movedim(1, 0)), rel=1e-5
+    )
+    for odd in (torch.full_like(z[:, :1], 0.3), 0.3 + 1e-7 * torch.randn(500, 1, 3, 3, generator=draws(2))):
+        wider = torch.cat([z, odd], 1)
+        assert crossing_bound(wider, class_radius(wider, labels, 5), math.log(5), bits=8) == pytest.approx(live)
 
 
 def test_drops_are_relative() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from splitveil.core.progress import task
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.features import ChannelScale, as_map, map_shape
+from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.attacks.view import Knows, View
 
 RIDGES = (1e-11, 1e-7, 1e-3, 0.03, 0.3, 1.0, 10.0)
@@ -149,16 +150,11 @@ def _solutions(shapes: list[LinearInverse], read: Read, count: int, seed: int) -
         a = torch.cat([a, torch.ones(len(a), 1)], 1).to(kind)
         gram += a.T @ a
         cross += a.T @ b.to(kind)
-    ridge = torch.eye(inputs + 1, dtype=kind) * gram.diagonal()[:-1].mean().clamp_min(1e-12)
-    ridge[-1, -1] = 0
-    for penalty in RIDGES:
-        factor, failed = torch.linalg.cholesky_ex(gram + penalty * ridge)
-        if not int(failed):
-            solved = torch.cholesky_solve(cross, factor).float()
-            for shape, part in zip(shapes, solved.split(outputs, 1), strict=True):
-                shape.weight.copy_(part[:-1].T)
-                shape.bias.copy_(part[-1])
-            yield shapes
+    for weights in ridge_weights(gram, cross, RIDGES, constant=True):
+        for shape, part in zip(shapes, weights.float().split(outputs, 1), strict=True):
+            shape.weight.copy_(part[:-1].T)
+            shape.bias.copy_(part[-1])
+        yield shapes
 
 
 class Linear(Attack):

@@ -38,6 +38,11 @@ def summarise(cards: Sequence[Card]) -> Summary:
     )
 
 
+def student(free: int) -> float:
+    """97.5 % quantile of Student's t for so many degrees of freedom, 1 or more."""
+    return STUDENT[min(free, len(STUDENT)) - 1]
+
+
 def estimate(values: Iterable[float]) -> Estimate:
     """Mean and 95 % interval of a handful of values, taken as draws of a normal (Student 1908); none for one value."""
     found = list(values)
@@ -45,7 +50,7 @@ def estimate(values: Iterable[float]) -> Estimate:
     if not free:
         return Estimate(mean=mean, interval=None, values=found)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in found) / free)
-    half = STUDENT[min(free, len(STUDENT)) - 1] * spread / math.sqrt(len(found))
+    half = student(free) * spread / math.sqrt(len(found))
     return Estimate(mean=mean, interval=(mean - half, mean + half), values=found)
 
 

@@ -19,6 +19,7 @@ from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.protection import accuracy_of, held_out, protect, validation_accuracy
+from splitveil.lab.restoring.weights import assembled
 from splitveil.lab.seeds import derive, digest, fingerprint, named
 from splitveil.wire.codecs import CODECS
 
@@ -81,13 +82,8 @@ class Trials:
         except (SafetensorError, OSError):
             raise InputError(f"{path} is damaged; delete it and run again with --resume.") from None
         kept = {part: _own(tensors, part) for part in PARTS}
-        defense = DEFENSES.build(setting.defense)
-        split = defense.restored(self.fresh(seed), kept["edge"])
-        protected = Protected(split, defense, CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec"))))
-        for name, part in protected.parts().items():
-            part.load_state_dict(kept[name])
-        protected.epochs = self.epochs
-        return protected.eval()
+        codec = CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec")))
+        return assembled(self.fresh(seed), DEFENSES.build(setting.defense), codec, kept, self.epochs)
 
     def drop(self, setting: Setting, seed: int) -> None:
         """Forget the weights."""

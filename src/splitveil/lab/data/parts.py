@@ -37,11 +37,6 @@ class Parts:
     train_aux_index: Array
     """Positions in ``data.train``; empty with an auxiliary set."""
 
-    @property
-    def test_private_index(self) -> Array:
-        """The same as `private_index`."""
-        return self.private_index
-
 
 def partition(data: Dataset, *, n: int, aux: Dataset | None, max_aux: int, seed: int) -> Parts:
     """Draw `n` private images from the test part, and up to `max_aux` for the adversary.

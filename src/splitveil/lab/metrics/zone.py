@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from torch import Tensor
+
 from splitveil.core.errors import InputError
-from splitveil.lab.metrics.geometry import Radius
+from splitveil.lab.metrics.geometry import CONSTANT, Radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,28 @@ def conditional_entropy_bound(entropy_x: float, h_z: float, kappa: float) -> flo
     Where the answer is 0, nothing is certified.
     """
     return entropy_x - min(max(h_z + kappa, 0.0), entropy_x)
+
+
+def crossing_bound(z: Tensor, radius: Radius, labels: float, *, bits: int) -> tuple[float, float]:
+    """The most that h(z) can be, and kappa of a quantiser with ``2^bits`` steps over each channel's range; nats.
+
+    h(z) is the smaller of the feature bound and the decision bound with H(y) added, in units of each channel's spread.
+    kappa counts the channels that `class_radius` counts: one that is constant but for rounding has steps of noise, and
+    h(z) has no share of it, so that its kappa would be bits that cross for nothing.
+
+    Args:
+        z: (N, *cut).
+        radius: of z, standardised.
+        labels: H(y), nats.
+        bits: of the quantiser.
+    """
+    channels = z.movedim(-1 if z.ndim == 3 else 1, 0).flatten(1)
+    spread = channels.std(1)
+    live = spread > CONSTANT * channels.mean(1).abs()
+    steps = (channels.amax(1) - channels.amin(1))[live] / (2**bits - 1) / spread[live]
+    kappa = sum(quantisation_constant(float(step), z[0].numel() // len(channels)) for step in steps)
+    bounds = h_bounds(radius)
+    return min(bounds.feature, bounds.decision + labels), float(kappa)
 
 
 def drops(values: Sequence[float]) -> tuple[float, ...]:

@@ -15,12 +15,13 @@ from splitveil.core.records import Cut
 from splitveil.core.records.plan import CutCurve, Figure
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.auditing.features import memory_budget
+from splitveil.lab.auditing.summary import student
 from splitveil.lab.cut import Traced
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.metrics.clusters import standardised, within_clusters
-from splitveil.lab.metrics.geometry import Radius, class_radius, spectral_rank
+from splitveil.lab.metrics.geometry import class_radius, spectral_rank
 from splitveil.lab.metrics.information.entropy import coded_bits
-from splitveil.lab.metrics.zone import conditional_entropy_bound, h_bounds, quantisation_constant
+from splitveil.lab.metrics.zone import conditional_entropy_bound, crossing_bound
 from splitveil.lab.planning.ridge import linear_error
 from splitveil.lab.seeds import generator
 
@@ -140,7 +141,7 @@ def _numbers(
     gram = rows @ rows.T
     linear = linear_error(z, rows, gram, x, seed=seed)
     shares = labels.bincount(minlength=classes).double() / n
-    nats = _crossing(z, radius, float(torch.special.entr(shares).sum()))
+    nats = sum(crossing_bound(z, radius, float(torch.special.entr(shares).sum()), bits=BITS))
     left = conditional_entropy_bound(entropy_x, nats, 0.0)
     projection = f" in {clusters.directions} directions"
     effective, around = _rank(gram[:RANKED, :RANKED])
@@ -171,22 +172,6 @@ def _finite(interval: tuple[float, float]) -> tuple[float, float] | None:
     return interval if all(map(math.isfinite, interval)) else None
 
 
-def _crossing(z: Tensor, radius: Radius, labels: float) -> float:
-    """``h(z) + kappa`` in nats for 8-bit features: 256 steps over each channel's range, in units of its spread.
-
-    h(z) is the smaller of the feature bound and the decision bound with H(y) added.
-    """
-    if not radius.dimensions:
-        return 0.0
-    channels = z.movedim(-1 if z.ndim == 3 else 1, 0).flatten(1)
-    spread, width = channels.std(1), channels.amax(1) - channels.amin(1)
-    live = spread > 1e-6 * channels.mean(1).abs()
-    steps = (width / spread)[live] / (2**BITS - 1)
-    kappa = sum(quantisation_constant(float(step), z[0].numel() // len(channels)) for step in steps)
-    bounds = h_bounds(radius)
-    return min(bounds.feature, bounds.decision + labels) + kappa
-
-
 def _rank(gram: Tensor) -> tuple[float, tuple[float, float]]:
     """Effective rank from products of rows (n, n), with a 95 % interval from leaving out a fifth of the images in turn.
 
@@ -196,7 +181,7 @@ def _rank(gram: Tensor) -> tuple[float, tuple[float, float]]:
     without = [torch.tensor([i for i in range(n) if i % PARTS != part]) for part in range(PARTS)]
     ranks = torch.tensor([_covariance_rank(gram[keep][:, keep]) for keep in without])
     spread = float(((PARTS - 1) / PARTS * (ranks - ranks.mean()).square().sum()).sqrt())
-    value, half = _covariance_rank(gram), 2.776 * spread
+    value, half = _covariance_rank(gram), student(PARTS - 1) * spread
     return value, (max(0.0, value - half), value + half)
 
 

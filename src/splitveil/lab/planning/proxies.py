@@ -8,11 +8,12 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.lab.attacks.parts.features import ChannelScale
+from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.auditing.scoring import scored
 from splitveil.lab.data import Images
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.metrics import METRICS
-from splitveil.lab.planning.ridge import centred, dense_maps, local_maps, solved
+from splitveil.lab.planning.ridge import PENALTIES, centred, dense_maps, local_maps
 from splitveil.lab.seeds import derive
 from splitveil.wire.codecs import CODECS
 
@@ -89,7 +90,7 @@ def _probed(z: Tensor, y: Tensor, made: int) -> float:
     """Accuracy of a linear classifier (ridge regression onto the labels) on the other images, its best penalty's."""
     own, others = centred(_products(z), made)
     targets = F.one_hot(y[:made], int(y.max()) + 1).double()
-    guesses = [others @ w + targets.mean(0) for w in solved(own, targets - targets.mean(0))]
+    guesses = [others @ w + targets.mean(0) for w in ridge_weights(own, targets - targets.mean(0), PENALTIES)]
     return max((float((g.argmax(1) == y[made:]).float().mean()) for g in guesses), default=0.0)
 
 

@@ -11,8 +11,6 @@ from splitveil.lab.planning.search import Known, Search, holds, preference
 TRIES = 6
 """Choices that fresh attacks may be tried on."""
 
-SAID = {"ssim": "SSIM", "psnr": "PSNR", "ssim_worst": "SSIM of the worst 5 %", "psnr_worst": "PSNR of the worst 5 %"}
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

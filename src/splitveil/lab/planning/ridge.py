@@ -14,6 +14,7 @@ from torch import Tensor
 from splitveil.core.errors import InputError
 from splitveil.lab.attacks.linear import LinearInverse
 from splitveil.lab.attacks.parts.features import map_shape
+from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.auditing.intervals import bootstrap
 from splitveil.lab.seeds import generator
 
@@ -125,10 +126,7 @@ def local_maps(
         targets.append(torch.cat([m.targets(x[index] - m.base) for m in maps], 2)[chosen])
     a, b = torch.cat(inputs).double(), torch.cat(targets).double()
     a = torch.cat([a, torch.ones_like(a[:, :1])], 1)
-    square = a.T @ a
-    ridge = torch.eye(len(square), dtype=a.dtype) * square.diagonal()[:-1].mean().clamp_min(1e-12)
-    ridge[-1, -1] = 0  # the constant is free
-    for weights in solved(square, a.T @ b, ridge):
+    for weights in ridge_weights(a.T @ a, a.T @ b, PENALTIES, constant=True):
         for m, part in zip(maps, weights.float().chunk(len(maps), 1), strict=True):
             m.weight.copy_(part[:-1].T)
             m.bias.copy_(part[-1])
@@ -146,7 +144,7 @@ def dense_maps(gram: Tensor, x: Tensor, made: int) -> Solutions:
     """
     mean = x[:made].mean(0)
     own, others = centred(gram, made)
-    for weights in solved(own, (x[:made] - mean).flatten(1)):
+    for weights in ridge_weights(own, (x[:made] - mean).flatten(1), PENALTIES):
         yield [mean + (others @ weights).float().reshape(-1, *mean.shape)], "all features to all pixels"
 
 
@@ -155,19 +153,3 @@ def centred(gram: Tensor, made: int) -> tuple[Tensor, Tensor]:
     across = gram[:, :made].double()
     kernel = across - across[:made].mean(0) - across.mean(1, keepdim=True) + across[:made].mean()
     return kernel[:made], kernel[made:]
-
-
-def solved(square: Tensor, cross: Tensor, ridge: Tensor | None = None) -> Iterator[Tensor]:
-    """Weights of ridge regression for each of `PENALTIES` that can be solved for, weakest first.
-
-    Args:
-        square: (D, D), products of the inputs.
-        cross: (D, outputs), products with the targets.
-        ridge: (D, D), what a penalty of 1 adds; by default the mean of the diagonal, on the diagonal.
-    """
-    if ridge is None:
-        ridge = torch.eye(len(square), dtype=square.dtype) * square.diagonal().mean().clamp_min(1e-12)
-    for penalty in PENALTIES:
-        factor, failed = torch.linalg.cholesky_ex(square + penalty * ridge)
-        if not int(failed):
-            yield torch.cholesky_solve(cross.to(square.dtype), factor)

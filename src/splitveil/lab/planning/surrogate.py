@@ -8,9 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from sklearn.isotonic import IsotonicRegression
+from torch import Tensor
 
 from splitveil.core.records import ProxyCheck
+from splitveil.lab.auditing.criterion.correlation import correlated, ranks
 from splitveil.lab.planning.space import Option
 from splitveil.lab.seeds import derive
 
@@ -85,17 +88,17 @@ def rank_check(
     if over == "widths":
         named = {o.group for o in both}
         groups = [g for g in ([o for o in both if o.group == name] for name in sorted(named)) if len(g) >= ENOUGH]
-    pairs = [(_ranks([proxy[o] for o in g]), _ranks([measured[o] for o in g])) for g in groups if len(g) >= ENOUGH]
+    pairs = [[_ranks(by, g) for by in (proxy, measured)] for g in groups if len(g) >= ENOUGH]
     n = sum(len(a) for a, _ in pairs)
     if not n:
         few = sum(map(len, groups))
         return ProxyCheck(proxy=names[0], leakage=names[1], over=over, rho=None, n=few)
-    a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    a, b = (torch.cat(side) for side in zip(*pairs, strict=True))
     draws = np.random.default_rng(derive(seed, "rank check", over))
-    drawn = [_correlation(a[i], b[i]) for i in draws.integers(0, n, (RESAMPLES, n))]
+    drawn = [correlated(a[i], b[i]) for i in torch.from_numpy(draws.integers(0, n, (RESAMPLES, n)))]
     fit = [r for r in drawn if r is not None]
     low, high = np.quantile(fit, (0.025, 0.975)) if len(fit) > RESAMPLES / 2 else (-1.0, 1.0)
-    rho = _correlation(a, b)
+    rho = correlated(a, b)
     interval = None if rho is None else (float(low), float(high))
     return ProxyCheck(proxy=names[0], leakage=names[1], over=over, rho=rho, interval=interval, n=n)
 
@@ -108,17 +111,7 @@ def _apart(one: Option, two: Option) -> float:
     )
 
 
-def _ranks(values: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Ranks from 1, ties with their mean, about their mean."""
-    v = np.asarray(values, dtype=np.float64)
-    below = (v[:, None] > v[None]).sum(1)
-    found = below + ((v[:, None] == v[None]).sum(1) + 1) / 2
-    return np.asarray(found - found.mean(), dtype=np.float64)
-
-
-def _correlation(
-    a: "np.ndarray[tuple[int], np.dtype[np.float64]]", b: "np.ndarray[tuple[int], np.dtype[np.float64]]"
-) -> float | None:
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return max(-1.0, min(1.0, float(a @ b) / size)) if size > 1e-12 else None
+def _ranks(by: Mapping[Option, float], group: Sequence[Option]) -> Tensor:
+    """Ranks within a group, about their mean, so that groups may be pooled."""
+    found = ranks(torch.tensor([by[o] for o in group], dtype=torch.float64))
+    return found - found.mean()

@@ -39,17 +39,17 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, floa
     """
     if len(a) < 3:
         return None, None
-    first, second = (_centred(ranks(torch.tensor(v, dtype=torch.float64))) for v in (a, b))
-    if not (first.any() and second.any()):
+    first, second = (ranks(torch.tensor(v, dtype=torch.float64)) for v in (a, b))
+    if (rho := correlated(first, second)) is None:
         return None, None
-    rho = float(first @ second)
     if len(a) <= ALL_ORDERS:
         orders = torch.tensor(list(itertools.permutations(range(len(a)))))
     else:
         draws = generator(0, "orders", len(a))
         orders = torch.rand(DRAWN, len(a), generator=draws).argsort(1)
-    by_chance = (second[orders] @ first).abs()
-    return max(-1.0, min(1.0, rho)), float((by_chance >= abs(rho) - 1e-9).double().mean())
+    first, second = first - first.mean(), second - second.mean()
+    by_chance = (second[orders] @ first).abs() / (first.norm() * second.norm())
+    return rho, float((by_chance >= abs(rho) - 1e-9).double().mean())
 
 
 def ranks(values: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ def ranks(values: Tensor) -> Tensor:
     return below.double() + (equal.double() + 1) / 2
 
 
-def _centred(values: Tensor) -> Tensor:
-    """Mean 0, length 1; zeros where nothing varies."""
-    centred = values - values.mean()
-    length = float(centred.norm())
-    return centred / length if length > math.sqrt(len(values)) * 1e-12 else torch.zeros_like(values)
+def correlated(a: Tensor, b: Tensor) -> float | None:
+    """Pearson's correlation, of ranks Spearman's; None where one side never changes. a, b: (N,)."""
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return max(-1.0, min(1.0, float(a @ b) / size)) if size > 1e-12 else None

@@ -23,7 +23,7 @@ from splitveil.lab.metrics.information.base import Estimate
 from splitveil.lab.metrics.information.calibration import calibrated
 from splitveil.lab.metrics.information.entropy import coded_bits, effective_volume, quantised_entropy
 from splitveil.lab.metrics.jacobian import rank
-from splitveil.lab.metrics.zone import EntropyBounds, h_bounds, quantisation_constant
+from splitveil.lab.metrics.zone import crossing_bound
 from splitveil.lab.seeds import digest
 
 PAIRS = 1024
@@ -114,6 +114,8 @@ def geometry(m: Material) -> list[Number]:
     left = f"{radius.left_out} classes left out; " if radius.left_out else ""
     number = partial(Number, family="geometry", leaks="more", samples=len(known))
     own = effective_rank(m.z[:PAIRS])
+    # Not cut off at 0, so that cuts can be compared below it too.
+    h_z, kappa = crossing_bound(m.z, radius, float(torch.special.entr(shares).sum()), bits=BITS)
     return [
         number(
             name="R_c^2/D", value=radius.per_dimension, unit="channel variances",
@@ -130,7 +132,7 @@ def geometry(m: Material) -> list[Number]:
             note=f"the same about {m.classes} k-means clusters: needs no labels",
         ),
         number(
-            name="H(x|z) bound", value=_conditional(m, h_bounds(radius), float(torch.special.entr(shares).sum())),
+            name="H(x|z) bound", value=m.once("H(x)", lambda: _entropy_of_images(m)) - h_z - kappa,
             unit="nats", leaks="less", cap=m.once("H(x)", lambda: _entropy_of_images(m)),
             note="H(x) - h(z) - kappa, z at 8 bits: H(x) from the coded size of the images, h(z) the smaller of the "
             "feature and the decision bound; at or below 0 it says nothing",
@@ -205,16 +207,3 @@ def _clusters_of_images(m: Material) -> float:
 
 def _entropy_of_images(m: Material) -> float:
     return coded_bits(m.x[:CODED], BITS) * math.log(2)
-
-
-def _conditional(m: Material, h: EntropyBounds, labels: float) -> float:
-    """``H(x) - h(z) - kappa`` for 8-bit features, not cut off at 0 so that cuts can be compared below it too.
-
-    The quantiser has 256 steps over each channel's range; z is in units of each channel's spread.
-    """
-    channels = m.z.movedim(-1 if m.z.ndim == 3 else 1, 0).flatten(1)
-    spread = channels.std(1)
-    live = spread > 0
-    steps = (channels.amax(1) - channels.amin(1))[live] / (2**BITS - 1) / spread[live]
-    kappa = sum(quantisation_constant(float(step), m.z[0].numel() // len(channels)) for step in steps)
-    return m.once("H(x)", lambda: _entropy_of_images(m)) - min(h.feature, h.decision + labels) - kappa
