@@ -4,6 +4,8 @@ import pytest
 
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import Knows
+from splitveil.lab.auditing.words import words_of
+from splitveil.lab.metrics import ALWAYS, METRICS
 from splitveil.report import words
 
 
@@ -48,7 +50,7 @@ def test_grants_have_words() -> None:
 
 
 def test_every_attack_of_ours_has_a_line() -> None:
-    assert {*ATTACKS.names(), "worst_case"} <= set(words.ATTACKS)
+    assert all(words_of(name) for name in (*ATTACKS.names(), *METRICS.names()) if name not in ALWAYS)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,10 @@ def test_a_row_s_adversary_in_words(needs: list[str], expected: str) -> None:
 
 
 def test_an_attack_with_options_keeps_its_line() -> None:
-    assert words.attack_line("decoder:epochs=3") == words.ATTACKS["decoder"]
-    assert words.attack_line("worst_case:psnr") == words.ATTACKS["worst_case"]
+    line = "A network, trained on the adversary's own images and their features, that turns features into images."
+    assert words.attack_line("decoder:epochs=3", {}) == line
+    assert words.attack_line("decoder:epochs=3", {"decoder": "Its own words."}) == "Its own words."
+    assert words.attack_line("worst_case:psnr", {}).startswith("No attack of its own")
+    assert words.extra_line("pa@resnet20", {}).startswith("Privacy accuracy")
+    assert words.extra_line("moon", {}) == "A metric that this report has no description of."
     assert words.attack_label("decoder:epochs=3") == "decoder:epochs=3"

@@ -150,6 +150,10 @@ class Registry(Generic[T]):
         found: Callable[..., T] = getattr(importlib.import_module(module), attribute)
         return found
 
+    def about(self, name: str) -> str:
+        """First line of the docstring behind `name`; empty where there is none, or no such name."""
+        return (inspect.getdoc(self.get(name)) or "").partition("\n")[0] if name in self.names() else ""
+
     def build(self, spec: "Spec | str", **extra: Any) -> T:
         """Make the object that `spec` describes; `extra` arguments come from the caller, not the user.
 
@@ -188,7 +192,7 @@ class Registry(Generic[T]):
 
     def describe(self) -> list[tuple[str, str]]:
         """Pairs of name and first docstring line; imports every entry, so only for ``splitveil list``."""
-        return [(n, (inspect.getdoc(self.get(n)) or "").partition("\n")[0]) for n in self.names()]
+        return [(n, self.about(n)) for n in self.names()]
 
     def _plugins(self) -> dict[str, str]:
         return {e.name: e.value for e in entry_points(group=self.group)}

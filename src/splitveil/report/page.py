@@ -77,6 +77,11 @@ class Page:
     pictures: tuple[Picture, ...]
 
     @property
+    def told(self) -> dict[str, str]:
+        """What the audits say of their attacks."""
+        return {name: line for section in self.sections for name, line in section.folder.card.words.items()}
+
+    @property
     def intervals(self) -> bool:
         """Some mean has its 95 % interval."""
         return any(row.psnr_interval for section in self.sections for row in section.folder.card.rows)

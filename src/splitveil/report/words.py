@@ -1,29 +1,14 @@
 """Names, numbers and definitions as the pages print them, in plain English."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from splitveil.core.records import FLOORS, Accuracy, chosen_by
+from splitveil.core.records import FLOORS, Accuracy, Role, chosen_by
+from splitveil.core.records.card import plain_name
 from splitveil.core.registry import Spec
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
-ATTACKS = {
-    "mean": "Floor. The average of the adversary's own images, whatever was sent.",
-    "class_mean": "Floor. The average of the adversary's own images of the class that the model answers.",
-    "nearest": "Floor. That one of the adversary's own images whose features are most like those sent.",
-    "linear": "The best linear map from features to pixels, fitted to the adversary's own images.",
-    "decoder": "A network, trained on the adversary's own images and their features, that turns features into images.",
-    "mle": "A search, through the known edge half, for the image whose features are most like those sent.",
-    "shadow": "A stand-in for the unknown edge half, learned from the cloud half or from queries, then inverted.",
-    "deep_prior": "A search, through the known edge half, among the images that an untrained image network draws.",
-    "glass": "A search, through the known edge half, among those that a generator trained on own images draws.",
-    "flow": "Sharp draws from the images that the features still allow, by a network trained on own images.",
-    "positions": "The decoder, shown only which features are zero and none of their values.",
-    "repeat": "Another attack, on the average over the same input sent several times, so that noise fades.",
-    "attribute": "A classifier, trained on the features of own images, that reads a private label.",
-    "completion": "A head in the cloud's place, learned from a few labelled images and many unlabelled ones.",
-    "worst_case": "No attack of its own: for each image the best of all rows above, chosen knowing the truth.",
-}
+WORST = "No attack of its own: for each image the best of all rows above, chosen knowing the truth."
 
 DEFINITIONS = {
     "PSNR": "Peak signal-to-noise ratio of each image in decibels, pixels in [0, 1], capped at 100 dB, then averaged. "
@@ -44,26 +29,6 @@ DEFINITIONS = {
     "Floors": "What an adversary guesses without inverting the features: the mean image, the class mean, the nearest "
     "image of its own. Leakage is what lies above them.",
     "Edge share": "The part of all multiply-accumulates (MACs) that the device computes.",
-}
-
-EXTRAS = {
-    "plates": "The share of number plates that a reader reads without a mistake, of those it reads on the input. "
-    "More leaks more.",
-    "plate_characters": "The same, digit by digit; chance is 0.1. More leaks more.",
-    "ms_ssim": "Structural similarity at several scales (Wang et al. 2003), as many as fit the image. More leaks more.",
-    "registered_psnr": "PSNR in decibels after the best small shift of the guess. More leaks more.",
-    "gms": "Similarity of the gradients of brightness (Xue et al. 2014): edges and texture. More leaks more.",
-    "lpips": "Perceptual distance in the features of AlexNet (Zhang et al. 2018). Less leaks more.",
-    "pa": "Privacy accuracy: the share of guesses that an independent classifier, the judge, puts into the true class. "
-    "More leaks more. Our reading of PriPro, whose formula was not accessible.",
-    "pa_normalised": "The same between chance (0) and the judge's accuracy on the inputs themselves (1).",
-    "pa_matching": "The share of guesses that are nearer to their own input than to any other private image, in the "
-    "judge's features. More leaks more.",
-    "pi": "Privacy index: how much of the judge's confidence in the truth is lost from input to guess, 0 to 1 for each "
-    "input. Less leaks more. Our reading of PriPro.",
-    "pi_q5": "The 5 % quantile of the privacy index: one input in twenty is protected less than that.",
-    "agreement": "The share of guesses that the judge puts into the same class as the input, right or wrong.",
-    "deep": "Distance in the judge's features, 0 for equal. Less leaks more.",
 }
 
 GRANTS = {
@@ -90,14 +55,26 @@ def attack_label(attack: str) -> str:
     return FLOORS.get(attack) or (Spec.parse(attack).short if "=" in attack else attack)
 
 
-def attack_line(attack: str) -> str:
-    """What the attack does, in one line."""
-    return ATTACKS.get(attack.partition(":")[0], "An attack that this report has no description of.")
+def attack_line(attack: str, told: Mapping[str, str]) -> str:
+    """What the attack does, in one line. told: `Card.words`."""
+    return _line(attack, told) or "An attack that this report has no description of."
 
 
-def extra_line(name: str) -> str:
-    """What a further metric says, in one line."""
-    return EXTRAS.get(name.partition("@")[0].partition(":")[0], "A metric that this report has no description of.")
+def extra_line(name: str, told: Mapping[str, str]) -> str:
+    """What a further metric says, in one line. told: as for `attack_line`."""
+    return _line(name, told) or "A metric that this report has no description of."
+
+
+def _line(name: str, told: Mapping[str, str]) -> str:
+    if Role.of(name) is Role.WORST:
+        return WORST
+    if line := told.get(plain_name(name)):
+        return line
+    try:  # records from before they had words
+        from splitveil.lab.auditing.words import words_of
+    except ImportError:
+        return ""
+    return words_of(name)
 
 
 def grants(knows: Sequence[str]) -> list[str]:

@@ -10,6 +10,11 @@ from splitveil.core.records.place import Place, Placed
 from splitveil.core.records.role import Role, chosen_by
 
 
+def plain_name(name: str) -> str:
+    """``decoder:epochs=6`` -> ``decoder``, ``pa@resnet20`` -> ``pa``: without options and judge."""
+    return name.partition("@")[0].partition(":")[0]
+
+
 class Cut(Record):
     """A place where exactly one tensor crosses, named by the module that ends there.
 
@@ -134,6 +139,9 @@ class Card(Document):
     stand_in: StandIn | None = Field(default=None, description="None where attacks searched through what was audited")
     strongest: dict[str, dict[str, str]] = Field(
         default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
+    )
+    words: dict[str, str] = Field(
+        default={}, description="what each attack and further metric is, in one line, by name without options"
     )
 
     @property

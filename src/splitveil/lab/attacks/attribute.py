@@ -159,8 +159,9 @@ class Candidate:
 
 
 class AttributeInference(LabelAttack):
-    """A head trained on the adversary's images and their defended features to read a label.
+    """A classifier, trained on the features of own images, that reads a private label.
 
+    A head trained on the adversary's images and their defended features to read a label.
     Images whose label is unknown are not used; with less than two classes among them the scores are their shares.
 
     Args:

@@ -43,7 +43,9 @@ class Spread:
 
 
 class ModelCompletion(LabelAttack):
-    """The task from a few labels and many features without any, the private ones among them.
+    """A head in the cloud's place, learned from a few labelled images and many unlabelled ones.
+
+    The task from a few labels and many features without any, the private ones among them.
 
     Args:
         per_class: labelled images a class, drawn from those whose label is known.

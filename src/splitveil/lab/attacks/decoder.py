@@ -63,8 +63,9 @@ class Inverse:
 
 
 class InverseNetwork(Attack):
-    """Decoder trained on the adversary's images and their defended features, with fresh noise in every batch.
+    """A network, trained on the adversary's own images and their features, that turns features into images.
 
+    Decoder trained on the adversary's images and their defended features, with fresh noise in every batch.
     A linear inverse in closed form comes first, the net learns what it leaves over. Features of the adversary's images
     are computed once; each step reads them from memory. The weights kept are those of the epoch that was best on images
     that the adversary set aside, the linear inverse alone included.

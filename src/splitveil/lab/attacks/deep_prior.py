@@ -91,8 +91,9 @@ class Choice:
 
 
 class DeepPrior(Attack):
-    """Deep image prior: the weights of an untrained generator an image are fitted until its features are those seen.
+    """A search, through the known edge half, among the images that an untrained image network draws.
 
+    Deep image prior: the weights of an untrained generator an image are fitted until its features are those seen.
     ``||E(G(w)) - z||^2 / ||z - mean(z)||^2 + prior * (TV + 10 |G(w) - guess|^2)`` for each image, by Adam with a cosine
     rate; of the iterates after the rough part each image keeps the one that was best by this objective. The distance is
     relative, so scaling z changes nothing. Against a random defence the defended features are averaged over draws.

@@ -10,7 +10,7 @@ from splitveil.lab.attacks.view import Knows, View
 
 
 class MeanImage(Attack):
-    """Floor: the mean of the adversary's images, whatever z says."""
+    """Floor. The average of the adversary's own images, whatever was sent."""
 
     name: ClassVar[str] = "mean"
     needs = Knows.AUX
@@ -21,7 +21,10 @@ class MeanImage(Attack):
 
 
 class ClassMean(Attack):
-    """Floor: the mean of the adversary's images of the class that the cloud half answers: what the answer gives."""
+    """Floor. The average of the adversary's own images of the class that the model answers.
+
+    So it is what the cloud half's answer alone gives.
+    """
 
     name: ClassVar[str] = "class_mean"
     needs = Knows.AUX | Knows.CLOUD
@@ -41,7 +44,10 @@ class ClassMean(Attack):
 
 
 class NearestAux(Attack):
-    """Floor: the adversary's image whose features are nearest, each feature in units of its spread over its images."""
+    """Floor. That one of the adversary's own images whose features are most like those sent.
+
+    Each feature counts in units of its spread over the adversary's images.
+    """
 
     name: ClassVar[str] = "nearest"
     needs = Knows.AUX | Knows.QUERIES

@@ -52,8 +52,9 @@ class Flow:
 
 
 class FlowMatching(Attack):
-    """Draws images from p(x | z), so that detail comes back which the mean of a decoder blurs away.
+    """Sharp draws from the images that the features still allow, by a network trained on own images.
 
+    Draws images from p(x | z), so that detail comes back which the mean of a decoder blurs away.
     Trained on residuals around the decoder's guess (that of the ``decoder`` attack with the same options, trained once
     for both). Residuals are larger on images that the decoder was not trained with; draws are stretched to that. Of
     several draws each image keeps the one whose features, queried again, are nearest to z.

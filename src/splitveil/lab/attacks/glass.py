@@ -34,8 +34,9 @@ FREED = 0.1
 
 
 class Glass(Attack):
-    """Search of a generator's latents for the image whose features are nearest to z, then of all its layers' inputs.
+    """A search, through the known edge half, among those that a generator trained on own images draws.
 
+    Search of a generator's latents for the image whose features are nearest to z, then of all its layers' inputs.
     All choices are made on the adversary's own images. Where it may query, the decoder attack (with the same options,
     trained once for both) says where to begin and what to expect; else the search begins at the generator's mean.
 

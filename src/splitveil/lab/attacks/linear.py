@@ -158,8 +158,9 @@ def _solutions(shapes: list[LinearInverse], read: Read, count: int, seed: int) -
 
 
 class Linear(Attack):
-    """The best affine map from features to pixels, by ridge regression on the adversary's images: seconds, no training.
+    """The best linear map from features to pixels, fitted to the adversary's own images.
 
+    The best affine map from features to pixels, by ridge regression on the adversary's images: seconds, no training.
     A local map (the same window of features for every position) and, where features are few enough, a dense one; window
     and penalty are those that are best on images that the adversary set aside.
     """

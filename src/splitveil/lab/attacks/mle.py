@@ -62,8 +62,9 @@ class Start:
 
 
 class MaximumLikelihood(Attack):
-    """Gradient descent on the image: relative feature distance plus prior, images in batches.
+    """A search, through the known edge half, for the image whose features are most like those sent.
 
+    Gradient descent on the image: relative feature distance plus prior, images in batches.
     ``||E(x) - z||^2 / ||z - mean(z)||^2 + prior * (variation * TV(x) + |p|^2)`` for each image, by Adam with a cosine
     rate or by L-BFGS, in whitened coordinates p; of all iterates each image keeps the one that was best by this
     objective, never by the truth. The distance is relative, so scaling z changes nothing. Against a random defence the

@@ -15,9 +15,10 @@ from splitveil.lab.attacks.view import Knows, View
 
 
 class Positions(Attack):
-    """The decoder on 1 where a feature is not zero and 0 where it is; without exact zeros the mean image.
+    """The decoder, shown only which features are zero and none of their values.
 
-    Records ``zeros``, the share of the private features that are exactly zero.
+    On 1 where a feature is not zero and 0 where it is; without exact zeros the mean image. Records
+    ``zeros``, the share of the private features that are exactly zero.
 
     Args:
         size: of the decoder, see `InverseNetwork`.

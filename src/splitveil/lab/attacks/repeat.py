@@ -29,8 +29,9 @@ class Averaged(nn.Module):
 
 
 class Repeat(Attack):
-    """An attack on the mean of k crossings of the same input, as when a device sends one picture again and again.
+    """Another attack, on the average over the same input sent several times, so that noise fades.
 
+    An attack on the mean of k crossings of the same input, as when a device sends one picture again and again.
     All that the inner attack sees is averaged alike, so that it trains on what it will attack: features of the
     adversary's images and the defence itself are means of k fresh draws. Against a defence that draws nothing this is
     the inner attack, for k copies of one tensor say no more than one.

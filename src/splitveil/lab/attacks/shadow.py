@@ -38,8 +38,9 @@ CACHED = 2**27
 
 
 class Shadow(Attack):
-    """Train a stand-in for the edge, then run another attack against it.
+    """A stand-in for the unknown edge half, learned from the cloud half or from queries, then inverted.
 
+    Train a stand-in for the edge, then run another attack against it.
     Training rate and epoch are chosen by `Likeness` on images that the adversary set aside. The stand-in learns the
     edge and its defence as one, and the mean of what a random defence gives. Without queries labels matter: where none
     are known only means and spreads speak.

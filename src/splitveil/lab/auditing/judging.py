@@ -27,6 +27,19 @@ from splitveil.lab.metrics.pripro import (
 )
 
 AT_ONCE = 256
+ABOUT = {
+    "pa": "Privacy accuracy: the share of guesses that an independent classifier, the judge, puts into the "
+    "true class. More leaks more. Our reading of PriPro, whose formula was not accessible.",
+    "pa_normalised": "The same between chance (0) and the judge's accuracy on the inputs themselves (1).",
+    "pa_matching": "The share of guesses that are nearer to their own input than to any other private image, in the "
+    "judge's features. More leaks more.",
+    "pi": "Privacy index: how much of the judge's confidence in the truth is lost from input to guess, 0 to 1 "
+    "for each input. Less leaks more. Our reading of PriPro.",
+    "pi_q5": "The 5 % quantile of the privacy index: one input in twenty is protected less than that.",
+    "agreement": "The share of guesses that the judge puts into the same class as the input, right or wrong.",
+    "deep": "Distance in the judge's features, 0 for equal. Less leaks more.",
+}
+"""What a judge's numbers say, as reports print it."""
 
 
 @dataclass(frozen=True, slots=True)

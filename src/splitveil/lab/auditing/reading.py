@@ -16,6 +16,12 @@ from splitveil.lab.seeds import fingerprint, hardware, named
 DIGITS = tuple(f"plate{k + 1}" for k in range(CHARACTERS))
 CENTRE = ("plate_x", "plate_y")
 WHAT = "plate reader"
+ABOUT = {
+    "plates": "The share of number plates that a reader reads without a mistake, of those it reads on the input. "
+    "More leaks more.",
+    "plate_characters": "The same, digit by digit; chance is 0.1. More leaks more.",
+}
+"""What its numbers say, as reports print it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import torch
 
 from splitveil.core.arguments import checked
 from splitveil.core.errors import InputError
-from splitveil.core.records import Accuracy, Card, claim, resumable
+from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, claim, resumable
+from splitveil.core.records.card import plain_name
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
 from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
@@ -24,6 +25,7 @@ from splitveil.lab.auditing.scoring import secrets
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.auditing.units import LabelUnit, Unit
+from splitveil.lab.auditing.words import words_of
 from splitveil.lab.auditing.work import Work
 from splitveil.lab.auditing.worst import strongest, worst_cases
 from splitveil.lab.data import Dataset
@@ -172,6 +174,7 @@ def audit(
         inferences=[u.row for u in answers],
         strongest=best,
         stand_in=subject.stand_in,
+        words=_described([u.row for u in units], [u.row for u in answers]),
     )
     found = _audit(card, units, answers, parts, min(samples, n))
     if out is not None:
@@ -185,6 +188,12 @@ def _audit(card: Card, units: list[Unit], answers: list[LabelUnit], parts: Parts
     bare = Audit(card, tuple(u.scores for u in units), tuple(u.samples for u in units), x[:samples], place[:samples])
     exposed = tuple((place[u.worst_index], x[u.worst_index], u.worst) for u in units)
     return replace(bare, exposed=exposed, hits=tuple(u.hits for u in answers))
+
+
+def _described(rows: Sequence[Row], inferences: Sequence[LabelRow]) -> dict[str, str]:
+    names = [r.attack for r in rows if r.role is not Role.WORST] + [r.attack for r in inferences]
+    names += [name for r in rows for name in r.extra]
+    return {plain: words for name in names if (plain := plain_name(name)) and (words := words_of(plain))}
 
 
 def _words(knows: Knows, parts: Parts) -> str:

@@ -138,8 +138,8 @@ def compare(
         model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
         threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
         drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
-        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}"], tuned_by=_tuned_by(tuning), hardware=hardware(),
-        seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
+        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}"], tuned_by=_tuned_by(tuning), words=card.words,
+        hardware=hardware(), seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
     )  # fmt: skip
     comparison.save(out / "comparison.json")
     return comparison

@@ -183,7 +183,9 @@ class LPIPS:
 
 
 def lpips(backbone_weights: str | Path, lin_weights: str | Path) -> Metric:
-    """LPIPS on AlexNet from files of yours: lpips:backbone_weights=FILE,lin_weights=FILE; nothing is downloaded.
+    """Perceptual distance in the features of AlexNet (Zhang et al. 2018). Less leaks more.
+
+    LPIPS on AlexNet from files of yours: lpips:backbone_weights=FILE,lin_weights=FILE; nothing is downloaded.
 
     Args:
         backbone_weights: torchvision's AlexNet (ImageNet), .safetensors or .pth.

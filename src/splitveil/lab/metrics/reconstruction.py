@@ -38,19 +38,21 @@ def ssim() -> Metric:
 
 
 def ms_ssim() -> Metric:
-    """Multi-scale structural similarity (Wang et al. 2003), with as many of the five scales as fit the image.
+    """Structural similarity at several scales (Wang et al. 2003), as many as fit the image. More leaks more.
 
-    A scale fits where the image, halved for each scale before it, still holds the 11 x 11 window: five from 176
-    pixels, three from 44, two at 32. The weights of those that fit are divided by their sum (our reading; the paper has
-    five always, and values for other sizes are not comparable with it). One scale is SSIM. Negative terms count as 0;
-    the coarsest of several scales sees the border mirrored, as torchmetrics, which computes them, has it.
+    1 for equal images. A scale of the five fits where the image, halved for each scale before it, still holds the
+    11 x 11 window: five from 176 pixels, three from 44, two at 32. The weights of those that fit are divided by
+    their sum (our reading; the paper has five always, and values for other sizes are not comparable with it). One
+    scale is SSIM. Negative terms count as 0; the coarsest of several scales sees the border mirrored, as
+    torchmetrics, which computes them, has it.
     """
     return Metric("ms_ssim", "1", higher_leaks=True, fn=_ms_ssim)
 
 
 def registered_psnr(*, shift: int = SHIFT) -> Metric:
-    """PSNR in dB at the best integer shift of the guess, on the pixels where both overlap; capped at 100 dB.
+    """PSNR in decibels after the best small shift of the guess. More leaks more.
 
+    At whole shifts, on the pixels where both overlap; capped at 100 dB.
     A guess that is right but moved by a pixel or two, as decoders with strides give, shows a person as much as an
     unmoved one. Shifts beyond a quarter of the shorter side are not tried: in a small overlap anything fits.
 
@@ -67,8 +69,9 @@ def registered_psnr(*, shift: int = SHIFT) -> Metric:
 
 
 def gms() -> Metric:
-    """Gradient magnitude similarity (Xue et al. 2014), mean over positions; 1 for equal images.
+    """Similarity of the gradients of brightness (Xue et al. 2014): edges and texture. More leaks more.
 
+    GMS, mean over positions; 1 for equal images.
     Section III-A: Prewitt gradients of the luminance, ``(2 a b + c) / (a^2 + b^2 + c)`` with c = 170 on [0, 255],
     averaged as in the paper's GMSM. Edges are what a person recognises a shape by. Our readings: images below 256
     pixels are compared at full size (the paper halves all, being photographs), and only positions where the whole
