@@ -3,7 +3,7 @@
 import pytest
 
 from splitveil.cli.cards import show_card, show_summary
-from splitveil.core.records import Card, Extra, LabelRow, Row
+from splitveil.core.records import Card, LabelRow, Row, Score
 from splitveil.lab.auditing.summary import summarise
 
 CHAIN = "chain:of=[label_smoothing:alpha=0.1 + veil:channels=16,pool=2,distillation=1.0,adversarial=0.0,sigma=0.3]"
@@ -19,7 +19,7 @@ def card(*defenses: str) -> Card:
             Row(
                 cut="relu2", defense=d, codec="raw", attack=SIGMA, needs=[], n=9, mse=0.1, psnr=10, ssim=0.5,
                 psnr_worst5=11, ssim_worst5=0.5, seconds=1,
-                extra={CHAIN: Extra(mean=1, unit="1", higher_leaks=True, n=9)},
+                extra={CHAIN: Score(mean=1, unit="1", higher_leaks=True, n=9)},
             )
             for d in defenses
         ],

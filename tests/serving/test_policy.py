@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from splitveil.core.errors import InputError
-from splitveil.core.records.card import Card, Extra, LabelRow, Row
+from splitveil.core.records.card import Card, LabelRow, Row
+from splitveil.core.records.score import Score
 from splitveil.server.policy import PrivacyPolicy, PrivacyPolicyError
 from splitveil.server.server import Server
 from splitveil.wire.bundle import Bundle
@@ -35,7 +36,7 @@ def policy(**fields: Any) -> PrivacyPolicy:
 
 
 def test_what_keeps_every_limit_is_served(noisy: Made) -> None:
-    extra = {"lpips": Extra(mean=0.6, unit="distance", higher_leaks=False, n=20)}
+    extra = {"lpips": Score(mean=0.6, unit="distance", higher_leaks=False, n=20)}
     label = LabelRow(
         cut="custom", defense=noisy.bundle.manifest.defense, codec=noisy.bundle.manifest.codec, attack="attribute",
         needs=[], attribute="task", classes=5, n=20, accuracy=0.3, chance=0.2, seconds=1.0,

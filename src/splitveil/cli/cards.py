@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from splitveil.core.records import Card, Criterion, Estimate, Extra, LabelRow, Place, Row, Summary, SummaryRow
+    from splitveil.core.records import Card, Criterion, Estimate, LabelRow, Place, Row, Score, Summary, SummaryRow
 
 Interval = tuple[float, float] | None
 
@@ -110,7 +110,7 @@ def _show_extra(found: "Sequence[Row]", names: Sequence[str]) -> None:
     """Means of what was asked for beyond the numbers of every row, one line each: ten columns are there already."""
     from splitveil.cli.console import show_table
 
-    extras: dict[str, Extra] = {}
+    extras: dict[str, Score] = {}
     for r in found:
         extras = r.extra | extras
     rows = []

@@ -11,6 +11,7 @@ from splitveil.report.words import attack_label
 BARE = "defended halves with nothing between"
 """What ``none`` stands for in an audit of a protected split, whose defence may have rebuilt and trained the halves."""
 Metric = Literal["psnr", "ssim"]
+"""Those that choose a worst case (`CHOSEN_BY`), each with a chart of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class Entry:
 
     def value(self, metric: Metric) -> float:
         """Mean over the images."""
-        return self.row.psnr if metric == "psnr" else self.row.ssim
+        return self.row.scores[metric].mean
 
     def interval(self, metric: Metric) -> tuple[float, float] | None:
         """95 % of that mean; None in cards from before there were any."""
-        return self.row.psnr_interval if metric == "psnr" else self.row.ssim_interval
+        return self.row.scores[metric].interval
 
 
 @dataclass(frozen=True, slots=True)

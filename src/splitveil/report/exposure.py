@@ -47,4 +47,6 @@ def _pairs(folder: Folder, entry: Entry, album: Album) -> Pairs | None:
         text = (decibels(scores[0]), similarity(scores[1]))
         recovered = Shot(album.add(guess), f"{entry.label} for input {i}", *text)
         shots.append((Shot(album.add(x), f"input {i}"), recovered))
-    return Pairs(entry.label, decibels(entry.row.psnr), "" if entry.is_worst else box(entry.row.needs), tuple(shots))
+    return Pairs(
+        entry.label, decibels(entry.value("psnr")), "" if entry.is_worst else box(entry.row.needs), tuple(shots)
+    )

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import Card
+from splitveil.core.records import STANDING, Card
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-METRICS = ("mse", "psnr", "ssim")
+METRICS = tuple(STANDING)
 ROUNDING = 0.005
 """How far the root mean squared error of pictures rounded to bytes may lie from that of the images behind them."""
 REMEDY = "run `splitveil audit` again or give another folder"

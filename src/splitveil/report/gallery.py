@@ -69,5 +69,5 @@ def _strip(folder: Folder, entry: Entry, guesses: Bytes | None, album: Album) ->
             text = (decibels(float(psnr[place])), similarity(float(ssim[place])))
             shots.append(Shot(album.add(guess), f"{label} for input {i}", *text))
     kind = "floor" if entry.is_floor else "worst" if entry.is_worst else "attack"
-    means = f"{decibels(row.psnr)} dB / {similarity(row.ssim)}"
+    means = f"{decibels(entry.value('psnr'))} dB / {similarity(entry.value('ssim'))}"
     return Strip(label, kind, means, box(row.needs) if kind == "attack" else "", bool(row.unreliable), tuple(shots))

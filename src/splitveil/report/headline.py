@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from splitveil.core.records import CHECKS, Card, Doubt
 from splitveil.report.configuration import Configuration, configurations
-from splitveil.report.words import accuracy, attack_label, decibels, listing, similarity
+from splitveil.report.words import accuracy, attack_label, both, decibels, listing, similarity
 
 MOST_FINDINGS = 8
 
@@ -51,7 +51,7 @@ def finding(config: Configuration, *, alone: bool) -> Finding:
     if psnr is None or ssim is None:
         return Finding(where, "no attack was run", f"{floors}.".lstrip())
     one = psnr.number == ssim.number
-    numbers = f"{decibels(psnr.row.psnr)} dB / SSIM {similarity(ssim.row.ssim)}"
+    numbers = both(psnr.value("psnr"), ssim.value("ssim"))
     how = psnr.label
     if not one:
         how = f"{how} by PSNR, {ssim.label} by SSIM"
@@ -59,7 +59,8 @@ def finding(config: Configuration, *, alone: bool) -> Finding:
     if not alone and config.accuracy is not None:
         tail += f", task accuracy {accuracy(config.accuracy, config.tested)}"
     psnr_floor, ssim_floor = config.floor("psnr"), config.floor("ssim")
-    if psnr_floor and ssim_floor and psnr.row.psnr <= psnr_floor.row.psnr and ssim.row.ssim <= ssim_floor.row.ssim:
+    below = psnr_floor and psnr.value("psnr") <= psnr_floor.value("psnr")
+    if below and ssim_floor and ssim.value("ssim") <= ssim_floor.value("ssim"):
         return Finding(f"{where} the attacks run here recover", "no more than the floors:", f"{numbers} {tail}.")
     return Finding(f"{where} the cloud recovers inputs at", numbers, f"{tail}.")
 
@@ -94,7 +95,7 @@ def doubts(card: Card) -> list[Raised]:
 
 def _leak(config: Configuration) -> float:
     strongest = config.strongest("psnr")
-    return strongest.row.psnr if strongest else 0.0
+    return strongest.value("psnr") if strongest else 0.0
 
 
 def _manner(config: Configuration) -> str:
@@ -110,6 +111,6 @@ def _floors(config: Configuration) -> str:
     if psnr is None or ssim is None:
         return ""
     if psnr.number == ssim.number:
-        name = psnr.label
-        return f"(floor: {name} {decibels(psnr.row.psnr)} dB / SSIM {similarity(ssim.row.ssim)})"
-    return f"(floors: {psnr.label} {decibels(psnr.row.psnr)} dB, {ssim.label} SSIM {similarity(ssim.row.ssim)})"
+        return f"(floor: {psnr.label} {both(psnr.value('psnr'), ssim.value('ssim'))})"
+    by_psnr, by_ssim = decibels(psnr.value("psnr")), similarity(ssim.value("ssim"))
+    return f"(floors: {psnr.label} {by_psnr} dB, {ssim.label} SSIM {by_ssim})"

@@ -63,7 +63,7 @@ def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -
     values = np.clip(folder.scores[entry.number, metric], x.low, x.high)
     counts = np.histogram(values, bins=BINS, range=(x.low, x.high))[0]
     row, text = entry.row, decibels if metric == "psnr" else similarity
-    mean, worst5 = (row.psnr, row.psnr_worst5) if metric == "psnr" else (row.ssim, row.ssim_worst5)
+    mean, worst5 = (row.scores[metric].number(tail=tail) for tail in (False, True))
     interval = span(entry.interval(metric), 1 if metric == "psnr" else 2)
     of_mean = f"{text(mean)} ({interval})" if interval else text(mean)
     label = "worst case" if entry.is_worst else entry.label

@@ -84,7 +84,12 @@ class Page:
     @property
     def intervals(self) -> bool:
         """Some mean has its 95 % interval."""
-        return any(row.psnr_interval for section in self.sections for row in section.folder.card.rows)
+        return any(
+            score.interval
+            for section in self.sections
+            for row in section.folder.card.rows
+            for score in row.scores.values()
+        )
 
 
 def render(folders: Sequence[Path | str], out: Path | str) -> Path:

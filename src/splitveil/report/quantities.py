@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from splitveil.core.records import Figure
+from splitveil.core.records import CHOSEN_BY, LIMITS, Figure
 from splitveil.report.words import MINUS, duration, percent, quantity, signed, size
 
 
@@ -52,7 +52,7 @@ def _bits(value: float) -> str:
     return f"{plain(value)} bits"
 
 
-LEAKAGE = ("ssim_worst", "ssim", "psnr_worst", "psnr")
+LEAKAGE = tuple(sorted(LIMITS, key=lambda name: (-CHOSEN_BY.index(LIMITS[name][0]), not LIMITS[name][1])))
 """What leaks, the tail first: it is what a limit should be about."""
 
 QUANTITIES = {

@@ -32,7 +32,7 @@ class SelfCheck:
 def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
     """Every check in a fixed order, then reasons that this report knows no check for."""
     raised = {doubt.kind: doubt for doubt in doubts}
-    young = any(row.psnr_interval for row in card.rows) or bool(card.inferences)
+    young = any(score.interval for row in card.rows for score in row.scores.values()) or bool(card.inferences)
     configs = configurations(card)
     checks = []
     for kind, check in CHECKS.items():

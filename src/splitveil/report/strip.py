@@ -10,7 +10,7 @@ from splitveil.core.records import write_atomically
 from splitveil.report.configuration import Configuration, Entry, configurations
 from splitveil.report.folder import Bytes, Folder
 from splitveil.report.png import encode, picture
-from splitveil.report.words import accuracy, decibels, similarity
+from splitveil.report.words import accuracy, both
 
 STRONGEST = 2
 SIDE, GAP, LABELS, MARGIN, HEADING, NARROWEST, LONGEST_LABEL = 96, 8, 300, 28, 52, 860, 28
@@ -45,7 +45,7 @@ def samples_picture(folder: Path, out: Path) -> Path | None:
         for entry in _shown(config):
             images = found.samples.guesses.get(entry.number)
             if images is not None:
-                score = f"{decibels(entry.row.psnr)} dB / SSIM {similarity(entry.row.ssim)}"
+                score = both(entry.value("psnr"), entry.value("ssim"))
                 doubt = ", unreliable" if entry.row.unreliable else ""
                 label = entry.label
                 label = label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
@@ -59,7 +59,7 @@ def samples_picture(folder: Path, out: Path) -> Path | None:
 
 def _shown(config: Configuration) -> list[Entry]:
     floor = config.floor("psnr")
-    strongest = sorted(config.attacks, key=lambda e: -e.row.psnr)[:STRONGEST]
+    strongest = sorted(config.attacks, key=lambda e: -e.value("psnr"))[:STRONGEST]
     return ([floor] if floor else []) + strongest
 
 

@@ -118,6 +118,11 @@ def similarity(value: float) -> str:
     return signed(value, 2)
 
 
+def both(psnr: float, ssim: float) -> str:
+    """``32.1 dB / SSIM 0.98``."""
+    return f"{decibels(psnr)} dB / SSIM {similarity(ssim)}"
+
+
 def error(value: float) -> str:
     """``0.01234``; ``1.4e-06`` where five digits would hide it."""
     return f"{value:.5f}" if value >= 1e-4 or value == 0 else f"{value:.1e}".replace("-", MINUS)

@@ -13,7 +13,6 @@ from splitveil.core.records.card import Card, LabelRow, Row
 from splitveil.core.records.place import Place
 from splitveil.wire.bundle import Bundle
 
-SCORES = ("mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5")
 READ = ("accuracy",)
 """Of what a label attack read."""
 
@@ -107,8 +106,8 @@ def _values(card: Card, score: str, rows: list[Row], labels: list[LabelRow]) -> 
     Raises:
         PrivacyPolicyError: no row has it.
     """
-    if score in SCORES:
-        return [(f"{r.cut} {r.attack}", float(getattr(r, score))) for r in rows]
+    if rows and score in rows[0].numbers:
+        return [(f"{r.cut} {r.attack}", r.numbers[score]) for r in rows]
     if score in READ:
         found = [(f"{r.cut} {r.attack} of {r.attribute}", float(getattr(r, score))) for r in labels]
     else:

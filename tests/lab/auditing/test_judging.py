@@ -15,7 +15,7 @@ from torch import nn
 from splitveil.cli.audit import run as command
 from splitveil.cli.cards import show_card
 from splitveil.core.errors import InputError, UnknownNameError
-from splitveil.core.records import Card, Extra
+from splitveil.core.records import Card, Score
 from splitveil.lab.auditing import Audit, Subject, audit, work
 from splitveil.lab.auditing.examiners import Measure
 from splitveil.lab.auditing.suites import custom_suite
@@ -204,7 +204,7 @@ def test_the_interval_of_a_quantile() -> None:
     """Of 400 uniform values the 5 % quantile has a standard error of about sqrt(0.05 0.95 / 400) = 0.011."""
     values = torch.from_numpy(np.random.default_rng(0).random(400))
     found = Measure("q", "1", higher_leaks=False, of="pi", tail=False, quantile=True).number({"pi": values}, 0)
-    assert isinstance(found, Extra)
+    assert isinstance(found, Score)
     assert found.worst is None
     assert found.interval is not None
     low, high = found.interval

@@ -117,7 +117,7 @@ def unit(attack: str, psnr: Sequence[float], ssim: Sequence[float]) -> Unit:
     row = scored_row(
         scores, 0, place=Place("c", "none", "raw"), attack=attack, needs=["AUX"], seconds=1.0, options="k=1"
     )
-    index = most_exposed(p)
+    index = most_exposed(scores)
     letter = torch.full((len(p), 1, 2, 2), ord(attack[0]), dtype=torch.uint8)
     return Unit(row, scores, letter[:2], index, letter[index])
 

@@ -5,7 +5,7 @@ No torch and nothing that trains: a device reads these too.
 
 from splitveil.core.records.accuracy import Accuracy, Lost
 from splitveil.core.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
-from splitveil.core.records.card import Card, Cut, Extra, LabelRow, Row, StandIn
+from splitveil.core.records.card import Card, Cut, LabelRow, Row, StandIn
 from splitveil.core.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.core.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.core.records.device import Device, Link, Timing
@@ -15,13 +15,18 @@ from splitveil.core.records.manifest import DeviceGraph, Manifest, Picture, Quan
 from splitveil.core.records.place import Place
 from splitveil.core.records.plan import Alternative, Budget, Choice, CutCurve, Figure, Need, Plan, ProxyCheck, Zone
 from splitveil.core.records.role import FLOORS, FREE, Role, chosen_by, worst_case
+from splitveil.core.records.score import CHOSEN_BY, LEAKAGE, LIMITS, STANDING, Score
 from splitveil.core.records.summary import Estimate, Summary, SummaryRow
 
 __all__ = [
     "CHECKS",
+    "CHOSEN_BY",
     "FLOORS",
     "FREE",
+    "LEAKAGE",
+    "LIMITS",
     "SCHEMA_VERSION",
+    "STANDING",
     "Accuracy",
     "Alternative",
     "Budget",
@@ -40,7 +45,6 @@ __all__ = [
     "Document",
     "Doubt",
     "Estimate",
-    "Extra",
     "Figure",
     "Finishing",
     "Floor",
@@ -60,6 +64,7 @@ __all__ = [
     "Record",
     "Role",
     "Row",
+    "Score",
     "Signature",
     "StandIn",
     "Summary",

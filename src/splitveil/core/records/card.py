@@ -8,6 +8,7 @@ from splitveil.core.records.accuracy import Accuracy
 from splitveil.core.records.base import Document, Record
 from splitveil.core.records.place import Place, Placed
 from splitveil.core.records.role import Role, chosen_by
+from splitveil.core.records.score import Score, standing
 
 
 def plain_name(name: str) -> str:
@@ -37,19 +38,11 @@ class Cut(Record):
     )
 
 
-class Extra(Record):
-    """One more number of a row, asked for with a metric or a judge."""
-
-    mean: float = Field(description="over images, or the quantile where the name says so")
-    worst: float | None = Field(default=None, description="mean over the 5 % that leak most; None for hits and misses")
-    interval: tuple[float, float] | None = Field(default=None, description="95 % bootstrap over images")
-    unit: str
-    higher_leaks: bool
-    n: int = Field(description="images that it could be computed for")
-
-
 class Row(Placed):
-    """What one attack recovered at one cut. Means over `n` private images, pixels in [0, 1]."""
+    """What one attack recovered at one cut. Means over `n` private images, pixels in [0, 1].
+
+    Fields are the keys of its JSON; whoever reads takes `scores`, which has every metric by name.
+    """
 
     attack: str
     needs: list[str]
@@ -66,7 +59,19 @@ class Row(Placed):
     psnr_interval: tuple[float, float] | None = None
     ssim_interval: tuple[float, float] | None = None
     evidence: dict[str, float] = Field(default={}, description="what the attack told of itself, for the self-checks")
-    extra: dict[str, Extra] = Field(default={}, description="what was asked for beyond the above, by name")
+    extra: dict[str, Score] = Field(default={}, description="what was asked for beyond the above, by name")
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Metric -> what it says: those that stand in every row, then those that were asked for."""
+        return standing(self.__dict__, self.n) | self.extra
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Means and tails of the metrics that stand in every row, by their keys: ``psnr``, ``psnr_worst5``."""
+        found = standing(self.__dict__, self.n)
+        tails = {f"{name}_worst5": score.worst for name, score in found.items() if score.worst is not None}
+        return {name: score.mean for name, score in found.items()} | tails
 
     @property
     def role(self) -> Role:

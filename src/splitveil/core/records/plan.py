@@ -20,7 +20,7 @@ class Budget(Record):
     latency: float | None = Field(default=None, description="seconds: device, link and cloud together")
     accuracy_drop: float | None = Field(default=None, description="points of test accuracy below the undefended model")
     leakage: dict[str, float] = Field(
-        default={}, description="largest worst-case value by name: ssim, ssim_worst, psnr, psnr_worst"
+        default={}, description="largest worst-case value by name, of `LIMITS`: ssim, ssim_worst, psnr, psnr_worst"
     )
 
     def limits(self) -> dict[str, float]:

@@ -11,9 +11,11 @@ something was not, and ``scale``, by how many dB the score moved when all featur
 import math
 from collections.abc import Sequence
 
-from splitveil.core.records import FREE, Accuracy, Doubt, LabelRow, Lost, Role, Row
+from splitveil.core.records import FREE, STANDING, Accuracy, Doubt, LabelRow, Lost, Role, Row
 from splitveil.core.registry import Spec
 
+JUDGED_BY = "psnr"
+"""In decibels, as the thresholds are."""
 FEW = 20
 WIDE_DB = 3.0
 BELOW_FLOOR_DB = 0.5
@@ -39,7 +41,7 @@ def check_rows(
         data: reasons that hold for every attack which uses the adversary's images; see `check_data`.
         untrained: its defence works by training and had none.
     """
-    floor = next((r.psnr for r in rows if r.attack == FREE), None)
+    floor = next((_got(r) for r in rows if r.attack == FREE), None)
     found = [
         [
             *_of_itself(r),
@@ -51,21 +53,26 @@ def check_rows(
         for r in rows
     ]
     attacks = [k for k, r in enumerate(rows) if r.role is Role.ATTACK]
-    white = max((k for k in attacks if "WEIGHTS" in rows[k].needs), key=lambda k: rows[k].psnr, default=None)
+    white = max((k for k in attacks if "WEIGHTS" in rows[k].needs), key=lambda k: _got(rows[k]), default=None)
     if white is None:
         return found
     # Who reads an input sixteen times has more than the weights make up for: only what reads no more often is held up.
     fair = [k for k in attacks if "WEIGHTS" not in rows[k].needs and _crossings(rows[k]) <= _crossings(rows[white])]
-    black = max(fair, key=lambda k: rows[k].psnr, default=None)
-    if black is not None and rows[black].psnr > rows[white].psnr + BEHIND_DB:
+    black = max(fair, key=lambda k: _got(rows[k]), default=None)
+    if black is not None and _got(rows[black]) > _got(rows[white]) + BEHIND_DB:
         found[white].append(
             Doubt.of(
                 "black box beats white box",
-                f"{rows[black].attack} recovers {rows[black].psnr:.1f} dB without the edge's "
-                f"weights, this {rows[white].psnr:.1f} dB with them",
+                f"{rows[black].attack} recovers {_got(rows[black]):.1f} dB without the edge's "
+                f"weights, this {_got(rows[white]):.1f} dB with them",
             )
         )
     return found
+
+
+def _got(row: Row) -> float:
+    """Decibels."""
+    return row.scores[JUDGED_BY].mean
 
 
 def _crossings(row: Row) -> float:
@@ -138,12 +145,12 @@ def _needed(n: int, half: float, points: float) -> int:
 
 def _of_itself(row: Row) -> list[str]:
     reasons, told = list[str](), row.evidence
-    if told.get("finite") == 0 or not all(map(math.isfinite, (row.mse, row.psnr, row.ssim))):
+    if told.get("finite") == 0 or not all(math.isfinite(row.scores[metric].mean) for metric in STANDING):
         reasons.append(Doubt.of("not finite", "the attack returned NaN or infinite pixels, or evidence of that kind"))
     if row.n < FEW:
         reasons.append(Doubt.of("few images", f"{row.n} private images, expected at least {FEW}"))
-    elif row.psnr_interval and row.psnr_interval[1] - row.psnr_interval[0] > WIDE_DB:
-        low, high = row.psnr_interval
+    elif (interval := row.scores[JUDGED_BY].interval) and interval[1] - interval[0] > WIDE_DB:
+        low, high = interval
         reasons.append(
             Doubt.of("few images", f"{row.n} private images leave the mean PSNR between {low:.1f} and {high:.1f} dB")
         )
@@ -163,14 +170,14 @@ def _of_itself(row: Row) -> list[str]:
 def _against(row: Row, floor: float) -> list[str]:
     reasons: list[str] = []
     allowed = BELOW_FLOOR_DB + (SAMPLED_DB if row.evidence.get("sampled") else 0)
-    if row.role is Role.ATTACK and row.psnr < floor - allowed:
-        reasons.append(Doubt.of("below the floor", f"{row.psnr:.1f} dB where the mean image has {floor:.1f} dB"))
+    if row.role is Role.ATTACK and _got(row) < floor - allowed:
+        reasons.append(Doubt.of("below the floor", f"{_got(row):.1f} dB where the mean image has {floor:.1f} dB"))
     gap = row.evidence.get("gap", 0)
-    if gap > BY_HEART_DB and row.psnr < floor + BELOW_FLOOR_DB:
+    if gap > BY_HEART_DB and _got(row) < floor + BELOW_FLOOR_DB:
         reasons.append(
             Doubt.of(
                 "over-fitted",
-                f"{gap:.1f} dB better on its training images, {row.psnr:.1f} dB on private ones where the "
+                f"{gap:.1f} dB better on its training images, {_got(row):.1f} dB on private ones where the "
                 f"mean image has {floor:.1f} dB",
             )
         )

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from splitveil.core.records import Extra
+from splitveil.core.records import Score
 from splitveil.lab.auditing.intervals import CHUNK, LEVEL, RESAMPLES, bootstrap
 from splitveil.lab.metrics.base import tail_mean
 from splitveil.lab.metrics.pripro import QUANTILE, least_protected
@@ -34,7 +34,7 @@ class Measure:
     tail: bool = True
     quantile: bool = False
 
-    def number(self, scores: Mapping[str, Tensor], seed: int) -> Extra | None:
+    def number(self, scores: Mapping[str, Tensor], seed: int) -> Score | None:
         """The number with its tail and interval; None where no image has a value. seed: of the interval."""
         values = scores[self.of]
         values = values[values.isfinite()].double()
@@ -42,7 +42,7 @@ class Measure:
             return None
         found = least_protected(values) if self.quantile else values.mean().item()
         interval = _quantile_interval(values, seed) if self.quantile else bootstrap(values[None], seed)[0]
-        return Extra(
+        return Score(
             mean=found,
             worst=tail_mean(values, largest=self.higher_leaks) if self.tail else None,
             interval=interval,

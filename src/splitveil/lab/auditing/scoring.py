@@ -13,7 +13,7 @@ from splitveil.core.proportions import wilson
 from splitveil.core.records import LabelRow
 from splitveil.lab.attacks.base import Attack, LabelAttack
 from splitveil.lab.attacks.view import Aux, View
-from splitveil.lab.auditing.checks import DRAWS
+from splitveil.lab.auditing.checks import DRAWS, JUDGED_BY
 from splitveil.lab.auditing.judging import Asked
 from splitveil.lab.auditing.units import LabelUnit, Unit, most_exposed, to_bytes
 from splitveil.lab.auditing.views import Wire, holds_files
@@ -80,7 +80,7 @@ def attacked(
     evidence |= few_reads(view, wire.aux, resumed=resumed)
     if not attack.scale_free:
         again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
-        moved = scored(x[:TRIED], again)["psnr"] - scores["psnr"][:TRIED]
+        moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
         evidence["scale"] = moved.mean().item()
     scores |= asked.scores(x, guess)
     row = scored_row(
@@ -94,7 +94,7 @@ def attacked(
         evidence=evidence,
         measures=asked.measures,
     )
-    index = most_exposed(scores["psnr"])[: None if len(shown) else 0]
+    index = most_exposed(scores)[: None if len(shown) else 0]
     return Unit(row, scores, to_bytes(guess[shown]), index, to_bytes(guess[index]))
 
 

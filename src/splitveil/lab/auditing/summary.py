@@ -6,7 +6,6 @@ from itertools import chain
 
 from splitveil.core.records import Accuracy, Card, Estimate, LabelRow, Place, Row, Summary, SummaryRow
 
-MEASURES = ("mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5")
 STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -60,12 +59,12 @@ def _tested(found: Sequence[Accuracy]) -> Accuracy:
 
 def _summary(key: tuple[Place, str, str, str], found: Sequence[tuple[int, Row | LabelRow]]) -> SummaryRow:
     place, attack, options, attribute = key
-    measures = ("accuracy",) if attribute else MEASURES
+    numbers = [r.numbers if isinstance(r, Row) else {"accuracy": r.accuracy} for _, r in found]
     return SummaryRow(
         **place._asdict(),
         attack=attack,
         options=options,
         attribute=attribute,
-        measures={m: estimate(float(getattr(row, m)) for _, row in found) for m in measures},
+        measures={m: estimate(of[m] for of in numbers) for m in numbers[0]},
         unreliable=[f"seed {seed}: {why}" for seed, row in found for why in row.unreliable],
     )

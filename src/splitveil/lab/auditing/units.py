@@ -9,8 +9,8 @@ from torch import Tensor
 
 from splitveil.core.records import LabelRow, Row
 
-EXPOSED = 5
-"""Images kept of those that an attack leaks most."""
+EXPOSED, EXPOSED_BY = 5, "psnr"
+"""Images kept of those that an attack leaks most, and the metric that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class LabelUnit:
         return replace(self, row=self.row.model_copy(update={"unreliable": reasons}))
 
 
-def most_exposed(psnr: Tensor) -> Tensor:
-    """Places of the five images that leak most, equals in order of place. psnr: (N,) -> (5,) or fewer."""
-    return psnr.argsort(descending=True, stable=True)[:EXPOSED]
+def most_exposed(scores: Mapping[str, Tensor]) -> Tensor:
+    """Places of the five images that leak most, equals in order of place. scores: metric -> (N,); (5,) or fewer."""
+    return scores[EXPOSED_BY].argsort(descending=True, stable=True)[:EXPOSED]
 
 
 def to_bytes(images: Tensor) -> Tensor:

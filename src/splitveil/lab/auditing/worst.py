@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from splitveil.core.records import Place, Row, worst_case
+from splitveil.core.records import CHOSEN_BY, Place, Row, Score, worst_case
+from splitveil.core.records.score import flat
 from splitveil.lab.auditing.checks import inherited
 from splitveil.lab.auditing.examiners import Measure
 from splitveil.lab.auditing.intervals import bootstrap
-from splitveil.lab.auditing.units import Unit, most_exposed
+from splitveil.lab.auditing.units import EXPOSED_BY, Unit, most_exposed
 from splitveil.lab.metrics import ALWAYS, METRICS
-
-CHOSEN_BY = ("psnr", "ssim")
 
 
 def worst_cases(units: Sequence[Unit], seed: int, measures: Sequence[Measure] = ()) -> list[Unit]:
@@ -52,8 +51,8 @@ def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measur
         measures=measures,
     )
     index, worst = torch.empty(0, dtype=torch.int64), units[0].worst[:0]
-    if by == "psnr" and len(units[0].worst_index):
-        index = most_exposed(scores["psnr"])
+    if by == EXPOSED_BY and len(units[0].worst_index):
+        index = most_exposed(scores)
         worst = torch.stack([_guess(units[int(chosen[i])], int(i)) for i in index])
     return Unit(row, scores, samples[chosen[: len(shown)], shown], index, worst)
 
@@ -67,7 +66,7 @@ def strongest(rows: Sequence[Row]) -> dict[str, str]:
     often = Counter(r.attack for r in rows)
     for r in rows:
         name = f"{r.attack}:{r.options}" if often[r.attack] > 1 and r.options else r.attack
-        means[name] = {"mse": r.mse, "psnr": r.psnr, "ssim": r.ssim}
+        means[name] = {metric: r.scores[metric].mean for metric in ALWAYS}
     best = {}
     for metric in ALWAYS:
         pick = max if METRICS.build(metric).higher_leaks else min
@@ -89,26 +88,26 @@ def scored_row(
     measures: Sequence[Measure] = (),
 ) -> Row:
     """A row with means, worst 5 % and intervals of its scores. scores: metric -> (N,); seed: of the intervals."""
-    mse, psnr, ssim = bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed)
-    extra = {m.name: found for m in measures if (found := m.number(scores, seed)) is not None}
+    intervals = dict(zip(ALWAYS, bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed), strict=True))
+    found = {
+        metric.name: Score(
+            mean=scores[metric.name].mean().item(), worst=metric.worst(scores[metric.name]),
+            interval=intervals[metric.name], unit=metric.unit, higher_leaks=metric.higher_leaks,
+            n=len(scores[metric.name]),
+        )
+        for metric in map(METRICS.build, ALWAYS)
+    }  # fmt: skip
+    found |= {m.name: number for m in measures if (number := m.number(scores, seed)) is not None}
     return Row(
         **place._asdict(),
         attack=attack,
         options=options,
         needs=needs,
-        n=len(scores["psnr"]),
-        mse=scores["mse"].mean().item(),
-        psnr=scores["psnr"].mean().item(),
-        ssim=scores["ssim"].mean().item(),
-        psnr_worst5=METRICS.build("psnr").worst(scores["psnr"]),
-        ssim_worst5=METRICS.build("ssim").worst(scores["ssim"]),
-        mse_interval=mse,
-        psnr_interval=psnr,
-        ssim_interval=ssim,
+        n=len(scores[EXPOSED_BY]),
+        **flat(found),
         seconds=seconds,
         evidence=dict(evidence or {}),
         unreliable=list(unreliable),
-        extra=extra,
     )
 
 

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from splitveil.core.records import (
+    CHOSEN_BY,
     FLOORS,
     Accuracy,
     Card,
-    Extra,
     Floor,
     Further,
     Lost,
     Measured,
     Role,
     Row,
+    Score,
     Trial,
     worst_case,
 )
@@ -127,7 +128,7 @@ class Auditor:
             if (radius := _radius(protected, self.trials.data, seed)) is not None:
                 radii.append(radius)
         cards, paths = zip(*(self.card(setting, seed) for seed in seeds), strict=True)
-        by_psnr, by_ssim = ([_row(c, worst_case(m)) for c in cards] for m in ("psnr", "ssim"))
+        by_psnr, by_ssim = ([_row(c, worst_case(m)) for c in cards] for m in CHOSEN_BY)
         cost = edge_cost(protected, self.trials.data.shape)
         against = plain.accuracies if plain else accuracies
         validated = plain.validations if plain else [t.validation for t in trained]
@@ -188,14 +189,14 @@ def strongest_over(cards: Sequence[Card]) -> dict[str, str]:
     rows = [{(r.attack, r.options): r for r in card.rows if r.role is not Role.WORST} for card in cards]
     return strongest(
         [
-            row.model_copy(update={m: statistics.fmean(getattr(of[key], m) for of in rows) for m in ALWAYS})
+            row.model_copy(update={m: statistics.fmean(of[key].scores[m].mean for of in rows) for m in ALWAYS})
             for key, row in rows[0].items()
             if all(key in of for of in rows)
         ]
     )
 
 
-def _further(of: Sequence[Extra]) -> Further:
+def _further(of: Sequence[Score]) -> Further:
     over = estimate(e.mean for e in of)
     return Further(
         mean=over.mean, interval=over.interval, values=over.values, unit=of[0].unit, higher_leaks=of[0].higher_leaks

@@ -11,7 +11,7 @@ from splitveil.core.errors import InputError
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Sample
 from splitveil.lab.defenses.noise import GaussianNoise
-from splitveil.lab.metrics.bounds import Score, certificate, gaussian_score, noise_score, sigma_for_floor
+from splitveil.lab.metrics.bounds import ScoreFunction, certificate, gaussian_score, noise_score, sigma_for_floor
 from splitveil.lab.metrics.bounds.prior import SMOOTHING
 from splitveil.lab.training import infer
 
@@ -66,7 +66,7 @@ class NoiseForFloor(GaussianNoise):
             raise InputError(f"expected mse and blur above 0, got {mse} and {blur}; use noise_for_floor:mse=0.005.")
         self.mse, self.whom, self.blur = float(mse), adversary, float(blur)
         self.register_buffer("factor", torch.tensor(UNSOLVED))
-        self._kept: tuple[Sample, Score] | None = None
+        self._kept: tuple[Sample, ScoreFunction] | None = None
 
     def study(self, split: Split, sample: Sample) -> None:
         d = sample.x[0].numel()
@@ -89,7 +89,7 @@ class NoiseForFloor(GaussianNoise):
         strength: Tensor = self.factor * self.radius / z[0].numel() ** 0.5
         return strength
 
-    def _solve(self, edge: nn.Module, sample: Sample, score: Score) -> None:
+    def _solve(self, edge: nn.Module, sample: Sample, score: ScoreFunction) -> None:
         device = next((p.device for p in edge.parameters()), torch.device("cpu"))
         edge.eval()
         # The same images in the same portions as `protect` calibrates with: the clip is then the one measured here.

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from splitveil.core.records import STANDING
 from splitveil.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALWAYS", "METRICS"]
 
-ALWAYS = ("mse", "psnr", "ssim")
+ALWAYS = tuple(STANDING)
 """Metrics that stand in every row; the others are asked for."""
 
 METRICS: "Registry[Metric]" = Registry(

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
+
+from splitveil.core.records import STANDING
 
 TAIL = 0.05
 """Share of images in the worst tail."""
@@ -24,6 +27,7 @@ class Metric:
         unit: printed with it.
         higher_leaks: whether a larger value means that more leaked.
         fn: x: (N, C, H, W) and x_hat: (N, C, H, W), both in [0, 1] -> (N,).
+        kind: of data that it compares.
         state: hash of whatever decides the values beside the code and the options, such as weights; empty for nothing.
     """
 
@@ -32,6 +36,12 @@ class Metric:
     higher_leaks: bool
     fn: Callable[[Tensor, Tensor], Tensor]
     state: str = ""
+    kind: str = "images"
+
+    @classmethod
+    def standing(cls, name: str, fn: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """One of those that stand in every row, with what its record says of it."""
+        return cls(name, STANDING[name].unit, STANDING[name].higher_leaks, fn)
 
     def __call__(self, x: Tensor, x_hat: Tensor) -> Tensor:
         return self.fn(x, x_hat)

@@ -24,17 +24,17 @@ LUMA = (0.299, 0.587, 0.114)
 
 def mse() -> Metric:
     """Mean squared error per element, pixels in [0, 1] (papers that sum over channels print C times this)."""
-    return Metric("mse", "per element", higher_leaks=False, fn=_mse)
+    return Metric.standing("mse", _mse)
 
 
 def psnr() -> Metric:
     """Peak signal-to-noise ratio of each image for a peak of 1, capped at 100 dB."""
-    return Metric("psnr", "dB", higher_leaks=True, fn=tensors.psnr)
+    return Metric.standing("psnr", tensors.psnr)
 
 
 def ssim() -> Metric:
     """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian window, sigma 1.5; 1 for equal images."""
-    return Metric("ssim", "1", higher_leaks=True, fn=tensors.ssim)
+    return Metric.standing("ssim", tensors.ssim)
 
 
 def ms_ssim() -> Metric:

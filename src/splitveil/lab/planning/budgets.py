@@ -5,10 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import Budget, Figure
+from splitveil.core.records import LEAKAGE, LIMITS, STANDING, Budget, Figure
 
-LEAKAGE = ("ssim", "ssim_worst", "psnr", "psnr_worst")
-"""Names of a budget's leakage: worst case over the attacks, mean over images or over the 5 % that leak most."""
 COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 BYTES = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2.0**10, "MIB": 2.0**20, "GIB": 2.0**30}
 SECONDS = {"": 1.0, "S": 1.0, "MS": 1e-3, "US": 1e-6}
@@ -102,7 +100,7 @@ def written(name: str, value: float) -> str:
         return f"{value * 1e3:.3g} ms"
     if name == "accuracy_drop":
         return f"{value:.2f} points"
-    return f"{value:.2f} dB" if name.startswith("psnr") else f"{value:.3f}"
+    return f"{value:.2f} dB" if name in LIMITS and STANDING[LIMITS[name][0]].unit == "dB" else f"{value:.3f}"
 
 
 def _parsed(text: str, flag: str, units: Mapping[str, float], example: str) -> float:

@@ -5,13 +5,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from splitveil.core.records import Card, Figure, Place, Row
+from splitveil.core.records import LIMITS, Card, Figure, Place
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing import audit
@@ -251,18 +251,15 @@ def figures(card: Card, place: Place, reference: float, source: str, *, interval
         intervals: with those of the means over images.
     """
     own = {r.chosen_by: r for r in card.at(place)}
-    ssim, psnr = own["ssim"], own["psnr"]
     accuracy, told = card.accuracies[place.label], card.tested.get(place.label)
 
-    def figure(value: float, row: Row | None = None, metric: str = "") -> Figure:
-        interval = getattr(row, f"{metric}_interval") if intervals and row is not None else None
-        return Figure(value=value, measured=True, source=source, interval=interval)
-
-    return {
-        "accuracy": figure(accuracy).model_copy(update={"interval": told.interval if told else None}),
-        "accuracy_drop": figure(100 * (reference - accuracy)),
-        "ssim": figure(ssim.ssim, ssim, "ssim"),
-        "ssim_worst": figure(ssim.ssim_worst5),
-        "psnr": figure(psnr.psnr, psnr, "psnr"),
-        "psnr_worst": figure(psnr.psnr_worst5),
+    figure = partial(Figure, measured=True, source=source)
+    found = {
+        "accuracy": figure(value=accuracy, interval=told.interval if told else None),
+        "accuracy_drop": figure(value=100 * (reference - accuracy)),
     }
+    for name, (metric, tail) in LIMITS.items():
+        score = own[metric].scores[metric]
+        interval = score.interval if intervals and not tail else None
+        found[name] = figure(value=score.number(tail=tail), interval=interval)
+    return found

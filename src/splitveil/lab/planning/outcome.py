@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from splitveil.core.records import Alternative, Choice, Figure, ProxyCheck
+from splitveil.core.records import LEAKAGE, Alternative, Choice, Figure, ProxyCheck
 from splitveil.device.profiling import picture_sizes, transmission_seconds
-from splitveil.lab.planning.budgets import LEAKAGE, broken
+from splitveil.lab.planning.budgets import broken
 from splitveil.lab.planning.latency import ANSWER
 from splitveil.lab.planning.measuring import COUNTED, Bench
 from splitveil.lab.planning.recommendation import Verdict

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from splitveil.core.errors import InputError, TrainingError
 from splitveil.core.progress import task
-from splitveil.core.records import Card, CutCurve, Figure, Lost, Need, Plan, Role, Zone
+from splitveil.core.records import CHOSEN_BY, LEAKAGE, Card, CutCurve, Figure, Lost, Need, Plan, Role, Zone
 from splitveil.lab.auditing.checks import check_budget_told, check_lost
 from splitveil.lab.auditing.subject import undefended
 from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.comparing.candidate import PLAIN
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.export import export_halves, save
-from splitveil.lab.planning.budgets import LEAKAGE, broken
+from splitveil.lab.planning.budgets import broken
 from splitveil.lab.planning.clock import Clock
 from splitveil.lab.planning.depth import curves
 from splitveil.lab.planning.measuring import Bench, figures
@@ -274,9 +274,9 @@ class Planner:
         with self.clock.timing("calibration"):
             card, path = self.bench.undefended(names, self.bench.quick)
         self.floors = {
-            name: max(((r.attack, r.ssim if name == "ssim" else r.psnr) for r in card.rows if r.role is Role.FLOOR),
+            name: max(((r.attack, r.scores[name].mean) for r in card.rows if r.role is Role.FLOOR),
                       key=lambda pair: pair[1])
-            for name in ("ssim", "psnr")
+            for name in reversed(CHOSEN_BY)
         }  # fmt: skip
         self.clock.note("audit", self.clock.expected("calibration") / len(names))
         for name in names:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.core.errors import InputError
+from splitveil.core.records import CHOSEN_BY, LEAKAGE
 from splitveil.lab.attacks.parts.features import ChannelScale
 from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.auditing.scoring import scored
@@ -22,7 +23,7 @@ WINDOWS = (3, 1)
 ROWS = 4000
 """Positions from which the local map is estimated."""
 LEAST = 30
-NAMES = ("accuracy", "ssim", "ssim_worst", "psnr", "psnr_worst")
+NAMES = ("accuracy", *LEAKAGE)
 
 
 def proxy(protected: Protected, codecs: Sequence[str], images: Images, seed: int) -> dict[str, dict[str, float]]:
@@ -66,7 +67,7 @@ def proxy(protected: Protected, codecs: Sequence[str], images: Images, seed: int
 def tails(scores: Mapping[str, Tensor]) -> dict[str, float]:
     """Means and the means over the 5 % that leak most. scores: ssim and psnr -> (N,)."""
     found: dict[str, float] = {}
-    for name in ("ssim", "psnr"):
+    for name in reversed(CHOSEN_BY):
         found |= {name: float(scores[name].mean()), f"{name}_worst": METRICS.build(name).worst(scores[name])}
     return found
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from splitveil.core.records import Need
-from splitveil.lab.planning.budgets import LEAKAGE, Figures, broken, distance, kept, written
+from splitveil.core.records import LEAKAGE, Need
+from splitveil.lab.planning.budgets import Figures, broken, distance, kept, written
 from splitveil.lab.planning.need import in_words, minutes
 from splitveil.lab.planning.search import Known, Search, holds, preference
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from splitveil.core.records import Figure
-from splitveil.lab.planning.budgets import LEAKAGE, binding, broken, kept
+from splitveil.core.records import LEAKAGE, Figure
+from splitveil.lab.planning.budgets import binding, broken, kept
 from splitveil.lab.planning.front import gains, undominated
 from splitveil.lab.planning.space import Option
 from splitveil.lab.planning.surrogate import Surrogate

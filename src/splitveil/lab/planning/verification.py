@@ -16,8 +16,8 @@ from splitveil.lab.data import Dataset
 
 DECODER = SUITES["smoke"].attacks[1]
 """The decoder of the ``smoke`` suite."""
-AGREES = 1.5
-"""Error at the zone's first cut over the error one cut before, from which the attack agrees."""
+BY, AGREES = "mse", 1.5
+"""The error that is looked at; the share of it, at the zone's first cut over one cut before, that is agreement."""
 
 
 def verify_zone(
@@ -86,7 +86,7 @@ def judged(zone: Zone, before: Cut, first: Cut, shallow: Row, deep: Row) -> Zone
         shallow: what the attack got at `before`.
         deep: what the same attack got at `first`, on the same images.
     """
-    gain = deep.mse / max(shallow.mse, 1e-12)
+    gain = deep.scores[BY].mean / max(shallow.scores[BY].mean, 1e-12)
     agrees = gain >= AGREES and _parted(shallow, deep)
     times = f"{gain:.1f}" if gain < 100 else f"{gain:,.0f}"
     points = 100 * (first.edge_share - before.edge_share)
@@ -115,6 +115,7 @@ def _edge(first: str, traced: Traced, cuts: Sequence[str] | None) -> tuple[Cut, 
 
 def _parted(low: Row, high: Row) -> bool:
     """Whether the intervals of two errors, the first the smaller, do not meet; errors without one are exact."""
-    top = low.mse_interval[1] if low.mse_interval else low.mse
-    bottom = high.mse_interval[0] if high.mse_interval else high.mse
+    near, far = low.scores[BY], high.scores[BY]
+    top = near.interval[1] if near.interval else near.mean
+    bottom = far.interval[0] if far.interval else far.mean
     return top < bottom

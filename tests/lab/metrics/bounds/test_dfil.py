@@ -10,7 +10,7 @@ from splitveil.core.errors import InputError
 from splitveil.lab.defenses.noise import GaussianNoise
 from splitveil.lab.metrics.bounds.dfil import certificate, floor_any, floor_unbiased, sigma_for_floor
 from splitveil.lab.metrics.bounds.fisher import fisher_trace
-from splitveil.lab.metrics.bounds.prior import Score, gaussian_score, noise_score, smoothed
+from splitveil.lab.metrics.bounds.prior import ScoreFunction, gaussian_score, noise_score, smoothed
 
 DRAWS = torch.Generator().manual_seed(0)
 D, SIGMA = 16, 0.3
@@ -112,7 +112,7 @@ def test_the_noise_found_for_a_floor_guarantees_it(queries: int, estimate: bool)
     score, mse = gaussian_score(X, smoothing=0.2), 0.015
     pattern = torch.linspace(0.5, 2, 4).reshape(4, 1, 1)
     factor = sigma_for_floor(edge(), X, mse, score=score if estimate else None, pattern=pattern, queries=queries)
-    sharp = Score(score.trace, score.at_least, score.at_most, score.method, 0.0, score.samples, score.d)
+    sharp = ScoreFunction(score.trace, score.at_least, score.at_most, score.method, 0.0, score.samples, score.d)
     found = certificate(edge(), X, factor * pattern, score=score if estimate else sharp, queries=queries)
     assert (found.floor if estimate else found.unbiased) == pytest.approx(mse, rel=1e-4)
 

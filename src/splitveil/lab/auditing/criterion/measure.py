@@ -1,5 +1,6 @@
 """`criterion`: every cheap number at every configuration of a subject, beside what an audit's attacks reached."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from splitveil.lab.data import Dataset
 from splitveil.lab.seeds import derive, digest, fingerprint, generator, hardware, named
 from splitveil.lab.training import infer
 
-IMAGES = 2000
+IMAGES, BY = 2000, "mse"
 LEAST = 200
 
 
@@ -134,5 +135,5 @@ def _errors(card: Card | None, c: Configuration) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in card.at(c.place) if card else []:
         if row.role is Role.ATTACK:
-            found[row.attack] = min(row.mse, found.get(row.attack, row.mse))
+            found[row.attack] = min(row.scores[BY].mean, found.get(row.attack, math.inf))
     return found | ({STRONGEST: min(found.values())} if found else {})

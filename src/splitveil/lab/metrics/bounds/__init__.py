@@ -2,12 +2,12 @@
 
 from splitveil.lab.metrics.bounds.dfil import Certificate, certificate, floor_any, floor_unbiased, sigma_for_floor
 from splitveil.lab.metrics.bounds.fisher import FisherTrace, fisher_trace
-from splitveil.lab.metrics.bounds.prior import Score, gaussian_score, matched_scores, noise_score
+from splitveil.lab.metrics.bounds.prior import ScoreFunction, gaussian_score, matched_scores, noise_score
 
 __all__ = [
     "Certificate",
     "FisherTrace",
-    "Score",
+    "ScoreFunction",
     "certificate",
     "fisher_trace",
     "floor_any",

@@ -13,8 +13,9 @@ What the floors hold for: the *mean* squared error per element over inputs drawn
 * an f that is Lipschitz (ReLU and max pooling are: their kinks have probability 0 where x has a density) and that
   treats samples independently (BatchNorm in eval mode).
 * for the floor of *any* adversary, a density that is smooth and vanishes at the end of its support. Images in [0, 1]
-  have none, so that floor speaks about images blurred by `Score.smoothing`, and is as good as the estimate of Tr S. For
-  images as they are it is an estimate, and it never exceeds d / Tr S, for photographs little above smoothing^2.
+  have none, so that floor speaks about images blurred by `ScoreFunction.smoothing`, and is as good as the estimate of
+  Tr S. For images as they are it is an estimate, and it never exceeds d / Tr S, for photographs little above
+  smoothing^2.
 * for the floor of *unbiased* adversaries, an adversary whose mean guess is x for every x. Real ones are biased towards
   usual images and do get below it; it is no promise.
 
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.lab.metrics.bounds.fisher import Encoder, cut_shape, fisher_trace, noise_scale
-from splitveil.lab.metrics.bounds.prior import Score, smoothed
+from splitveil.lab.metrics.bounds.prior import ScoreFunction, smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Certificate:
     unbiased: float | None
     trace: float | None
     trace_error: float | None
-    score: Score
+    score: ScoreFunction
     queries: int
     words: str
 
@@ -85,7 +86,7 @@ def certificate(
     x: Tensor,
     sigma: float | Tensor,
     *,
-    score: Score,
+    score: ScoreFunction,
     queries: int = 1,
     probes: int | None = None,
     seed: int = 0,
@@ -137,7 +138,7 @@ def sigma_for_floor(
     x: Tensor,
     mse: float,
     *,
-    score: Score | None,
+    score: ScoreFunction | None,
     pattern: float | Tensor = 1.0,
     queries: int = 1,
     probes: int | None = None,
@@ -176,7 +177,7 @@ def sigma_for_floor(
     return math.sqrt(queries * unit / needed)
 
 
-def _check(x: Tensor, score: Score | None, queries: int) -> None:
+def _check(x: Tensor, score: ScoreFunction | None, queries: int) -> None:
     if queries < 1:
         raise InputError(f"expected 1 query or more, got {queries}; use 1 where every input is sent once.")
     if score is not None and score.d != x[0].numel():

@@ -31,7 +31,7 @@ BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoreFunction:
     """Fisher information of the prior, its trace.
 
     Attributes:
@@ -58,7 +58,7 @@ class MatchedScores:
     """Learned scores at blurred images that the net did not train on. values: (K, d), float64."""
 
     values: Tensor
-    score: Score
+    score: ScoreFunction
 
     @property
     def information(self) -> Tensor:
@@ -126,7 +126,7 @@ def smoothed(x: Tensor, smoothing: float, seed: int = 0) -> Tensor:
     return x + smoothing * torch.randn(x.shape, generator=generator(seed, "smoothing")).to(x)
 
 
-def noise_score(d: int, smoothing: float = SMOOTHING) -> Score:
+def noise_score(d: int, smoothing: float = SMOOTHING) -> ScoreFunction:
     """What holds for every prior after the blur, Tr S <= d / smoothing^2: a sum is no more informative than its noise.
 
     Raises:
@@ -134,10 +134,10 @@ def noise_score(d: int, smoothing: float = SMOOTHING) -> Score:
     """
     _check(smoothing, least=1e-6)
     most = d / smoothing**2
-    return Score(most, 0.0, most, "smoothing alone", smoothing, 0, d)
+    return ScoreFunction(most, 0.0, most, "smoothing alone", smoothing, 0, d)
 
 
-def gaussian_score(x: Tensor, *, smoothing: float = SMOOTHING) -> Score:
+def gaussian_score(x: Tensor, *, smoothing: float = SMOOTHING) -> ScoreFunction:
     """Tr S of a Gaussian with the images' covariance, a lower estimate of the true one. x: (M, ...) in [0, 1].
 
     Raises:
@@ -145,7 +145,7 @@ def gaussian_score(x: Tensor, *, smoothing: float = SMOOTHING) -> Score:
     """
     d = x[0].numel()
     trace: float = torch.linalg.eigvalsh(covariance(x, smoothing)).reciprocal().sum().item()
-    return Score(trace, trace, _most(d, smoothing), "gaussian, Ledoit-Wolf covariance", smoothing, len(x), d)
+    return ScoreFunction(trace, trace, _most(d, smoothing), "gaussian, Ledoit-Wolf covariance", smoothing, len(x), d)
 
 
 def gaussian_information(x: Tensor, *, smoothing: float = SMOOTHING) -> Tensor:
@@ -210,7 +210,7 @@ def matched_scores(
     trace = guess.square().sum(1).mean().item() / unit
     least = (2 * guess * noise.flatten(1) - guess.square()).sum(1).mean().item() / unit
     method = f"denoising score matching, width {width}, {epochs} epochs"
-    score = Score(trace, least, _most(d, smoothing), method, smoothing, len(x), d)
+    score = ScoreFunction(trace, least, _most(d, smoothing), method, smoothing, len(x), d)
     return MatchedScores(-guess / smoothing, score)
 
 
