@@ -11,6 +11,7 @@ from splitveil.device.noise import standard_normal
 from splitveil.wire.bundle import EDGE, Bundle
 from splitveil.wire.contract import wire_dtype
 from splitveil.wire.engine import Half
+from splitveil.wire.pictures.values import as_floats
 
 Array = NDArray[Any]
 
@@ -52,7 +53,7 @@ class Encoder:
                 "picture files to answer_pictures."
             )
         if x.dtype == np.uint8:
-            return x.astype(np.float32) / np.float32(255)
+            return as_floats(x)
         if x.dtype.kind != "f":
             raise DataError(f"expected uint8 or float images, got {x.dtype}; convert them first.")
         if not (x.min() >= 0 and x.max() <= 1):

@@ -12,6 +12,7 @@ from PIL import Image
 from splitveil.core.errors import DataError
 from splitveil.core.records import Manifest, Picture
 from splitveil.wire.pictures import SUFFIXES, Faults, assumed, picture_files, read_picture
+from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
 JPEG_QUALITY = 75
 """Pillow's own choice; what a device that sends pictures would send."""
@@ -70,9 +71,9 @@ def file_sizes(x: NDArray[Any]) -> tuple[int, int] | None:
 
     None where no picture file has that many channels. Floats are rounded to 8 bits, as any picture file holds.
     """
-    if len(x) not in (1, 3):
+    if len(x) not in CHANNELS:
         return None
-    pixels = x if x.dtype == np.uint8 else np.round(255 * x).astype(np.uint8)
+    pixels = x if x.dtype == np.uint8 else as_bytes(x)
     picture = Image.fromarray(pixels[0] if len(x) == 1 else pixels.transpose(1, 2, 0))
     png, jpeg = BytesIO(), BytesIO()
     picture.save(png, "PNG", optimize=True)

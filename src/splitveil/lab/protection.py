@@ -14,6 +14,7 @@ from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Defense, Protected, Sample, Stage
+from splitveil.lab.images import as_floats
 from splitveil.lab.probing import probe
 from splitveil.lab.seeds import derive, digest, generator
 from splitveil.lab.tensors import classes_of
@@ -72,7 +73,7 @@ def protect(
     split = defense.install(split)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
     held, train = _parted(len(x), seed)
-    sample = Sample(x[train[:CALIBRATION]].float() / 255, y[train[:CALIBRATION]], derive(seed, "study"))
+    sample = Sample(as_floats(x[train[:CALIBRATION]]), y[train[:CALIBRATION]], derive(seed, "study"))
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
     protected.epochs = epochs
@@ -81,7 +82,7 @@ def protect(
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
-        return augmented(x[chosen].float() / 255, draws).contiguous(memory_format=torch.channels_last), y[chosen]
+        return augmented(as_floats(x[chosen]), draws).contiguous(memory_format=torch.channels_last), y[chosen]
 
     def accuracy() -> float:
         return _accuracy(protected, x[held], y[held])
@@ -254,5 +255,5 @@ def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:
 
 
 def _right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    logits = infer(net.eval(), (part.float() / 255 for part in x.split(250)))
+    logits = infer(net.eval(), (as_floats(part) for part in x.split(250)))
     return classes_of(logits, "the net") == y

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import STANDING, Card
+from splitveil.wire.pictures.values import as_floats
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -186,6 +187,6 @@ def _exposed(
 
 
 def _check_scored(what: str, inputs: Bytes, guesses: Bytes, mse: Floats) -> None:
-    rmse = np.sqrt(np.square((inputs.astype(np.float32) - guesses) / 255).mean((1, 2, 3)))
+    rmse = np.sqrt(np.square(as_floats(inputs) - as_floats(guesses)).mean((1, 2, 3)))
     if (abs(rmse - np.sqrt(mse)) > ROUNDING).any():
         raise InputError(f"{what} are not those that were scored; {REMEDY}.")

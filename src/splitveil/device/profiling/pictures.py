@@ -9,6 +9,7 @@ from PIL import Image
 
 from splitveil.core.errors import DataError
 from splitveil.core.records.device import PictureSize
+from splitveil.wire.pictures.values import CHANNELS
 
 JPEG_QUALITIES = (95, 75)
 
@@ -24,7 +25,7 @@ def picture_sizes(images: NDArray[Any]) -> list[PictureSize]:
     Raises:
         DataError: no images, or of another shape or type.
     """
-    if images.ndim != 4 or len(images) == 0 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+    if images.ndim != 4 or len(images) == 0 or images.shape[3] not in CHANNELS or images.dtype != np.uint8:
         raise DataError(
             f"expected uint8 images (n, H, W, 1 or 3), got {images.dtype} {images.shape}; convert them first."
         )

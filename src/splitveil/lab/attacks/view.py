@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError, ThreatModelError
+from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive, named
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Aux:
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """(m, C, H, W) float in [0, 1]."""
-        return self.x[index].float() / 255
+        return as_floats(self.x[index])
 
 
 class Shared:

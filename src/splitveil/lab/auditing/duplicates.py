@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitveil.lab.data.base import Array
+from splitveil.lab.images import as_floats
 
 SIDE = 32
 """Larger images are averaged down to this many pixels a side."""
@@ -39,7 +40,7 @@ def near_duplicates(private: Array, aux: Array) -> int:
 
 def _directions(x: Tensor) -> Tensor:
     """(N, C, H, W) uint8 -> (N, D) of unit length and mean 0; zeros for an image of one colour."""
-    images = x.float() / 255
+    images = as_floats(x)
     height, width = min(SIDE, x.shape[2]), min(SIDE, x.shape[3])
     flat = F.adaptive_avg_pool2d(images, (height, width)).flatten(1)
     flat = flat - flat.mean(1, keepdim=True)

@@ -13,6 +13,7 @@ from splitveil.core.progress import Show, task
 from splitveil.lab.auditing.subject import Configuration, Subject
 from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import Parts
+from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 from splitveil.lab.tensors import classes_of
 
@@ -108,7 +109,7 @@ def _features(
     place = np.full(len(images), -1)
     place[keep] = np.arange(len(keep))
     for first in range(0, len(images), BATCH):
-        x = torch.from_numpy(images[first : first + BATCH]).float() / 255
+        x = as_floats(torch.from_numpy(images[first : first + BATCH]))
         if subject.random:
             torch.manual_seed(derive(seed, "features", done + first))
         logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))

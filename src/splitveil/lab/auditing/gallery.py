@@ -12,6 +12,7 @@ from splitveil.core.proportions import wilson
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.data.base import Array
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics.reidentification import identify
 from splitveil.lab.seeds import derive
 from splitveil.lab.tensors import classes_of
@@ -74,7 +75,7 @@ def embeddings(protected: Protected, x: Tensor, classes: Tensor | None = None) -
     """
     protected.eval()
     with torch.inference_mode():
-        answers = torch.cat([protected(part.float() / 255).float() for part in x.split(CHUNK)])
+        answers = torch.cat([protected(as_floats(part)).float() for part in x.split(CHUNK)])
     classes_of(answers, "the split")  # refuses NaN, which would sort anyhow
     answers = answers if classes is None else answers[:, classes]
     return F.normalize(answers - answers.mean(1, keepdim=True), dim=1)

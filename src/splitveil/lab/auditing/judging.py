@@ -15,6 +15,7 @@ from splitveil.lab.auditing import identity
 from splitveil.lab.auditing.examiners import Examiner, Measure
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.data import Images
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics import ALWAYS, METRICS
 from splitveil.lab.metrics.base import Metric
 from splitveil.lab.metrics.judge import Judge, agreement, confidence, correct
@@ -72,7 +73,7 @@ class Asked:
                 raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
             if count > 1:
                 raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
-        one = torch.from_numpy(private.x[:1]).float() / 255
+        one = as_floats(torch.from_numpy(private.x[:1]))
         for metric in built:
             _try(metric, one)
         parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
@@ -108,7 +109,7 @@ class Asked:
     def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
         """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
         pairs = list(zip(x.split(AT_ONCE), guess.split(AT_ONCE), strict=True))
-        found = {m.name: torch.cat([m(a.float() / 255, b) for a, b in pairs]) for m in self.metrics}
+        found = {m.name: torch.cat([m(as_floats(a), b) for a, b in pairs]) for m in self.metrics}
         for one in self.examiners:
             found |= one.scores(guess)
         return found
@@ -128,7 +129,7 @@ class Panel:
 
     def __init__(self, judge: Judge, x: Tensor, y: Tensor) -> None:
         self.judge, self.y = judge, y
-        self.x = x.float() / 255
+        self.x = as_floats(x)
         try:
             self.clean = judge.probabilities(self.x)
         except (RuntimeError, ValueError) as error:

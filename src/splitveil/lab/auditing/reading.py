@@ -10,6 +10,7 @@ from splitveil.lab.auditing import identity
 from splitveil.lab.auditing.examiners import Measure
 from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.data import Dataset, Images
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics.plates import CELL, CHARACTERS, PlateReader, train_reader
 from splitveil.lab.seeds import fingerprint, hardware, named
 
@@ -102,7 +103,7 @@ class Reading:
         self.reader, self.lesson = reader, lesson
         seen = _visible(lesson.private).nonzero()[:, 0]
         truth = _digits(lesson.private)[seen]
-        clean = torch.from_numpy(lesson.private.x)[seen].float() / 255
+        clean = as_floats(torch.from_numpy(lesson.private.x)[seen])
         known = (reader.read(clean) == truth).all(1)
         if not known.any():
             raise InputError(

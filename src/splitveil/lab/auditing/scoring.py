@@ -15,11 +15,12 @@ from splitveil.lab.attacks.base import Attack, LabelAttack
 from splitveil.lab.attacks.view import Aux, View
 from splitveil.lab.auditing.checks import DRAWS, JUDGED_BY
 from splitveil.lab.auditing.judging import Asked
-from splitveil.lab.auditing.units import LabelUnit, Unit, most_exposed, to_bytes
+from splitveil.lab.auditing.units import LabelUnit, Unit, most_exposed
 from splitveil.lab.auditing.views import Wire, holds_files
 from splitveil.lab.auditing.worst import scored_row
 from splitveil.lab.data.base import Array
 from splitveil.lab.data.parts import Parts
+from splitveil.lab.images import as_bytes, as_floats
 from splitveil.lab.metrics import ALWAYS, METRICS
 
 FACTOR = 10.0
@@ -95,7 +96,7 @@ def attacked(
         measures=asked.measures,
     )
     index = most_exposed(scores)[: None if len(shown) else 0]
-    return Unit(row, scores, to_bytes(guess[shown]), index, to_bytes(guess[index]))
+    return Unit(row, scores, as_bytes(guess[shown]), index, as_bytes(guess[index]))
 
 
 def inferred(
@@ -128,7 +129,7 @@ def inferred(
 
 def scored(x: Tensor, guess: Tensor) -> dict[str, Tensor]:
     """Metric of every row -> (N,). x: (N, C, H, W) uint8; guess: (N, C, H, W) in [0, 1]."""
-    truth = x.float() / 255
+    truth = as_floats(x)
     parts = list(zip(truth.split(256), guess.split(256), strict=True))
     metrics = {name: METRICS.build(name) for name in ALWAYS}
     return {name: torch.cat([m(a, b) for a, b in parts]) for name, m in metrics.items()}

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from splitveil.core.records import LabelRow, Row
@@ -72,8 +71,3 @@ class LabelUnit:
 def most_exposed(scores: Mapping[str, Tensor]) -> Tensor:
     """Places of the five images that leak most, equals in order of place. scores: metric -> (N,); (5,) or fewer."""
     return scores[EXPOSED_BY].argsort(descending=True, stable=True)[:EXPOSED]
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """[0, 1] -> uint8."""
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)

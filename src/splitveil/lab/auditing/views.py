@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from splitveil.lab.attacks.view import Aux, Knows, Shared, View
 from splitveil.lab.auditing.subject import Configuration
+from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 
 BATCH = 250
@@ -59,7 +60,7 @@ class Wire:
         with torch.no_grad():
             private = self.private
             if self.images is not None:
-                private = torch.cat([self.c.split.edge(part.float() / 255) for part in self.images.split(BATCH)])
+                private = torch.cat([self.c.split.edge(as_floats(part)) for part in self.images.split(BATCH)])
             return self.c.protected.observe(private).clone()
 
     def _plan(self) -> nn.Module | None:

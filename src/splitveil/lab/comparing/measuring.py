@@ -39,6 +39,7 @@ from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import partition
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics import ALWAYS
 from splitveil.lab.metrics.geometry import class_radius
 from splitveil.lab.metrics.judge import Judge
@@ -220,5 +221,5 @@ def _radius(protected: Protected, data: Dataset, seed: int) -> float | None:
         return None
     torch.manual_seed(derive(seed, "radius"))
     with torch.no_grad():
-        z = [protected.observe(protected.split.edge(part.float() / 255)) for part in x.split(AT_ONCE)]
+        z = [protected.observe(protected.split.edge(as_floats(part))) for part in x.split(AT_ONCE)]
     return class_radius(z, y, len(data.classes), least=LEAST, resamples=0).per_dimension

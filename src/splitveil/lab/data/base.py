@@ -9,10 +9,9 @@ import numpy as np
 
 from splitveil.core.errors import DataError
 from splitveil.core.records import Picture
+from splitveil.wire.pictures.values import CHANNELS
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-CHANNELS = (1, 3)
 
 
 def presentable(name: str) -> bool:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from splitveil.core.errors import DataError
-from splitveil.lab.data.base import CHANNELS, Array, Dataset, Images
+from splitveil.lab.data.base import Array, Dataset, Images
 from splitveil.lab.data.labels import are_names, class_numbers, counted, numbered, texts, too_high
 from splitveil.lab.data.sampling import split_images
 from splitveil.lab.data.spec import DataSpec
+from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
 PARTS = ("train", "test")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -125,7 +126,7 @@ def _pixels(x: Array, key: str) -> Array:
         if not (x.size and x.min() >= 0 and x.max() <= 1):
             low, high = (x.min(), x.max()) if x.size else ("nothing", "nothing")
             raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got floats {low} to {high}; rescale them.")
-        x = np.round(x * 255).astype(np.uint8)
+        x = as_bytes(x)
     elif x.dtype != np.uint8:
         raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got {x.dtype}; convert it with astype('uint8').")
     if x.ndim == 3:

@@ -24,6 +24,7 @@ from splitveil.lab.seeds import hardware
 from splitveil.lab.silence import quiet
 from splitveil.lab.tensors import classes_of
 from splitveil.wire.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, FLOAT_EDGE, Bundle, write_bundle
+from splitveil.wire.pictures.values import as_floats
 
 Array = NDArray[Any]
 
@@ -157,7 +158,7 @@ def _batches(x: Array, noise: Sequence[int] | None, seed: int) -> list[dict[str,
     draws = np.random.default_rng((seed, len(x)))
     batches = []
     for start in range(0, len(x), BATCH):
-        part = {"x": x[start : start + BATCH].astype(np.float32) / np.float32(255)}
+        part = {"x": as_floats(x[start : start + BATCH])}
         if noise is not None:
             part["noise"] = draws.standard_normal((len(part["x"]), *noise), dtype=np.float32)
         batches.append(part)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 from splitveil.lab.training import IndexBatches, fit
 
@@ -134,7 +135,7 @@ def train_reader(
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, ...]:
         shifts = 2 * torch.rand(len(index), 2, generator=draws) - 1
-        return x[index].float() / 255, plates[index], centres[index], shifts
+        return as_floats(x[index]), plates[index], centres[index], shifts
 
     fit(lesson, IndexBatches(len(x), BATCH, read), epochs=epochs, lr=lr, seed=seed, what="plate reader")
     return lesson.reader.requires_grad_(False)

@@ -18,6 +18,7 @@ from splitveil.lab.auditing.features import memory_budget
 from splitveil.lab.auditing.summary import student
 from splitveil.lab.cut import Traced
 from splitveil.lab.data import Dataset, Images
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics.clusters import standardised, within_clusters
 from splitveil.lab.metrics.geometry import class_radius, spectral_rank
 from splitveil.lab.metrics.information.entropy import coded_bits
@@ -82,7 +83,7 @@ def curves(
         )
     index = torch.randperm(len(data.test), generator=generator(seed, "curves"))[:n]
     images = data.test.take(index.numpy())
-    x, labels = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
+    x, labels = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
     entropy_x = coded_bits(x[:CODED], BITS) * math.log(2)
     with tempfile.TemporaryDirectory(prefix="splitveil-curves-") as folder:
         answers, features = _pass(traced, chosen, images, Path(folder))
@@ -120,7 +121,7 @@ def _pass(traced: Traced, chosen: Sequence[Cut], images: Images, folder: Path) -
     features, answers = [place(k, c) for k, c in enumerate(chosen)], []
     with task("features of all cuts", n) as show, torch.no_grad():
         for first in range(0, n, BATCH):
-            x = torch.from_numpy(images.x[first : first + BATCH]).float() / 255
+            x = as_floats(torch.from_numpy(images.x[first : first + BATCH]))
             logits, zs = tap(x.contiguous(memory_format=torch.channels_last))
             answers.append(logits)
             for kept, z in zip(features, zs, strict=True):

@@ -25,6 +25,7 @@ from splitveil.lab.cut import Split, Traced
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_floats
 from splitveil.lab.planning.latency import Way
 from splitveil.lab.planning.proxies import proxy
 from splitveil.lab.planning.space import Option
@@ -179,7 +180,7 @@ class Bench:
         found = self._shop(option).protected(Setting(option.defense, "raw"), self.seed)
         if option.codec == "raw":
             return found
-        x = torch.from_numpy(self.data.train.x[:CALIBRATION]).float() / 255
+        x = as_floats(torch.from_numpy(self.data.train.x[:CALIBRATION]))
         torch.manual_seed(derive(self.seed, "codec"))
         with torch.no_grad():
             z = torch.cat([found.defense(found.split.edge(part)) for part in x.split(250)])

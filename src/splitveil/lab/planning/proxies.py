@@ -13,6 +13,7 @@ from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.auditing.scoring import scored
 from splitveil.lab.data import Images
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_bytes, as_floats
 from splitveil.lab.metrics import METRICS
 from splitveil.lab.planning.ridge import PENALTIES, centred, dense_maps, local_maps
 from splitveil.lab.seeds import derive
@@ -46,7 +47,7 @@ def proxy(protected: Protected, codecs: Sequence[str], images: Images, seed: int
     """
     if len(images) < LEAST:
         raise InputError(f"expected at least {LEAST} images for the proxies, got {len(images)}; set more aside.")
-    x, y = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
+    x, y = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
     made = 2 * len(x) // 3
     found: dict[str, dict[str, float]] = {}
     with torch.no_grad():
@@ -84,7 +85,7 @@ def _leakage(z: Tensor, x: Tensor, made: int, seed: int) -> dict[str, float]:
             error = float((guess - x[made:]).square().mean())
             if error < least:
                 best, least = guess, error
-    return tails(scored((255 * x[made:]).round().to(torch.uint8), best.clamp(0, 1).contiguous()))
+    return tails(scored(as_bytes(x[made:]), best.clamp(0, 1).contiguous()))
 
 
 def _probed(z: Tensor, y: Tensor, made: int) -> float:

@@ -11,6 +11,7 @@ from splitveil.core.errors import BundleError
 from splitveil.core.records import StandIn
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_floats
 from splitveil.lab.restoring.weights import rebuilt
 from splitveil.lab.seeds import generator
 from splitveil.wire.bundle import EDGE, FLOAT_EDGE, Bundle
@@ -123,7 +124,7 @@ class Shipped(Protected):
         draws, codec, told = generator(0, "stand-in"), self.codec, list[tuple[Tensor, Tensor]]()
         with torch.inference_mode():
             for part in x[:COMPARED].split(AT_ONCE):
-                images = part.float() / 255
+                images = as_floats(part)
                 shape = self.graph.noise
                 noise = None if shape is None else torch.randn(len(part), *shape, generator=draws)
                 codes = codec.encode(self.defense.apply_noise(self.twin(images), noise))

@@ -5,10 +5,10 @@ from typing import Literal
 from splitveil.core.errors import BundleError
 from splitveil.core.records import Manifest, Picture
 from splitveil.wire.pictures.fitting import FITS
+from splitveil.wire.pictures.values import CHANNELS
 
 LOADER = 1
 """Version of this package: another one would give other pixels for the same file and record."""
-CHANNELS = (1, 3)
 
 
 def recipe_for(

@@ -21,6 +21,7 @@ from splitveil.lab.auditing.identity import of_configuration
 from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.auditing.subject import Configuration, Subject
 from splitveil.lab.data import Dataset
+from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive, digest, fingerprint, generator, hardware, named
 from splitveil.lab.training import infer
 
@@ -61,7 +62,7 @@ def criterion(
     images = data.test.take(index.numpy())
     guard = {"criterion": [n, seed, digest(images.x, images.y)], "versions": fingerprint()}
     ledger = Ledger(out / "criterion" if out else None, guard, resume=True, cache=None)
-    x, labels = torch.from_numpy(images.x).float() / 255, torch.from_numpy(images.y)
+    x, labels = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
     known, cuts = dict[str, Any](), list[CutNumbers]()
     with task("criterion", len(subject.configurations)) as show:
         for group in groups(subject, 2 * n, memory_budget()):
