@@ -85,7 +85,7 @@ def stepper(protected: Protected, stage: Stage, x: Tensor, y: Tensor, classes: i
         begun = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=native_precision().startswith("bf16")):
-            loss = protected(x, y)
+            loss = protected.loss(x, y)
         loss.backward()
         optimizer.step()
         return time.perf_counter() - begun

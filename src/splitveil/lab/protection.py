@@ -27,6 +27,17 @@ BATCH = range(32, 129)
 """A 32nd of the training images, within this range."""
 
 
+class TrainingLoss(nn.Module):
+    """What `fit` minimises: (x, y) -> the loss of a protected split."""
+
+    def __init__(self, protected: Protected) -> None:
+        super().__init__()
+        self.protected = protected
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.protected.loss(x, y)
+
+
 @checked
 def protect(
     split: Split,
@@ -95,8 +106,8 @@ def protect(
         if not stage.task_only:
             torch.manual_seed(derive(seed, "adversary"))
             protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
-        found = fit(
-            protected,
+        history = fit(
+            TrainingLoss(protected),
             IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
             epochs=epochs,
             lr=lr * stage.rate,
@@ -112,7 +123,7 @@ def protect(
             of=f"{defense!r} {codec!r} at {protected.split.cut.name} of {decides}",
         )
         protected.rival = protected.stage = None
-        return found
+        return history
 
     history = History()
     for stage, some in zip(stages, spans, strict=True):

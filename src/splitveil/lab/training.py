@@ -241,7 +241,10 @@ def _restore(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    objective.load_state_dict(part("model."))
+    try:
+        objective.load_state_dict(part("model."))
+    except RuntimeError:
+        raise TrainingError(f"the checkpoint {path} is of another version; delete it to start over.") from None
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
         i, _, name = key.partition(".")

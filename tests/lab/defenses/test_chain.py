@@ -70,9 +70,9 @@ def test_adversaries_are_told_of_the_noise_of_the_last_one_alone() -> None:
 def test_losses_add_up() -> None:
     split, x, y = split_of(), draws(6, 3, 8, 8).sigmoid(), torch.arange(6) % 5
     alone = ("label_smoothing:alpha=0.2", "nopeek:weight=0.5")
-    losses = [Protected(split, DEFENSES.build(s), CODECS.build("raw"))(x, y) for s in alone]
-    plain = Protected(split, DEFENSES.build("none"), CODECS.build("raw"))(x, y)
-    both = Protected(split, DEFENSES.build(f"chain:of=[{' + '.join(alone)}]"), CODECS.build("raw"))(x, y)
+    losses = [Protected(split, DEFENSES.build(s), CODECS.build("raw")).loss(x, y) for s in alone]
+    plain = Protected(split, DEFENSES.build("none"), CODECS.build("raw")).loss(x, y)
+    both = Protected(split, DEFENSES.build(f"chain:of=[{' + '.join(alone)}]"), CODECS.build("raw")).loss(x, y)
     assert both.item() == pytest.approx((losses[0] + losses[1] - plain).item(), rel=1e-5)
 
 

@@ -82,7 +82,7 @@ def test_the_edge_learns_from_the_task_alone_and_the_pruner_from_both() -> None:
 
     def slopes() -> dict[str, Tensor]:
         protected.zero_grad()
-        protected(x, y).backward()
+        protected.loss(x, y).backward()
         named = {k: v for k, v in protected.named_parameters() if not k.startswith("rival")}
         return {k: v.grad.clone() for k, v in named.items() if v.grad is not None}
 

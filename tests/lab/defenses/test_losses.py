@@ -117,7 +117,7 @@ def test_the_rival_learns_and_the_edge_never_moves_it() -> None:
     protected = Protected(split, defense, CODECS.build("raw"))
     protected.rival = defense.adversary(split.cut.shape, (3, 8, 8), 10)
     x, y = draws(6, 3, 8, 8, seed=3).sigmoid(), torch.zeros(6, dtype=torch.long)
-    protected(x, y).backward()
+    protected.loss(x, y).backward()
     assert protected.rival is not None
     own = [p.grad.clone() for p in protected.rival.parameters() if p.grad is not None]
     z = split.edge(x).detach()

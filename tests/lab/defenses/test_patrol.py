@@ -55,8 +55,8 @@ def test_masks_take_a_gradient_step_and_a_proximal_one_and_the_optimiser_passes_
     with torch.no_grad():
         mask.copy_(torch.linspace(-0.02, 1, len(mask)))
     before = mask.detach().clone()
-    (slope,) = torch.autograd.grad(protected(*images()), mask)
-    protected(*images()).backward()
+    (slope,) = torch.autograd.grad(protected.loss(*images()), mask)
+    protected.loss(*images()).backward()
     assert torch.allclose(mask, shrunk(before - 0.5 * slope, 0.05), atol=1e-7)
     assert (mask == 0).any()
     assert mask.grad is None
@@ -70,11 +70,11 @@ def test_the_pull_rests_while_zeros_meet_the_budget() -> None:
     with torch.no_grad():
         mask[:16] = 0.0
         mask[16:] = 0.5
-    protected(*images()).backward()
+    protected.loss(*images()).backward()
     assert mask[16:].min() > 0.3
     with torch.no_grad():
         mask[:2] = 0.5
-    protected(*images()).backward()
+    protected.loss(*images()).backward()
     assert mask.abs().max() == 0
 
 

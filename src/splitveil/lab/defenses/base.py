@@ -1,6 +1,7 @@
 """`Defense`: the interface of every defence, with its `Stage` and `Batch`; `Protected`: the split behind one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -76,6 +77,7 @@ class Batch(NamedTuple):
         edge: the edge half itself, for penalties on its slope.
         guess: what the co-trained adversary makes of any z, where the defence has one; gradients reach that z and never
             the adversary.
+        reached: (N, *cut) that each part of a chain was given.
     """
 
     x: Tensor
@@ -85,6 +87,7 @@ class Batch(NamedTuple):
     logits: Tensor
     edge: nn.Module
     guess: Callable[[Tensor], Guess] | None = None
+    reached: "Mapping[Defense, Tensor]" = MappingProxyType({})
 
 
 class Defense(Named, nn.Module):
@@ -198,9 +201,15 @@ class Defense(Named, nn.Module):
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
-        if self.stochastic and noise is None:
-            noise = torch.randn(self._drawn(z), dtype=z.dtype, device=z.device)
-        return self.apply_noise(z, noise)
+        return self.apply_noise(z, self.drawn(z) if noise is None else noise)
+
+    def drawn(self, z: Tensor) -> Tensor | None:
+        """Fresh noise for z: (N, *cut) -> (N, *noise_shape), standard normal; None if deterministic."""
+        return torch.randn(self._drawn(z), dtype=z.dtype, device=z.device) if self.stochastic else None
+
+    def traced(self, z: Tensor, noise: Tensor | None = None) -> "tuple[Tensor, dict[Defense, Tensor]]":
+        """As `forward`, and what reached it and each of its parts, for penalties of a chain."""
+        return self(z, noise), {self: z}
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Scalar; cross-entropy unless the paper says otherwise."""
@@ -245,7 +254,7 @@ class Adversary(nn.Module):
 class Protected(nn.Module):
     """A split with its defence and codec: what is trained, audited and bundled.
 
-    ``forward`` is what the deployed system answers; calling it with labels as well gives the training loss.
+    ``forward`` is what the deployed system answers, `loss` what training minimises.
     """
 
     rival: Adversary | None
@@ -302,13 +311,15 @@ class Protected(nn.Module):
         whole: Tensor = z if rest is None else rest(z)
         return whole
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (N, C, H, W) in [0, 1] -> logits (N, K), or the scalar training loss where y: (N,) is given."""
-        if y is None:
-            logits: Tensor = self.split.cloud(self.sent(x))
-            return logits
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W) in [0, 1] -> logits (N, K)."""
+        logits: Tensor = self.split.cloud(self.sent(x))
+        return logits
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Scalar, of the stage under way, without the codec. x: (N, C, H, W) in [0, 1]; y: (N,)."""
         h = self.split.edge(x)
-        z = self.defense(h)
+        z, reached = self.defense.traced(h)
         logits = self.split.cloud(z)
         loss = self.defense.task_loss(logits, y)
         if self.stage is not None and self.stage.task_only:
@@ -316,4 +327,4 @@ class Protected(nn.Module):
         if self.rival is not None:
             loss = loss + self.rival.loss(z.detach(), x, y)
         guess = None if self.rival is None else self.rival.unmoved
-        return loss + self.defense.penalty(Batch(x, y, h, z, logits, self.split.edge, guess))
+        return loss + self.defense.penalty(Batch(x, y, h, z, logits, self.split.edge, guess, reached))

@@ -50,7 +50,6 @@ class Chain(Defense):
         self.measures = any(p.measures for p in parts)  # type: ignore[misc]
         self.stochastic = any(p.stochastic for p in parts)  # type: ignore[misc]
         self.trains = frozenset.intersection(*(p.trains for p in parts))  # type: ignore[misc]
-        self.passed: list[Tensor] = []
 
     @property
     def of(self) -> str:
@@ -114,7 +113,11 @@ class Chain(Defense):
         return (sum(math.prod(p.noise_shape(h)) for p in drawing),)
 
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
-        passed, shape, start = [z], tuple(z.shape[1:]), 0
+        return self.traced(z, noise)[0]
+
+    def traced(self, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, dict[Defense, Tensor]]:
+        noise = self.drawn(z) if noise is None else noise
+        reached, shape, start = dict[Defense, Tensor]({self: z}), tuple(z.shape[1:]), 0
         several = sum(p.stochastic for p in self._each()) > 1
         for part in self._each():
             own = noise if part.stochastic else None
@@ -122,11 +125,9 @@ class Chain(Defense):
                 drawn = part.noise_shape(shape)
                 own = own[:, start : start + math.prod(drawn)].unflatten(1, drawn)
                 start += math.prod(drawn)
-            z = part.apply_noise(z, own)
-            passed.append(z)
-        if self.training:
-            self.passed = passed
-        return z
+            z, inside = part.traced(z, own)
+            reached |= inside
+        return z, reached
 
     def mean(self, z: Tensor) -> Tensor:
         for part in self._each():
@@ -150,15 +151,13 @@ class Chain(Defense):
         return tasked[0].task_loss(logits, y) if tasked else super().task_loss(logits, y)
 
     def penalty(self, batch: Batch) -> Tensor:
-        own = zip(self._each(), self.passed, strict=False)
-        return torch.stack([part.penalty(batch._replace(h=h)) for part, h in own]).sum()
+        return torch.stack([p.penalty(batch._replace(h=batch.reached[p])) for p in self._each()]).sum()
 
     def adversary(self, cut: tuple[int, ...], image: tuple[int, int, int], classes: int) -> Adversary | None:
         wanted = [a for p in self._each() if (a := p.adversary(cut, image, classes)) is not None]
         return max(wanted, key=lambda a: sum(p.numel() for p in a.parameters()), default=None)
 
     def finish(self, split: Split) -> Split:
-        self.passed = []
         for part in self._each():
             split = part.finish(split)
         return split
