@@ -1,10 +1,12 @@
 """`protect`: scales follow the weights, every stage gets an epoch, and what cannot be trained is refused at once."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from splitveil.core.errors import AnswerError, InputError
 from splitveil.lab.auditing import Subject, audit
@@ -127,3 +129,37 @@ def test_nan_answers_are_no_accuracy() -> None:
     subject = Subject.of_split(Protected(split, DEFENSES.build("none"), CODECS.build("raw")), model="m", weights="w")
     with pytest.raises(AnswerError, match=r"relu2 \| none \| raw"):
         audit(subject, data, suite=custom_suite(["linear"]), n=8)
+
+
+class Counted(nn.Module):
+    """Keeps a whole number as a parameter, and its weights where `kept` says."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.often = nn.Parameter(torch.tensor([3]), requires_grad=False)
+        layers = [nn.Conv2d(1, 4, 3), nn.Linear(4, 10)]
+        self.layers: Any = nn.ModuleList(layers) if kept == "modules" else layers
+        if kept != "modules":
+            del self.often
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, fc = self.layers
+        z = conv(x).relu()
+        logits: Tensor = fc((z * self.often if hasattr(self, "often") else z).mean((2, 3)))
+        return logits
+
+
+def test_a_parameter_that_counts_stays_and_the_others_train() -> None:
+    data = digits(64)
+    traced = trace(Counted("modules"), torch.zeros(1, *data.shape))
+    protected, _ = protect(traced.split("layers.0+relu"), "none", "raw", data, epochs=1)
+    kept = [p for p in protected.parameters() if not p.is_floating_point()]
+    assert all(p.tolist() == [3] and not p.requires_grad for p in kept)
+
+
+def test_a_model_without_parameters_is_told_so() -> None:
+    data = digits(64)
+    traced = trace(Counted("a list"), torch.zeros(1, *data.shape))
+    with pytest.raises(InputError, match=r"the model has no parameters; keep them as nn.Parameter in modules"):
+        protect(traced.split(traced.cuts()[0].name), "none", "raw", data, epochs=1)

@@ -102,7 +102,7 @@ def protect(
         named = stage.name != stages[0].name
         protected.stage = stage
         for name, part in protected.parts().items():
-            part.requires_grad_(name in stage.trains)
+            _let_move(part, name in stage.trains)
         if not stage.task_only:
             torch.manual_seed(derive(seed, "adversary"))
             protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
@@ -137,6 +137,13 @@ def protect(
     return protected, history
 
 
+def _let_move(part: nn.Module, moves: bool) -> None:
+    """Parameters that count, in integers, never move."""
+    for parameter in part.parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(moves)
+
+
 def scheduled(protected: Protected, epochs: int) -> tuple[tuple[Stage, ...], list[int]]:
     """The stages of training and the epochs of each.
 
@@ -153,9 +160,13 @@ def scheduled(protected: Protected, epochs: int) -> tuple[tuple[Stage, ...], lis
         )
     for stage in stages:
         if not any(p.numel() for name in stage.trains for p in protected.parts()[name].parameters()):
+            why = (
+                "one part keeps still what another trains; chain only one of them"
+                if any(p.numel() for name in ("edge", "cloud") for p in protected.parts()[name].parameters())
+                else "the model has no parameters; keep them as nn.Parameter in modules, or use --epochs 0"
+            )
             raise InputError(
-                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: one part keeps "
-                "still what another trains; chain only one of them."
+                f"expected something to train in the stage {stage.name!r} of {defense!r}, got nothing: {why}."
             )
     return stages, shared([s.share for s in stages], epochs)
 
@@ -245,7 +256,7 @@ def _refuse_unsteady(split: Split, shape: tuple[int, int, int]) -> None:
 
 def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
     """Nothing trains any more, or yet: all in eval mode, nothing frozen, scales fixed."""
-    protected.eval().requires_grad_(True)
+    _let_move(protected.eval(), True)
     _rescale(protected, codec, sample, seed)
 
 

@@ -345,3 +345,37 @@ def test_arguments_of_another_kind_get_a_sentence(call: Callable[[object, object
         call(Net, EXAMPLE)
     with pytest.raises(InputError, match="expected model as Module, got None"):
         call(None, EXAMPLE)
+
+
+def strict(net: Any, z: Any, x: Any) -> Any:
+    torch._assert(bool(((x >= 0) & (x <= 1)).all()), "images lie in [0, 1]")
+    return z
+
+
+def looked_up(net: Any, z: Any, x: Any) -> Any:
+    return z + net.table[(x * 255).round().long()].mean(1, keepdim=True)
+
+
+def strict_and_coupled(net: Any, z: Any, x: Any) -> Any:
+    return strict(net, z, x) - z.mean(0, keepdim=True)
+
+
+def no_black(net: Any, z: Any, x: Any) -> Any:
+    if bool((x.flatten(1).sum(1) == 0).any()):
+        raise RuntimeError("an empty picture")
+    return z
+
+
+def test_a_model_that_takes_images_in_their_range_alone_is_probed_in_it() -> None:
+    net = Net(looked_up)
+    net.register_buffer("table", torch.linspace(0, 1, 256))
+    assert cuts(net, EXAMPLE)
+    with pytest.raises(CutError, match="depends on the other images of the batch, first at 'mean'"):
+        cuts(Net(strict_and_coupled), EXAMPLE)
+    with pytest.raises(CutError, match="what it computes depends on the values in the image"):
+        cuts(Net(strict), EXAMPLE)
+
+
+def test_a_model_that_fails_on_some_images_is_refused_in_a_sentence() -> None:
+    with pytest.raises(CutError, match=r"fails on black, white or single images \(RuntimeError: an empty picture\)"):
+        cuts(Net(no_black), EXAMPLE)

@@ -171,3 +171,25 @@ def test_what_is_read_otherwise_than_one_may_think_is_said(tmp_path: Path) -> No
 def test_test_classes_need_not_be_complete(tmp_path: Path) -> None:
     fill(tmp_path, "train/cat", "train/dog", "train/emu", "test/emu")
     assert read(tmp_path).remarks == ()
+
+
+def test_photos_that_cannot_be_read_are_named_and_not_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, *TWO, n=5)
+    (tmp_path / "cat/phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "dog/gone.jpg").symlink_to(tmp_path / "unmounted.jpg")
+    with pytest.raises(DataError, match=r"cannot read the picture .*--skip-broken goes on without it") as caught:
+        read(tmp_path)
+    assert "phone.HEIC (no picture that Pillow knows" in str(caught.value)
+    assert "convert it to JPEG or PNG" in str(caught.value)
+    kept = load_data(f"folder:{tmp_path}", skip_broken=True)
+    assert (len(kept.skipped), len(kept.train) + len(kept.test)) == (1, 10)
+    assert any(
+        "1 pictures in" in r and "links to files that are not there, and are left out" in r for r in kept.remarks
+    )
+
+
+def test_a_browsers_jfif_is_a_jpeg(tmp_path: Path) -> None:
+    fill(tmp_path, *TWO, n=2)
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat/saved.jfif", "JPEG")
+    data = read(tmp_path)
+    assert len(data.train) + len(data.test) == 5

@@ -95,6 +95,8 @@ def test_a_fifth_is_split_off_where_there_is_no_test_part(tmp_path: Path) -> Non
         ({"x_train": np.repeat(X, 2, 1), "y_train": Y}, "1 or 3 channels second or last in x_train, got (10, 6, 6, 5)"),
         ({"x_train": X[0, 0], "y_train": Y}, "expected (N, H, W), (N, H, W, C) or (N, C, H, W) in x_train, got (6, 5)"),
         ({"x_train": X.astype(np.int64), "y_train": Y}, "in x_train, got int64; convert it with astype('uint8')."),
+        ({"x_train": X.astype(np.uint16) * 257, "y_train": Y}, "got uint16; it runs from 0 to"),
+        ({"x_train": X > 9, "y_train": Y}, "in x_train, got bool; convert it with astype('float32')."),
         ({"x_train": X / 127.5 - 1, "y_train": Y}, "in x_train, got floats -1.0 to 1.0; rescale them."),
         ({"x_train": X * np.nan, "y_train": Y}, "in x_train, got floats nan to nan; rescale them."),
         ({"x_train": X, "y_train": np.eye(2)[Y]}, "got float64 (10, 2); take its argmax over axis 1."),
@@ -131,8 +133,18 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     whole = Path(saved(tmp_path, x_train=X, y_train=Y).removeprefix("npz:"))
     for damaged in (b"", b"no zip at all", whole.read_bytes()[:200]):
         (tmp_path / "cut.npz").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"cut.npz is not a whole NumPy archive of plain .*; write it anew\."):
+        with pytest.raises(
+            DataError, match=r"cut.npz is not a whole NumPy archive of plain .*; write it anew\."
+        ) as told:
             load_data(f"npz:{tmp_path / 'cut.npz'}")
+        assert "pickle" not in str(told.value)
+
+
+def test_images_in_0_to_1_as_whole_numbers_are_told(tmp_path: Path) -> None:
+    data = load_data(saved(tmp_path, x_train=(X > 9).astype(np.uint8), y_train=Y))
+    assert data.remarks == (
+        "no pixel is brighter than 1 of 255: images in [0, 1] belong there as floats, all others up to 255",
+    )
 
 
 def test_real_cifar(real_data: Callable[[str], Path]) -> None:

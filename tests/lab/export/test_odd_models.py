@@ -94,3 +94,10 @@ def test_other_blocks_of_torch_are_exported(body: object, call: str, at: str) ->
     shape = (3, 8, 8)
     model = lively(Tokens(body(), call=call), shape)  # type: ignore[operator]
     assert export_halves(bare(trace(model, torch.zeros(1, *shape)).split(at)), shape).classes == 5
+
+
+def test_what_onnx_lacks_is_named(data: Dataset, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(5), nn.Flatten(), nn.Linear(100, 4))
+    halves = bare(trace(model, torch.zeros(1, *SHAPE)).split("1"))
+    with pytest.raises(BundleError, match=r"the edge half cannot be exported \(.*aten.adaptive_max_pool2d"):
+        save(halves, tmp_path / "b", name="net", model_spec="net.py:make", image_shape=SHAPE, classes=data.classes)

@@ -18,6 +18,22 @@ from splitveil.lab.restoring import restore
 from splitveil.wire.bundle import Bundle
 from splitveil.wire.codecs import CODECS
 
+OTHER = """
+from torch import nn
+
+class Rounds(nn.Module):
+    def __init__(self, shape=(3, 8, 8), classes=5):
+        super().__init__()
+        self.c = nn.Conv2d(shape[0], classes, 3)
+
+    def forward(self, x):
+        return self.c(x).mean((2, 3)).long()
+
+class Yields(Rounds):
+    def forward(self, x):
+        yield self.c(x).mean((2, 3))
+"""
+
 FILE = """
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -132,6 +148,14 @@ def test_trace_takes_the_choice_too(file: Path) -> None:
 def test_without_a_choice_the_message_lists_them(file: Path, name: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         load(f"{file}:{name}")
+
+
+def test_answers_that_hold_no_logits(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(OTHER)
+    with pytest.raises(InputError, match="got generator; return a tensor"):
+        load(f"{tmp_path / 'other.py'}:Yields")
+    with pytest.raises(InputError, match=r"in floating point from .*Rounds, got int64; return what it computes before"):
+        load(f"{tmp_path / 'other.py'}:Rounds")
 
 
 def test_wrong_choices(file: Path) -> None:

@@ -8,6 +8,7 @@ from splitveil.lab.cut.flow import Flow, Point, listed
 WORTH = 0.2
 """Share of the model's multiply-accumulates from which a stretch without a cut deserves words."""
 NAMED = 4
+AUTOCAST = "wrap_with_autocast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,15 @@ def find_gaps(flow: Flow) -> list[Gap]:
             inside = [p for p in inside if len(p.crossing) > 1]
         if inside and share >= WORTH:
             found.append(Gap(names[i], names[i + 1], share, _why(inside)))
-    return found
+    return found or ([] if legal else _nowhere(flow.points))
+
+
+def _nowhere(points: Sequence[Point]) -> list[Gap]:
+    """No cut at all, and no stretch that explains it: the steps are too few."""
+    if any(AUTOCAST in p.name for p in points):
+        return [Gap(None, None, 1.0, "torch.autocast inside the model makes one step of it; leave it out of the model")]
+    reasons = dict.fromkeys(str(p.reason) for p in points)
+    return [Gap(None, None, 1.0, "; ".join(reasons) or "its answer is not computed from the image")]
 
 
 def _why(points: Sequence[Point]) -> str:

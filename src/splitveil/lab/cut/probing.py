@@ -140,12 +140,14 @@ def refuse_joined(flow: Flow, x: Tensor) -> None:
     """
     names = {points[0].node: points[0].name for points in flow.legal}
     axes = {node: flow.axis(node) or 0 for node in names}
-    runs = []
-    for images in (x, *in_other_company((x,))):
+
+    def ran(inputs: tuple[Tensor, ...]) -> dict[fx.Node, Tensor]:
         kept = dict[fx.Node, Tensor]()
         with torch.no_grad(), no_fast_path(), seeded(0):
-            _Keeper(flow.module, axes, kept).run(images)
-        runs.append(kept)
+            _Keeper(flow.module, axes, kept).run(*inputs)
+        return kept
+
+    runs = ran((x,)), in_other_company(ran, (x,))
     for node, name in names.items():
         if not same_middle(*(kept[node] for kept in runs)):
             raise CutError(

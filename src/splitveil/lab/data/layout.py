@@ -193,6 +193,9 @@ def _described(root: Path, found: Mapping[Path, list[Path]], suffixes: Collectio
     loose = sum(p.suffix.lower() in suffixes and _visible(p.name) and p.is_file() for p in root.iterdir())
     if loose:
         remarks.append(f"{loose:,} pictures directly in {root.name!r}, in no class folder, are left out")
+    links = (p for f in found for p in f.rglob("[!.]*") if p.suffix.lower() in suffixes and p.is_symlink())
+    if gone := sum(not p.exists() for p in links):
+        remarks.append(f"{gone:,} pictures in {root.name!r} are links to files that are not there, and are left out")
     nested = {str(p.parent.relative_to(root)) for f, files in found.items() for p in files if p.parent != f}
     if nested:
         remarks.append(f"pictures in folders below a class folder count for that class: {_few(sorted(nested))}")

@@ -15,6 +15,8 @@ from splitveil.lab.data.spec import DataSpec
 from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
 PARTS = ("train", "test")
+MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUM")
+"""How an archive, an empty one and a single array begin; NumPy takes all else for pickles, and says how to run them."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -44,7 +46,7 @@ def archive(spec: DataSpec) -> Dataset:
         train, test = split_images(train, str(spec))
     if names is None:
         names = counted([train.y, test.y], str(spec))
-    return Dataset(str(spec), train, test, names, remarks=tuple(remarks))
+    return Dataset(str(spec), train, test, names, remarks=(*remarks, *_dark([train, test])))
 
 
 def _class_names(arrays: Mapping[str, Array]) -> tuple[str, ...] | None:
@@ -74,6 +76,9 @@ def _without_dates(arrays: dict[str, Array]) -> list[str]:
 def _read(path: Path) -> Mapping[str, Array]:
     try:
         with path.open("rb") as file:
+            if (begin := file.read(len(MAGIC[0]))) not in MAGIC:
+                raise ValueError("it begins otherwise" if begin else "it is empty")
+            file.seek(0)
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 raise DataError(f"{path} holds a single array; save an archive with numpy.savez and {', '.join(KEYS)}.")
@@ -120,6 +125,22 @@ def _identifies(values: Array) -> bool:
     return len(np.unique(values)) == values.size > 1
 
 
+def _converted(x: Array) -> str:
+    """What to do about pixels of another kind: a cast alone would take wider numbers modulo 256."""
+    if x.dtype.kind == "b":
+        return "convert it with astype('float32')"
+    if x.dtype.kind in "iu" and x.size and (x.min() < 0 or x.max() > 255):
+        return f"it runs from {x.min()} to {x.max()}; divide by the largest value that a pixel can have"
+    return "convert it with astype('uint8')"
+
+
+def _dark(parts: Sequence[Images]) -> list[str]:
+    """Pixels in [0, 1] that somebody wrote as whole numbers look like this."""
+    if max(int(part.x.max(initial=0)) for part in parts) > 1:
+        return []
+    return ["no pixel is brighter than 1 of 255: images in [0, 1] belong there as floats, all others up to 255"]
+
+
 def _pixels(x: Array, key: str) -> Array:
     """(N, C, H, W) uint8."""
     if x.dtype.kind == "f":
@@ -128,7 +149,7 @@ def _pixels(x: Array, key: str) -> Array:
             raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got floats {low} to {high}; rescale them.")
         x = as_bytes(x)
     elif x.dtype != np.uint8:
-        raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got {x.dtype}; convert it with astype('uint8').")
+        raise DataError(f"expected uint8 or floats in [0, 1] in {key}, got {x.dtype}; {_converted(x)}.")
     if x.ndim == 3:
         return x[:, None]
     if x.ndim != 4:

@@ -183,11 +183,17 @@ def _to_onnx(which: str, module: nn.Module, inputs: tuple[Tensor, ...], names: l
                 dynamic_shapes=tuple({0: batch} for _ in inputs),
             )
         except Exception as error:  # torch.onnx wraps whatever its tracer, decomposer or translator raised
-            reason = str(error).strip().partition("\n")[0]
-            raise BundleError(f"the {which} half cannot be exported ({reason}); choose another cut.") from error
+            raise BundleError(f"the {which} half cannot be exported ({_cause(error)}); choose another cut.") from error
     model = cast(Any, program).model_proto
     anonymize(model.graph)
     return cast(bytes, model.SerializeToString(deterministic=True))
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what was raised first: the rest says where, and what torch's own developers may do."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200].rstrip(".")
 
 
 def anonymize(graph: Any) -> None:

@@ -1,5 +1,6 @@
 """Any model by its name, with weights that are checked and images in [0, 1] that it normalises itself."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from splitveil.core.arguments import checked
 from splitveil.core.errors import InputError, SplitVeilError, WeightsError
 from splitveil.lab.models.sources import Shape, Source, find_source
 from splitveil.lab.models.weights import Weights, read_weights, save_weights
-from splitveil.lab.probing import answering, described, materialized, misfit, sheltered
+from splitveil.lab.probing import answering, described, entries, materialized, misfit, sheltered
 from splitveil.lab.seeds import seeded
 from splitveil.lab.silence import quiet
 from splitveil.lab.wrappers import uncompiled
@@ -101,7 +102,8 @@ def _built(
     source: Source, shape: Shape, classes: int, pretrained: bool, seed: int
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The model, all of it in 32-bit floats, and what it was in before if that was another kind."""
-    with seeded(seed):
+    # What torchvision has to say of its own defaults is nothing that a user could change here.
+    with seeded(seed), quiet() if source.downloads and not pretrained else nullcontext():
         model = source.build(shape, classes, pretrained)
     kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if not kinds:
@@ -136,9 +138,15 @@ def _count_logits(model: nn.Module, spec: str, shape: Shape, classes: int | None
     except Exception as error:  # the user's code: anything can be raised
         raise InputError(f"{spec} cannot take images of shape {shape}: {misfit(model, images, error)}.") from error
     if not isinstance(logits, Tensor):
+        remedy = (
+            "say which part holds them: --logits KEY, logits=KEY in Python" if entries(logits) else "return a tensor"
+        )
+        raise InputError(f"expected logits (2, K) from {spec} for two images, got {described(logits)}; {remedy}.")
+    if not logits.is_floating_point():
+        kind = str(logits.dtype).removeprefix("torch.")
         raise InputError(
-            f"expected logits (2, K) from {spec} for two images, got {described(logits)}; say which part holds them: "
-            "--logits KEY, logits=KEY in Python."
+            f"expected logits (2, K) in floating point from {spec}, got {kind}; return what it computes before it "
+            "decides or rounds."
         )
     if logits.ndim != 2 or len(logits) != 2:
         raise InputError(

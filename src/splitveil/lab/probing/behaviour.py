@@ -4,16 +4,21 @@ Every run has the same seed, so that a model which draws at random can be told f
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splitveil.core.errors import SplitVeilError
 from splitveil.lab.probing.copies import copied, sheltered
 from splitveil.lab.probing.tracking import drawing_step, joining_step, poisoned_step, sized_step
 from splitveil.lab.seeds import seeded
+
+T = TypeVar("T")
 
 SEEDS = range(1, 17)
 """Tried until a model that draws at random answers otherwise."""
@@ -54,7 +59,16 @@ def probe(module: nn.Module, inputs: tuple[Tensor, ...], *, images: bool) -> Fin
         InputError: the module cannot be copied.
     """
     with torch.no_grad(), seeded(0):
-        return _Probe(module, inputs).findings(images)
+        probing = _Probe(module, inputs)
+        try:
+            return probing.findings(images)
+        except SplitVeilError:
+            raise
+        except Exception as error:  # the user's code, which runs on other samples alone: anything can be raised
+            line = str(error).strip().partition("\n")[0][:200].rstrip(".")
+            told = f"{type(error).__name__}: {line}" if line else type(error).__name__
+            tried = "black, white or single images" if images else "single samples"
+            return Findings(f"it fails on {tried} ({told}); let it answer every one that has the right shape")
 
 
 def draws(module: nn.Module, x: Tensor) -> bool:
@@ -65,9 +79,9 @@ def draws(module: nn.Module, x: Tensor) -> bool:
         return bool(probing.drew)
 
 
-def in_other_company(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The middle sample as it was, between others of another range. inputs: (3, ...) each."""
-    return tuple(torch.stack([_other(t[0]), t[MIDDLE], _other(t[LAST])]) for t in inputs)
+def in_other_company(run: Callable[[tuple[Tensor, ...]], T], inputs: tuple[Tensor, ...]) -> T:
+    """What `run` makes of the middle sample as it was, between others, as in `_otherwise`. inputs: (3, ...) each."""
+    return _otherwise(lambda other: run(tuple(torch.stack([other(t[0]), t[MIDDLE], other(t[LAST])]) for t in inputs)))
 
 
 def same_middle(one: Tensor, other: Tensor) -> bool:
@@ -95,7 +109,7 @@ class _Probe:
             return Findings(self.poisoned(name, tuple(t[k : k + 1] for t in self.plain)))
         seed = self.telling_seed(answer) if drew else None
         drawing = drawing_step(self.fresh, self.inputs, seed) if seed else ""
-        if not same_middle(answer, self.run(self.used, in_other_company(self.inputs))):
+        if not same_middle(answer, in_other_company(partial(self.run, self.used), self.inputs)):
             told = self.remembered(answer) or self.joined(drawing)
             if told:
                 return Findings(told)
@@ -157,7 +171,7 @@ class _Probe:
     def joined(self, drawing: str) -> str:
         """Where; nothing where it is only that random numbers are dealt out otherwise, at the step `drawing`."""
         pair = tuple(t[:2] for t in self.inputs)
-        step = joining_step(self.fresh, pair, tuple(_other(t) for t in pair))
+        step = _otherwise(lambda other: joining_step(self.fresh, pair, tuple(other(t) for t in pair)))
         if step and step == drawing:
             return ""
         return f"{_first('its answer for an image depends on the other images of the batch', step)}; {ALONE}"
@@ -181,8 +195,12 @@ def _first(said: str, step: str) -> str:
     return f"{said}, first at {step}" if step else said
 
 
-def _other(sample: Tensor) -> Tensor:
-    return 3 * sample.flip(-1) - 1 if sample.is_floating_point() else sample.flip(-1)
+def _otherwise(run: Callable[[Callable[[Tensor], Tensor]], T]) -> T:
+    """`run` with a change of samples to another range, or to black and white where that is not taken."""
+    try:
+        return run(lambda t: 3 * t.flip(-1) - 1 if t.is_floating_point() else t.flip(-1))
+    except Exception:  # the user's code may insist on [0, 1] in any way
+        return run(lambda t: (t.flip(-1) > 0.5).to(t.dtype))
 
 
 def _finite(t: Tensor) -> bool:

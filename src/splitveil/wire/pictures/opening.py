@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from splitveil.core.errors import DataError
+from splitveil.wire.pictures.listing import UNREAD
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """What Pillow may take a file for, whatever its name: with all that it knows, an EPS would start Ghostscript."""
@@ -51,7 +52,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise
         except UnidentifiedImageError:
             kinds = ", ".join(FORMATS)
-            raise BrokenPictureError(path, f"no picture that Pillow knows as one of {kinds}") from None
+            remedy = ": convert it to JPEG or PNG" if path.suffix.lower() in UNREAD else ""
+            raise BrokenPictureError(path, f"no picture that Pillow knows as one of {kinds}{remedy}") from None
         except Image.DecompressionBombError:
             raise BrokenPictureError(path, f"more than {MOST_PIXELS:,} pixels") from None
         except OSError as error:
