@@ -21,7 +21,7 @@ from splitveil.server.security import Tokens
 from splitveil.server.server import Server
 from splitveil.wire.bundle import Bundle
 from splitveil.wire.contract import RequestRules
-from splitveil.wire.engine import Half
+from splitveil.wire.engine import LoadedHalf
 
 
 def say(**what: object) -> None:
@@ -31,9 +31,9 @@ def say(**what: object) -> None:
 
 def hold_the_model() -> None:
     """From now on each batch waits for a line."""
-    run, check = Half.run, RequestRules.check
+    run, check = LoadedHalf.run, RequestRules.check
 
-    def gated(self: Half, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def gated(self: LoadedHalf, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         sys.stdin.readline()
         return run(self, inputs)
 
@@ -41,7 +41,7 @@ def hold_the_model() -> None:
         check(self, *given)
         say(got=1)
 
-    Half.run, RequestRules.check = gated, told  # type: ignore[method-assign, assignment]
+    LoadedHalf.run, RequestRules.check = gated, told  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:

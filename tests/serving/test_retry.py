@@ -1,7 +1,7 @@
 import pytest
 
 from splitveil.core.errors import InputError
-from splitveil.device.retry import Budget, Retry
+from splitveil.device.retry import Retry, RetryBudget
 
 
 def test_pauses_double_up_to_the_longest_and_half_of_each_is_random() -> None:
@@ -13,7 +13,7 @@ def test_pauses_double_up_to_the_longest_and_half_of_each_is_random() -> None:
 
 
 def test_a_budget_is_spent_and_earned_back() -> None:
-    budget = Budget(Retry(reserve=2, ratio=0.5))
+    budget = RetryBudget(Retry(reserve=2, ratio=0.5))
     assert [budget.spend() for _ in range(3)] == [True, True, False]
     budget.earn()
     assert not budget.spend()

@@ -25,7 +25,7 @@ class Side(StrEnum):
     cloud = "cloud"
 
 
-class Target(StrEnum):
+class ExportTarget(StrEnum):
     """What `export` writes."""
 
     triton = "triton"
@@ -196,7 +196,7 @@ def export(
     folder: Folder,
     target: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Folder, or manifest to write.")],
     to: Annotated[
-        Target,
+        ExportTarget,
         typer.Option(
             help="Cloud half: triton, a model repository; kserve, an InferenceService. Edge half: openvino, executorch."
         ),
@@ -216,21 +216,21 @@ def export(
     force: Force = False,
 ) -> None:
     """Write what another server needs to run the cloud half, or another engine on the device to run the edge half."""
-    from splitveil.lab.export.kserve import Deployment, our_service, triton_service, write_service
+    from splitveil.lab.export.kserve import ClusterSettings, our_service, triton_service, write_service
     from splitveil.lab.export.triton import write_repository
     from splitveil.wire.bundle import Bundle, refuse_there
 
     bundle = Bundle.load(folder)
-    if to is Target.triton:
+    if to is ExportTarget.triton:
         refuse_there(target / bundle.manifest.name, force=force)
         typer.echo(f"{write_repository(bundle, target, backend=backend.value, max_batch=max_batch)}: a Triton model")
         return
     refuse_there(target, force=force)
-    if to in (Target.openvino, Target.executorch):
+    if to in (ExportTarget.openvino, ExportTarget.executorch):
         from splitveil.lab.export.engines import write_device_graph
         from splitveil.lab.restoring import restore
 
-        net = restore(bundle) if to is Target.executorch else None
+        net = restore(bundle) if to is ExportTarget.executorch else None
         graph = write_device_graph(bundle, target, to.value, net)
         rows = "any number of pictures" if graph.batch is None else "one picture"
         typer.echo(
@@ -238,7 +238,7 @@ def export(
             f"{graph.largest_difference:.1e}, contract {graph.contract}"
         )
         return
-    wanted = Deployment(storage, image, replicas, cpu, memory, tls_secret, mutual, token_secret, insecure)
+    wanted = ClusterSettings(storage, image, replicas, cpu, memory, tls_secret, mutual, token_secret, insecure)
     made = (our_service if runtime is Runtime.splitveil else triton_service)(bundle.manifest, wanted)
     write_service(bundle, target, made)
     typer.echo(f"{target}: InferenceService {made['metadata']['name']}")

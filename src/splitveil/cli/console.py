@@ -36,7 +36,7 @@ def tell(remarks: Iterable[str]) -> None:
         err.print(f"note: {remark}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
-class Bars:
+class ProgressBars:
     """Progress bars with elapsed time and ETA."""
 
     def __init__(self, progress: Progress) -> None:
@@ -70,7 +70,7 @@ def showing_progress() -> Iterator[None]:
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
-    with Progress(*columns, console=err, transient=True) as progress, reporting(Bars(progress)):
+    with Progress(*columns, console=err, transient=True) as progress, reporting(ProgressBars(progress)):
         yield
 
 

@@ -14,7 +14,7 @@ SkipBroken: TypeAlias = Annotated[
 ]
 
 
-class Asked(NamedTuple):
+class Inputs(NamedTuple):
     """Name, image (C, H, W) and label, if known, of each input; the broken pictures that were left out."""
 
     images: Iterable[tuple[str, Any, int | None]]
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
 
 def read_asked(
     inputs: Sequence[Path], camera: int | None, data: str | None, n: int, manifest: "Manifest", *, skip_broken: bool
-) -> Asked:
+) -> Inputs:
     """Files and folders, read before anything is asked; or a camera or a film, frame by frame; or a data set."""
     from splitveil.cli.console import tell
     from splitveil.device.inputs import read_inputs
@@ -35,7 +35,7 @@ def read_asked(
         test = load_data(data, skip_broken=skip_broken)
         tell(test.remarks)
         chosen = [(f"{data}[{i}]", test.test.x[i], int(test.test.y[i])) for i in range(min(n, len(test.test)))]
-        return Asked(chosen, test.skipped)
+        return Inputs(chosen, test.skipped)
     films = [path for path in inputs if path.suffix.lower() in FILMS and not path.is_dir()]
     faults = Faults()
     images: list[tuple[str, Any, int | None]] = [
@@ -45,7 +45,7 @@ def read_asked(
     if skipped:
         tell([skipped_words(skipped, len(images) + len(skipped))])
     sources = [*films, *(() if camera is None else (camera,))]
-    return Asked((each for part in (images, *(_frames(s, n, manifest) for s in sources)) for each in part), skipped)
+    return Inputs((each for part in (images, *(_frames(s, n, manifest) for s in sources)) for each in part), skipped)
 
 
 def _frames(source: int | Path, n: int, manifest: "Manifest") -> Iterator[tuple[str, Any, int | None]]:

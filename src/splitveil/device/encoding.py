@@ -10,7 +10,7 @@ from splitveil.core.errors import DataError
 from splitveil.device.noise import standard_normal
 from splitveil.wire.bundle import EDGE, Bundle
 from splitveil.wire.contract import wire_dtype
-from splitveil.wire.engine import Half
+from splitveil.wire.engine import LoadedHalf
 from splitveil.wire.pictures.values import as_floats
 
 Array = NDArray[Any]
@@ -31,7 +31,7 @@ class Encoder:
         self.manifest = bundle.manifest
         self.row_bytes = math.prod(self.manifest.features.shape[1:]) * wire_dtype(self.manifest.features).itemsize
         """Of one image's features on the wire."""
-        self._half = Half(bundle, EDGE, threads)
+        self._half = LoadedHalf(bundle, EDGE, threads)
 
     def encode(self, x: NDArray[np.float32]) -> Array:
         """Checked images -> (n, ...) of the wire's type and shape, with noise that nobody has drawn before."""

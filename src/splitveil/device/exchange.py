@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2
 from splitveil.core.errors import AnswerError, ContractError, LinkError
 from splitveil.core.records import Manifest, Tensor
 from splitveil.device.breaker import Breaker
-from splitveil.device.retry import Budget, Retry
+from splitveil.device.retry import Retry, RetryBudget
 from splitveil.wire import compression
 from splitveil.wire.contract import PARAMETER, PREVIOUS
 
@@ -101,7 +101,7 @@ class Exchange:
     ) -> None:  # fmt: skip
         self.manifest, self.where, self.timeout, self.rules, self.breaker = manifest, where, timeout, rules, breaker
         self.compress, self.waits = compress, waits
-        self.budget = Budget(rules)
+        self.budget = RetryBudget(rules)
         self.max_batch: int | None = None
         """Rows that the server takes; None before one has been met."""
         self._agreed = False

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from splitveil.core.errors import AnswerError, BundleError, InputError
 from splitveil.wire.bundle import CLOUD, Bundle
-from splitveil.wire.engine import Half
+from splitveil.wire.engine import LoadedHalf
 
 Fallback = str | Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """``"cloud.onnx"``, or images (n, C, H, W) in [0, 1] -> logits (n, K), such as an early exit or a smaller model."""
@@ -32,7 +32,7 @@ class Local:
         self._own = fallback if callable(fallback) else None
         if isinstance(fallback, str) and fallback != CLOUD:
             raise InputError(f"expected {CLOUD!r} or a function, got {fallback!r}; use fallback={CLOUD!r}.")
-        self._cloud = Half(bundle, CLOUD, threads) if self._own is None else None
+        self._cloud = LoadedHalf(bundle, CLOUD, threads) if self._own is None else None
 
     def __call__(self, x: NDArray[np.float32], z: NDArray[Any]) -> NDArray[np.float32]:
         """Logits (n, K) of images x (n, C, H, W) whose features are z.

@@ -1,4 +1,4 @@
-"""`Retry` and `Budget`: how often a request is tried again, how long apart, and how much of it in all."""
+"""`Retry` and `RetryBudget`: how often a request is tried again, how long apart, and how much of it in all."""
 
 import random
 import threading
@@ -53,7 +53,7 @@ class Retry:
 
 
 @dataclass(slots=True)
-class Budget:
+class RetryBudget:
     """Retries that are left to one device; thread-safe."""
 
     rules: Retry

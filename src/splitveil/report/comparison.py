@@ -8,7 +8,7 @@ from typing import Literal
 from splitveil.core.errors import InputError
 from splitveil.core.records import Comparison, Contender, Estimate, Measured, write_atomically
 from splitveil.report import words
-from splitveil.report.leakage import Point
+from splitveil.report.leakage import PlottedPoint
 from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.templates import environment
 
@@ -24,7 +24,7 @@ class Dot:
 
     slot: int
     hollow: bool
-    point: Point
+    point: PlottedPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _ends(estimate: Estimate) -> list[float]:
     return [estimate.mean, *estimate.values]
 
 
-def _point(contender: Contender, m: Measured, measure: Measure, x: Scale, y: Scale) -> Point:
+def _point(contender: Contender, m: Measured, measure: Measure, x: Scale, y: Scale) -> PlottedPoint:
     value = _of(m, measure)
     at_x, at_y = x(m.lost.mean), y(value.mean)
     whisker = ""
@@ -144,7 +144,7 @@ def _point(contender: Contender, m: Measured, measure: Measure, x: Scale, y: Sca
     where = "undefended" if contender.drop is None else f"within {contender.drop:g} points"
     number, lost = _number(value.mean, measure), words.signed(m.lost.mean, 2)
     note = f"{contender.label}, {where}: {number}, {lost} points lost on test images"
-    return Point(at_x, at_y, note, "", 0.0, whisker)
+    return PlottedPoint(at_x, at_y, note, "", 0.0, whisker)
 
 
 def _number(value: float, measure: Measure) -> str:

@@ -42,7 +42,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class ConfigurationSection:
     """What was attacked, and how each attack fared."""
 
     cut: str
@@ -96,11 +96,11 @@ class Configuration:
         return [e for e in self.entries if e.row.chosen_by in (None, metric)]
 
 
-def configurations(card: Card) -> list[Configuration]:
+def configurations(card: Card) -> list[ConfigurationSection]:
     """The card's rows grouped: shallow cuts first, the bare before the defended, else in the card's order."""
     moved = defended_cuts([*card.rows, *card.inferences])
     found = [
-        Configuration(
+        ConfigurationSection(
             *place,
             _entries([(number, row) for number, row in enumerate(card.rows) if row.place == place]),
             card.accuracies.get(place.label),

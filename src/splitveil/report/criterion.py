@@ -16,7 +16,7 @@ ATTACKS = ("decoder", STRONGEST)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class NumberLine:
     """One number through all cuts. `path`: SVG data of its course between its own least and largest value."""
 
     name: str
@@ -34,8 +34,8 @@ class CriterionPage:
     """Everything that the template draws."""
 
     criterion: Criterion
-    lines: tuple[Line, ...]
-    errors: tuple[Line, ...]
+    lines: tuple[NumberLine, ...]
+    errors: tuple[NumberLine, ...]
     attacks: tuple[str, ...]
     best: tuple[tuple[str, Correlation], ...]
 
@@ -88,21 +88,21 @@ def _page(criterion: Criterion) -> CriterionPage:
     return CriterionPage(criterion, lines, errors, attacks, tuple(best))
 
 
-def _line(criterion: Criterion, number: Number, attacks: tuple[str, ...]) -> Line:
+def _line(criterion: Criterion, number: Number, attacks: tuple[str, ...]) -> NumberLine:
     found = [next((n for n in c.numbers if n.name == number.name), None) for c in criterion.cuts]
     values = [n.value if n else None for n in found]
     by_attack = {c.attack: c for c in criterion.correlations if c.number == number.name}
     shown = tuple(by_attack.get(a) for a in attacks)
     signs = [predicts(number, c) for c in shown if c]
     texts = tuple(number_text(v) for v in values)
-    return Line(
+    return NumberLine(
         number.name, number.family, number.unit, number.leaks, texts, course(values), shown, next(iter(signs), None)
     )
 
 
-def _error(cuts: list[CutNumbers], attack: str) -> Line:
+def _error(cuts: list[CutNumbers], attack: str) -> NumberLine:
     values = [c.errors[attack] for c in cuts]
-    return Line(
+    return NumberLine(
         attack, "attack", "MSE per element", "less", tuple(number_text(v) for v in values), course(values), (), None
     )
 

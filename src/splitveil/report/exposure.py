@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from splitveil.report.album import Album
-from splitveil.report.configuration import Configuration, Entry
+from splitveil.report.configuration import ConfigurationSection, Entry
 from splitveil.report.folder import Folder
 from splitveil.report.gallery import Shot
 from splitveil.report.words import box, decibels, similarity
@@ -29,7 +29,7 @@ class Exposure:
     attacks: tuple[Pairs, ...]
 
 
-def most_exposed(folder: Folder, config: Configuration, title: str, slot: int, album: Album) -> Exposure | None:
+def most_exposed(folder: Folder, config: ConfigurationSection, title: str, slot: int, album: Album) -> Exposure | None:
     """None where the audit kept no such images for this configuration."""
     worst = config.worst("psnr")
     envelope = _pairs(folder, worst, album) if worst else None

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from splitveil.report.album import Album, Picture
-from splitveil.report.configuration import Configuration, Entry
+from splitveil.report.album import Album, Thumbnail
+from splitveil.report.configuration import ConfigurationSection, Entry
 from splitveil.report.folder import Bytes, Folder
 from splitveil.report.words import box, decibels, similarity
 
@@ -13,7 +13,7 @@ from splitveil.report.words import box, decibels, similarity
 class Shot:
     """One image with its scores; no scores for an input."""
 
-    picture: Picture
+    picture: Thumbnail
     alt: str
     psnr: str = ""
     ssim: str = ""
@@ -43,7 +43,7 @@ class Grid:
 
 def grid(
     folder: Folder,
-    config: Configuration,
+    config: ConfigurationSection,
     title: str,
     slot: int,
     album: Album,

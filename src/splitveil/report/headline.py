@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitveil.core.records import CHECKS, Card, Doubt
-from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.configuration import ConfigurationSection, configurations
 from splitveil.report.words import accuracy, attack_label, both, decibels, listing, similarity
 
 MOST_FINDINGS = 8
@@ -38,7 +38,7 @@ def opening(card: Card) -> str:
     return f"{card.model} on {card.data}, task accuracy {told}, attacked at {listing(names)}."
 
 
-def finding(config: Configuration, *, alone: bool) -> Finding:
+def finding(config: ConfigurationSection, *, alone: bool) -> Finding:
     """What the cloud recovers there.
 
     Args:
@@ -65,11 +65,11 @@ def finding(config: Configuration, *, alone: bool) -> Finding:
     return Finding(f"{where} the cloud recovers inputs at", numbers, f"{tail}.")
 
 
-def telling(configs: Sequence[Configuration]) -> list[Configuration]:
+def telling(configs: Sequence[ConfigurationSection]) -> list[ConfigurationSection]:
     """All of them while they are few; else, for each defence and codec, the cuts that leak most and least."""
     if len(configs) <= MOST_FINDINGS:
         return list(configs)
-    groups: dict[str, list[Configuration]] = {}
+    groups: dict[str, list[ConfigurationSection]] = {}
     for config in configs:
         groups.setdefault(config.label, []).append(config)
     ends = {id(end) for group in groups.values() for end in (max(group, key=_leak), min(group, key=_leak))}
@@ -93,12 +93,12 @@ def doubts(card: Card) -> list[Raised]:
     return [Raised(kind, CHECKS[kind].meaning if kind in CHECKS else "", tuple(rows)) for kind, rows in where.items()]
 
 
-def _leak(config: Configuration) -> float:
+def _leak(config: ConfigurationSection) -> float:
     strongest = config.strongest("psnr")
     return strongest.value("psnr") if strongest else 0.0
 
 
-def _manner(config: Configuration) -> str:
+def _manner(config: ConfigurationSection) -> str:
     if config.bare:
         defense = "with nothing between the defended halves"
     else:
@@ -106,7 +106,7 @@ def _manner(config: Configuration) -> str:
     return defense if config.codec == "raw" else f"{defense}, sent as {config.codec}"
 
 
-def _floors(config: Configuration) -> str:
+def _floors(config: ConfigurationSection) -> str:
     psnr, ssim = config.floor("psnr"), config.floor("ssim")
     if psnr is None or ssim is None:
         return ""

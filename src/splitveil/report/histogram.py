@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitveil.report.configuration import Configuration, Entry, Metric
+from splitveil.report.configuration import ConfigurationSection, Entry, Metric
 from splitveil.report.folder import Folder
 from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.words import decibels, similarity, span
@@ -17,7 +17,7 @@ TRIM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class HistogramRow:
     """One attack's row: SVG path of its bars, and where its mean and its worst 5 % lie."""
 
     label: str
@@ -31,7 +31,7 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Histogram:
     """One metric of one configuration, ready to draw."""
 
     title: str
@@ -39,7 +39,7 @@ class Spread:
     height: float
     base: float
     ticks: tuple[Tick, ...]
-    rows: tuple[Bars, ...]
+    rows: tuple[HistogramRow, ...]
 
 
 def axis(folder: Folder, metric: Metric) -> Scale:
@@ -50,16 +50,16 @@ def axis(folder: Folder, metric: Metric) -> Scale:
     return round_scale([float(v) for v in ends], LEFT, WIDTH - RIGHT)
 
 
-def spread(folder: Folder, config: Configuration, metric: Metric, slot: int, x: Scale) -> Spread:
+def spread(folder: Folder, config: ConfigurationSection, metric: Metric, slot: int, x: Scale) -> Histogram:
     """Draw the histograms of one configuration on the axis `x`, floors first."""
     entries = config.shown_for(metric)
     base = TOP + ROW * len(entries)
     rows = tuple(_bars(folder, e, metric, x, TOP + ROW * (i + 1) - 3) for i, e in enumerate(entries))
     title = "PSNR, dB" if metric == "psnr" else "SSIM"
-    return Spread(title, slot, base + 22, base, tuple(x.ticks(4)), rows)
+    return Histogram(title, slot, base + 22, base, tuple(x.ticks(4)), rows)
 
 
-def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -> Bars:
+def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -> HistogramRow:
     values = np.clip(folder.scores[entry.number, metric], x.low, x.high)
     counts = np.histogram(values, bins=BINS, range=(x.low, x.high))[0]
     row, text = entry.row, decibels if metric == "psnr" else similarity
@@ -67,7 +67,7 @@ def _bars(folder: Folder, entry: Entry, metric: Metric, x: Scale, base: float) -
     interval = span(entry.interval(metric), 1 if metric == "psnr" else 2)
     of_mean = f"{text(mean)} ({interval})" if interval else text(mean)
     label = "worst case" if entry.is_worst else entry.label
-    return Bars(
+    return HistogramRow(
         label=label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…",
         base=base,
         path=_path([float(c) for c in counts], x, base),

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitveil.core.records import LabelRow
-from splitveil.report.configuration import Configuration
+from splitveil.report.configuration import ConfigurationSection
 from splitveil.report.scale import Scale
 
 WIDTH, EDGE = 120, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LabelGauge:
     """One label row and its place on a gauge from 0 to 1: chance, accuracy and its 95 % interval."""
 
     cut: str
@@ -22,11 +22,11 @@ class Reading:
     span: tuple[float, float] | None
 
 
-def readings(configs: Sequence[Configuration]) -> list[Reading]:
+def readings(configs: Sequence[ConfigurationSection]) -> list[LabelGauge]:
     """In the order of the configurations, shallow cuts first."""
     x = Scale(0, 1, EDGE, WIDTH - EDGE)
     return [
-        Reading(
+        LabelGauge(
             config.cut,
             config.label,
             row,

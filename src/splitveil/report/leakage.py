@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from splitveil.report.configuration import Configuration, Entry, Metric
+from splitveil.report.configuration import ConfigurationSection, Entry, Metric
 from splitveil.report.folder import Folder
 from splitveil.report.scale import Scale, Tick, round_scale
 from splitveil.report.words import decibels, percent, similarity, span
@@ -22,11 +22,11 @@ class Series:
 
     label: str
     slot: int
-    by_cut: Mapping[str, Configuration]
+    by_cut: Mapping[str, ConfigurationSection]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PlottedPoint:
     """A value on paper; `note` is its tooltip, `text` is written `offset` below it (above where negative) unless empty.
 
     `whisker` is SVG path data of its 95 % interval, relative to the point; empty where there is none.
@@ -46,11 +46,11 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SeriesLine:
     """The points of one series."""
 
     slot: int
-    points: tuple[Point, ...]
+    points: tuple[PlottedPoint, ...]
 
     @property
     def path(self) -> str:
@@ -69,7 +69,7 @@ class Panel:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     floor: str
-    lines: tuple[Line, ...]
+    lines: tuple[SeriesLine, ...]
 
 
 def panel(metric: Metric, series: Sequence[Series], cuts: Sequence[Tick]) -> Panel | None:
@@ -107,9 +107,9 @@ def panel(metric: Metric, series: Sequence[Series], cuts: Sequence[Tick]) -> Pan
             low, high = (round(y(end) - y(v), 2) for end in interval or (v, v))
             offset = min(high - 5, -10.0) if above else max(low + 14, 19.0)
             whisker = f"M0,{low}V{high}M-3,{low}H3M-3,{high}H3" if interval else ""
-            points.append(Point(cut.at, y(v), note, text, offset, whisker))
+            points.append(PlottedPoint(cut.at, y(v), note, text, offset, whisker))
         if points:
-            lines.append(Line(s.slot, tuple(points)))
+            lines.append(SeriesLine(s.slot, tuple(points)))
     slanted = sum(len(c.text) for c in cuts) > 44 or len(cuts) > 6
     title = "PSNR of the worst case, dB" if metric == "psnr" else "SSIM of the worst case"
     tops = [(cut.at, y(max(at))) for cut, at in floors.items() if at]

@@ -7,13 +7,13 @@ from pathlib import Path
 from splitveil.core.errors import InputError
 from splitveil.core.records import write_atomically
 from splitveil.report import headline, words
-from splitveil.report.album import Album, Picture
-from splitveil.report.configuration import Configuration, Metric, configurations
+from splitveil.report.album import Album, Thumbnail
+from splitveil.report.configuration import ConfigurationSection, Metric, configurations
 from splitveil.report.exposure import Exposure, most_exposed
 from splitveil.report.folder import Folder, load_all
 from splitveil.report.gallery import Grid, grid
-from splitveil.report.histogram import Spread, axis, spread
-from splitveil.report.labels import Reading, readings
+from splitveil.report.histogram import Histogram, axis, spread
+from splitveil.report.labels import LabelGauge, readings
 from splitveil.report.leakage import Panel, Series, panel, places
 from splitveil.report.scale import Scale
 from splitveil.report.selfchecks import SelfCheck, all_checks
@@ -25,12 +25,12 @@ class Shown:
     """A configuration with its place in the comparison, and what is drawn of it."""
 
     folder: Folder
-    config: Configuration
+    config: ConfigurationSection
     title: str
     slot: int
     grid: Grid | None
     exposure: Exposure | None
-    spreads: tuple[Spread, ...]
+    spreads: tuple[Histogram, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Section:
     findings: tuple[tuple[headline.Finding, ...], ...]
     doubts: tuple[headline.Raised, ...]
     checks: tuple[SelfCheck, ...]
-    readings: tuple[Reading, ...]
+    readings: tuple[LabelGauge, ...]
     grants: tuple[str, ...]
     untold: int
     by_cut: dict[str, list[Shown]]
@@ -74,7 +74,7 @@ class Page:
     panels: tuple[Panel, ...]
     together: dict[str, list[Grid]]
     attacks: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Thumbnail, ...]
 
     @property
     def told(self) -> dict[str, str]:
@@ -133,12 +133,12 @@ def _page(folders: Sequence[Folder]) -> Page:
     return Page(title, sections, series, panels, together, tuple(dict.fromkeys(run)), album.pictures)
 
 
-def _label(folder: Folder, config: Configuration, several: bool) -> str:
+def _label(folder: Folder, config: ConfigurationSection, several: bool) -> str:
     return f"{folder.name} · {config.label}" if several else config.label
 
 
 def _series(folders: Sequence[Folder]) -> tuple[Series, ...]:
-    found: dict[str, dict[str, Configuration]] = {}
+    found: dict[str, dict[str, ConfigurationSection]] = {}
     for folder in folders:
         for config in configurations(folder.card):
             found.setdefault(_label(folder, config, len(folders) > 1), {})[config.cut] = config

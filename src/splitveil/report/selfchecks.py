@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from splitveil.core.records import CHECKS, Card
-from splitveil.report.configuration import Configuration, configurations
+from splitveil.report.configuration import ConfigurationSection, configurations
 from splitveil.report.headline import Raised
 
 State = Literal["raised", "passed", "idle", "unknown"]
@@ -47,7 +47,7 @@ def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
     return checks + [SelfCheck(d.kind, "", "raised", d) for d in doubts if d.kind not in CHECKS]
 
 
-def _applies(kind: str, card: Card, configs: Sequence[Configuration]) -> bool:
+def _applies(kind: str, card: Card, configs: Sequence[ConfigurationSection]) -> bool:
     if kind in COMPARED:
         return False
     if kind in YOUNG:

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import write_atomically
-from splitveil.report.configuration import Configuration, Entry, configurations
+from splitveil.report.configuration import ConfigurationSection, Entry, configurations
 from splitveil.report.folder import Bytes, Folder
 from splitveil.report.png import encode, picture
 from splitveil.report.words import accuracy, both
@@ -57,7 +57,7 @@ def samples_picture(folder: Path, out: Path) -> Path | None:
     return out
 
 
-def _shown(config: Configuration) -> list[Entry]:
+def _shown(config: ConfigurationSection) -> list[Entry]:
     floor = config.floor("psnr")
     strongest = sorted(config.attacks, key=lambda e: -e.value("psnr"))[:STRONGEST]
     return ([floor] if floor else []) + strongest

@@ -16,7 +16,7 @@ from splitveil.server.batching import Batcher
 from splitveil.server.policy import PrivacyPolicy
 from splitveil.wire.bundle import Bundle, verify_signature
 from splitveil.wire.contract import RequestRules
-from splitveil.wire.engine import Half, load_cloud, self_test
+from splitveil.wire.engine import LoadedHalf, load_cloud, self_test
 
 VERSION = "1"
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Deployment:
         self.manifest: Manifest = bundle.manifest
         required = False if terms.allow_missing_contract else None
         self.rules = RequestRules(self.manifest, terms.max_batch, required)
-        self.cloud: Half = load_cloud(bundle, terms.threads)
+        self.cloud: LoadedHalf = load_cloud(bundle, terms.threads)
         features = self.manifest.features.name
 
         def run(z: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ SIZE, BINARY, BINARY_OUTPUT = "binary_data_size", "binary_data", "binary_data_ou
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferRequest:
     """A request, read but not yet judged."""
 
     id: str | None
@@ -41,7 +41,7 @@ class Asked:
         return rules.typed(self.values, self.shape)
 
 
-def read_request(body: bytes, head_length: str | None, packed: str) -> Asked:
+def read_request(body: bytes, head_length: str | None, packed: str) -> InferRequest:
     """Take a body apart.
 
     Args:
@@ -87,7 +87,7 @@ def read_request(body: bytes, head_length: str | None, packed: str) -> Asked:
     binary = _object(wanted.get("parameters", {}), "the output's parameters").get(BINARY)
     if binary is None:
         binary = parameters.get(BINARY_OUTPUT, False)
-    return Asked(
+    return InferRequest(
         identity, parameters, given.get("name"), given.get("datatype"), tuple(shape), given.get("data"), content,
         parameters.get(packed, own.get(packed)), [o.get("name") for o in outputs], binary is True,
     )  # fmt: skip

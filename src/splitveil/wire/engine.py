@@ -1,4 +1,4 @@
-"""`Half`: one exported half of a bundle, run by ONNX Runtime."""
+"""`LoadedHalf`: one exported half of a bundle, run by ONNX Runtime."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ GOLDEN_TOLERANCE = 1e-3
 """Largest difference from the exported logits, relative to the larger of 1 and the value."""
 
 
-class Half:
+class LoadedHalf:
     """A half of a bundle, ready to run; thread-safe.
 
     Args:
@@ -52,19 +52,19 @@ class Half:
         return out
 
 
-def load_edge(bundle: Bundle) -> Half:
+def load_edge(bundle: Bundle) -> LoadedHalf:
     """The device's half."""
     bundle.require_edge()
-    return Half(bundle, EDGE)
+    return LoadedHalf(bundle, EDGE)
 
 
-def load_cloud(bundle: Bundle, threads: int = 1) -> Half:
+def load_cloud(bundle: Bundle, threads: int = 1) -> LoadedHalf:
     """The server's half. threads: for one batch."""
     bundle.require_cloud()
-    return Half(bundle, CLOUD, threads)
+    return LoadedHalf(bundle, CLOUD, threads)
 
 
-def self_test(bundle: Bundle, cloud: Half) -> None:
+def self_test(bundle: Bundle, cloud: LoadedHalf) -> None:
     """Run the bundle's golden features (made from random images) and compare with the logits seen at export.
 
     Raises:

@@ -3,24 +3,24 @@ import torch
 from torch import nn
 
 from splitveil.lab.attacks.parts.generator import Generator
-from splitveil.lab.attacks.parts.latents import Search, Target
+from splitveil.lab.attacks.parts.latents import LatentSearch, LatentTarget
 from splitveil.lab.attacks.parts.likelihood import Likelihood
 from splitveil.lab.attacks.view import View
 
 from .conftest import Make
 
 
-def search(view: View) -> Search:
+def search(view: View) -> LatentSearch:
     torch.manual_seed(0)
     generator = Generator((3, 16, 16), torch.full((3, 16, 16), 0.5), width=8, blocks=1).requires_grad_(False)
     units = [torch.ones(generator.length), *(torch.tensor(0.1) for _ in generator.shifts)]
-    return Search(Likelihood(view, 1), generator, units)
+    return LatentSearch(Likelihood(view, 1), generator, units)
 
 
-def target(found: Search, count: int = 3) -> Target:
+def target(found: LatentSearch, count: int = 3) -> LatentTarget:
     with torch.no_grad():
         z = found.net(torch.randn(count, found.net.length)).clamp(0, 1)
-    return Target(z, torch.zeros(count, found.net.length), torch.zeros_like(z))
+    return LatentTarget(z, torch.zeros(count, found.net.length), torch.zeros_like(z))
 
 
 def test_descent_comes_nearer_in_features_and_keeps_its_best(make_view: Make) -> None:
@@ -37,7 +37,7 @@ def test_descent_comes_nearer_in_features_and_keeps_its_best(make_view: Make) ->
 def test_freed_inputs_reach_images_that_no_latent_gives(make_view: Make) -> None:
     view, truth = make_view(nn.Identity())
     found = search(view)
-    wanted = Target(view.z, torch.zeros(len(truth), found.net.length), torch.zeros_like(truth))
+    wanted = LatentTarget(view.z, torch.zeros(len(truth), found.net.length), torch.zeros_like(truth))
     start = (wanted.w, *(wanted.w.new_zeros(len(truth), *shape) for shape in found.net.shifts))
     bound = found.descend(wanted, start[:1], torch.zeros(len(truth), 2), 60)
     freed = found.descend(wanted, start, torch.zeros(len(truth), 2), 60)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from splitveil.lab.attacks.parts.stand_in import Likeness, OwnEdge, Reviving, StandIn, revivable
+from splitveil.lab.attacks.parts.stand_in import Likeness, OwnEdge, Reviving, StandInEdge, revivable
 
 CUTS = [(7, 16, 16), (8, 8, 8), (5, 3, 5), (4, 20, 20), (64, 1, 1), (9,), (16, 6), (17, 6), (11, 6)]
 
@@ -40,7 +40,7 @@ def test_a_stand_in_begins_with_the_mean_and_spread_of_the_features(scale: float
     x = torch.rand(256, 3, 16, 16)
     seen = scale * (3 + 2 * nn.Conv2d(3, 6, 3)(x).detach())
     seen[:, 2] = -5.0 * scale
-    z = StandIn(nn.Conv2d(3, 6, 3), seen, x)(x)
+    z = StandInEdge(nn.Conv2d(3, 6, 3), seen, x)(x)
     assert torch.allclose(z.mean((0, 2, 3)), seen.mean((0, 2, 3)), rtol=1e-3)
     assert torch.allclose(z.std((0, 2, 3)), seen.std((0, 2, 3)), rtol=1e-3, atol=1e-3 * scale)
 
@@ -48,7 +48,7 @@ def test_a_stand_in_begins_with_the_mean_and_spread_of_the_features(scale: float
 def test_zeros_of_a_rectified_stand_in_stay_zeros() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()), torch.rand(64, 3, 16, 16)
-    z = StandIn(net, torch.relu(torch.randn(64, 6, 14, 14)), x)(x)
+    z = StandInEdge(net, torch.relu(torch.randn(64, 6, 14, 14)), x)(x)
     assert torch.equal(z == 0, net(x) == 0)
 
 
@@ -61,7 +61,7 @@ def test_likeness_vanishes_for_the_edge_itself(shape: tuple[int, ...]) -> None:
             return seen + 0 * x.mean()
 
     x, unknown = torch.rand(64, 3, 8, 8), torch.full((64,), -1)
-    stand_in = StandIn(Known(), seen, x)
+    stand_in = StandInEdge(Known(), seen, x)
     assert Likeness(stand_in, seen, None)(x, seen).item() == pytest.approx(0, abs=1e-6)
     assert Likeness(stand_in, seen, nn.Flatten())(x, unknown).item() == pytest.approx(0, abs=1e-6)
     assert Likeness(stand_in, seen, nn.Flatten())(x, unknown + 1).item() > 0.1

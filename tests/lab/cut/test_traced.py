@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from splitveil.core.errors import CutError
 from splitveil.lab.cut import Split, cuts, split, tap, trace
-from splitveil.lab.cut.pieces import Half
+from splitveil.lab.cut.pieces import Piece
 from splitveil.lab.models.resnet import resnet20
 
 from .nets import Branching, Folded, LateInput, Overwriting, Plain, Shared, SquaredBatch, lively
@@ -106,7 +106,7 @@ def test_unused_weights_are_dropped_and_the_model_is_left_alone() -> None:
 def test_constants_that_the_model_does_not_save_stay_unsaved(residual: nn.Module) -> None:
     halves = split(residual, "layer1", torch.rand(1, 3, 16, 16))
     for edge in (halves.edge, copy.deepcopy(halves).edge):
-        assert isinstance(edge, Half)
+        assert isinstance(edge, Piece)
         assert "normalize.mean" in dict(edge.named_buffers())
         assert "normalize.mean" not in edge.state_dict()
 
@@ -167,7 +167,7 @@ def test_input_that_is_needed_late_never_crosses() -> None:
 def test_sizes_never_cross_and_follow_the_batch() -> None:
     model = LateInput(whole=False).eval()
     halves = split(model, "conv", EXAMPLE)
-    assert isinstance(halves.cloud, Half)
+    assert isinstance(halves.cloud, Piece)
     assert sum(n.op == "placeholder" for n in halves.cloud.graph.nodes) == 1
     assert exact(model, halves)
 

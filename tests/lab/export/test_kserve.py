@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from splitveil.cli.serve import run as serve
 from splitveil.core.errors import BundleError, InputError, MissingExtraError
-from splitveil.lab.export.kserve import Deployment, our_service, service_name, triton_service, write_service
+from splitveil.lab.export.kserve import ClusterSettings, our_service, service_name, triton_service, write_service
 from splitveil.wire.bundle import Bundle, write_half
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -134,10 +134,10 @@ class Service(Part):
     spec: Spec
 
 
-OURS = Deployment(
+OURS = ClusterSettings(
     "s3://models/tiny", image="registry/splitveil:0.1.0", tls_secret="tls-of-tiny", token_secret="tokens", mutual=True
 )
-OPEN = Deployment("pvc://models/tiny", image="registry/splitveil:0.1.0", insecure=True)
+OPEN = ClusterSettings("pvc://models/tiny", image="registry/splitveil:0.1.0", insecure=True)
 
 
 def written(bundle: Bundle, folder: Path, service: dict[str, Any]) -> Service:
@@ -179,7 +179,7 @@ def test_without_secrets_readiness_is_asked_for(bundle: Bundle, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("wanted", [OURS, OPEN])
-def test_the_arguments_are_those_of_serve(bundle: Bundle, wanted: Deployment) -> None:
+def test_the_arguments_are_those_of_serve(bundle: Bundle, wanted: ClusterSettings) -> None:
     [container] = our_service(bundle.manifest, wanted)["spec"]["predictor"]["containers"]
     app = typer.Typer()
     app.command("serve")(serve)
@@ -189,7 +189,9 @@ def test_the_arguments_are_those_of_serve(bundle: Bundle, wanted: Deployment) ->
 
 
 def test_triton_reads_the_repository(bundle: Bundle, tmp_path: Path) -> None:
-    found = written(bundle, tmp_path, triton_service(bundle.manifest, Deployment("gs://models/repository", replicas=2)))
+    found = written(
+        bundle, tmp_path, triton_service(bundle.manifest, ClusterSettings("gs://models/repository", replicas=2))
+    )
     model = found.spec.predictor.model
     assert model is not None
     assert (model.model_format.name, model.runtime, model.storage_uri) == (

@@ -114,7 +114,7 @@ class Pool(nn.Module):
         return torch.cat([F.adaptive_avg_pool2d(x, 1).flatten(1), F.adaptive_avg_pool2d(x, 2).flatten(1)], 1)
 
 
-class Objective(nn.Module):
+class HeadLoss(nn.Module):
     """Cross-entropy with a little smoothing: (z, y) -> scalar."""
 
     def __init__(self, head: nn.Module) -> None:
@@ -151,7 +151,7 @@ class Ridge:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class TrainedHead:
     """A trained head: features -> scores, and its accuracy on the images set aside."""
 
     score: Callable[[Tensor], Tensor]
@@ -197,7 +197,7 @@ class AttributeInference(LabelAttack):
         view.record(accuracy=best.accuracy)
         return best.score(view.z)
 
-    def _linear(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> Candidate:
+    def _linear(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> TrainedHead:
         embed = Embedding(view.observe(train[:2048]), generator(view.seed, self.name, "projection"))
         width = embed(view.z[:1]).shape[1]
         ridge = Ridge(width, classes)
@@ -214,9 +214,9 @@ class AttributeInference(LabelAttack):
         best = max(range(len(PENALTIES)), key=lambda k: (hits[k], -errors[k]))
         add(valid)
         final = ridge.solve(PENALTIES[best])
-        return Candidate(lambda z: torch.cat([final(embed(part)) for part in z.split(512)]), hits[best])
+        return TrainedHead(lambda z: torch.cat([final(embed(part)) for part in z.split(512)]), hits[best])
 
-    def _mlp(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> Candidate:
+    def _mlp(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> TrainedHead:
         scale = ChannelScale(view.observe(train[:2048]))
         head = Head(tuple(view.z.shape[1:]), classes)
         precision = native_precision()
@@ -229,7 +229,7 @@ class AttributeInference(LabelAttack):
 
         batches = IndexBatches(len(train), 64, read)
         history = fit(
-            Objective(head),
+            HeadLoss(head),
             batches,
             epochs=max(self.epochs, math.ceil(STEPS / len(batches))),
             lr=1.5e-3,
@@ -239,7 +239,7 @@ class AttributeInference(LabelAttack):
             validate=lambda: accuracy(score(view.observe(valid)), labels[valid]),
             what=f"{self.name} {view.label}".strip(),
         )
-        return Candidate(score, max(history.scores))
+        return TrainedHead(score, max(history.scores))
 
 
 def accuracy(scores: Tensor, truth: Tensor) -> float:

@@ -35,7 +35,7 @@ PERCEPTUAL = 0.02
 """Weight of the perceptual distance beside the squared error of pixels."""
 
 
-class Objective(nn.Module):
+class DecoderLoss(nn.Module):
     """Mean squared pixel error of the decoder, with a perceptual distance where there is an eye: (z, x) -> scalar."""
 
     def __init__(self, decoder: nn.Module, eye: Eye | None) -> None:
@@ -148,7 +148,7 @@ class InverseNetwork(Attack):
         def train_net(net: Decoder, epochs: int, lr: float, checkpoint: str, what: str) -> History:
             read = IndexBatches(train, self.batch, lambda i, _: pairs(i))
             return fit(
-                Objective(net, eye), read, epochs=epochs, lr=lr, weight_decay=1e-4, seed=seed, precision=precision,
+                DecoderLoss(net, eye), read, epochs=epochs, lr=lr, weight_decay=1e-4, seed=seed, precision=precision,
                 checkpoint=workdir / f"{checkpoint}.safetensors" if workdir else None, resume=True,
                 validate=lambda: score(net), what=what,
             )  # fmt: skip

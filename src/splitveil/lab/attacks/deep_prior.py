@@ -83,7 +83,7 @@ class Generators(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Stop:
     """Weight of the prior, and the step to stop at."""
 
     prior: float
@@ -143,7 +143,7 @@ class DeepPrior(Attack):
         priors = PRIORS if isinstance(self.prior, str) else (self.prior,)
         chunks = [*zip(view.z.split(CHUNK), guess.split(CHUNK), strict=True)]
         with task(f"{self.name} {view.label}".strip(), self.steps * (len(chunks) + bool(len(own)))) as show:
-            choice, done = Choice(priors[0], self.steps), 0
+            choice, done = Stop(priors[0], self.steps), 0
             if len(own):
                 choice, done = (
                     self._tuned(view.seed, likelihood, known, own_guess, view.aux.images(own), priors, show),
@@ -176,18 +176,18 @@ class DeepPrior(Attack):
         x: Tensor,
         priors: tuple[float, ...],
         show: Show,
-    ) -> Choice:
+    ) -> Stop:
         """The prior and the stop that recover the adversary's own images x: (m, C, H, W) best."""
         many = len(priors)
         weights = torch.tensor(priors).repeat_interleave(len(z))
         start, truth = guess.repeat(many, 1, 1, 1), x.repeat(many, 1, 1, 1)
-        best, least = Choice(priors[0], self.steps), math.inf
+        best, least = Stop(priors[0], self.steps), math.inf
         for step, image in self._descend(
             seed, likelihood, z.repeat(many, *[1] * (z.ndim - 1)), start, weights, self.steps, show
         ):
             errors = (image - truth).square().mean((1, 2, 3)).clamp_min(1e-10).log10().reshape(many, -1).mean(1)
             if float(errors.min()) < least:
-                best, least = Choice(priors[int(errors.argmin())], step), float(errors.min())
+                best, least = Stop(priors[int(errors.argmin())], step), float(errors.min())
         return best
 
     def _descend(

@@ -27,7 +27,7 @@ LR = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ResidualFlow:
     """A trained flow of residuals around a decoder's guess.
 
     unit: root mean square of those that it was trained with; stretch: how much larger those of other images are.
@@ -90,7 +90,7 @@ class FlowMatching(Attack):
         flow = self._trained(view, inverse, net, precision)
         return self._drawn(view, flow)
 
-    def _trained(self, view: View, inverse: Inverse, net: Velocity, precision: str) -> "Flow":
+    def _trained(self, view: View, inverse: Inverse, net: Velocity, precision: str) -> "ResidualFlow":
         aux, valid = view.aux, view.aux.held_out
         train = len(aux) - len(valid)
 
@@ -132,9 +132,9 @@ class FlowMatching(Attack):
         )  # fmt: skip
         fitted = score(read(torch.arange(len(valid)), torch.Generator()))
         view.record(gain=last_gain(history.scores), gap=fitted - score(held), sampled=1.0)
-        return Flow(net, inverse, space, unit, stretch, precision)
+        return ResidualFlow(net, inverse, space, unit, stretch, precision)
 
-    def _drawn(self, view: View, flow: "Flow") -> Tensor:
+    def _drawn(self, view: View, flow: "ResidualFlow") -> Tensor:
         draws, kept = generator(view.seed, self.name, "draws"), []
         parts = view.z.split(256)
         with task(f"{self.name} draws {view.label}".strip(), len(parts) * self.draws) as show, torch.inference_mode():

@@ -20,7 +20,7 @@ from splitveil.core.progress import task
 from splitveil.lab.attacks.base import Attack, frozen, seed_view
 from splitveil.lab.attacks.decoder import Inverse, decoder_attack
 from splitveil.lab.attacks.parts.generator import AutoEncoder, train_generator
-from splitveil.lab.attacks.parts.latents import Point, Search, Target
+from splitveil.lab.attacks.parts.latents import LatentPoint, LatentSearch, LatentTarget
 from splitveil.lab.attacks.parts.likelihood import Likelihood
 from splitveil.lab.attacks.view import Knows, View
 
@@ -74,7 +74,7 @@ class Glass(Attack):
         x = view.aux.images(aside)
         own = self._expected(model, inverse, self._features(view, aside))
         likelihood = Likelihood(view, self.draws)
-        search = Search(likelihood, model.generator, self._units(model, own, x))
+        search = LatentSearch(likelihood, model.generator, self._units(model, own, x))
         parts = self._expected(model, inverse, view.z).split(CHUNK)
         with task(f"{self.name} {view.label}".strip(), len(parts) + 1) as show:
             priors = self._tuned(search, own.part(slice(0, TUNED_ON)), x[:TUNED_ON])
@@ -110,16 +110,18 @@ class Glass(Attack):
         with torch.no_grad():
             return torch.cat([view.defense(view.edge(view.aux.images(i))) for i in index.split(256)])
 
-    def _expected(self, model: AutoEncoder, inverse: Inverse | None, z: Tensor) -> Target:
+    def _expected(self, model: AutoEncoder, inverse: Inverse | None, z: Tensor) -> LatentTarget:
         """The centre of the prior: what the decoder guesses, else the generator's mean."""
         if inverse is None:
-            return Target(z, z.new_zeros(len(z), model.generator.length), z.new_zeros(len(z), *model.generator.image))
+            return LatentTarget(
+                z, z.new_zeros(len(z), model.generator.length), z.new_zeros(len(z), *model.generator.image)
+            )
         with torch.no_grad():
             guess = inverse.guess(z)
             w = torch.cat([model.encode(part) for part in guess.split(256)])
-            return Target(z, w, guess - torch.cat([model.generator(part) for part in w.split(256)]))
+            return LatentTarget(z, w, guess - torch.cat([model.generator(part) for part in w.split(256)]))
 
-    def _units(self, model: AutoEncoder, own: Target, x: Tensor) -> list[Tensor]:
+    def _units(self, model: AutoEncoder, own: LatentTarget, x: Tensor) -> list[Tensor]:
         """How far the centre is off on images that nothing was trained with, and how much more the layers may hold."""
         with torch.no_grad():
             w = torch.cat([model.encode(part) for part in x.split(256)])
@@ -128,7 +130,7 @@ class Glass(Attack):
             missing = (model.generator(w[:256]) + own.rest[:256] - x[:256]).square().mean().sqrt()
         return [off.clamp_min(1e-3), *(FREED * h.std() for h in first), missing.clamp_min(1e-4)]
 
-    def _nearest(self, search: Search, target: Target, prior: float) -> Point:
+    def _nearest(self, search: LatentSearch, target: LatentTarget, prior: float) -> LatentPoint:
         """A short search from the centre and from points about it; each image keeps what is nearest in features."""
         points = [torch.zeros_like(target.w), *(torch.randn_like(target.w) for _ in range(self.starts - 1))]
         if self.starts == 1:
@@ -141,18 +143,18 @@ class Glass(Attack):
             found.append(u)
         return (torch.stack(found)[torch.stack(far).argmin(0), torch.arange(len(target.z))],)
 
-    def _refined(self, search: Search, target: Target, start: Point, weights: Tensor) -> Tensor:
+    def _refined(self, search: LatentSearch, target: LatentTarget, start: LatentPoint, weights: Tensor) -> Tensor:
         """The fine search in the latent space, then with all inputs free. (n, C, H, W)."""
         point = search.descend(target, start, weights, self.fine)
         return self._freed(search, target, point, weights)
 
-    def _freed(self, search: Search, target: Target, point: Point, weights: Tensor) -> Tensor:
+    def _freed(self, search: LatentSearch, target: LatentTarget, point: LatentPoint, weights: Tensor) -> Tensor:
         added = tuple(target.w.new_zeros(len(target.z), *shape) for shape in search.net.shifts)
         point = search.descend(target, (*point, *added), weights, self.free)
         with torch.no_grad():
             return search.image(target, point).clamp(0, 1)
 
-    def _tuned(self, search: Search, own: Target, x: Tensor) -> tuple[float, float]:
+    def _tuned(self, search: LatentSearch, own: LatentTarget, x: Tensor) -> tuple[float, float]:
         """Weights of both priors that recover the adversary's own images best, first the latents' and then the rest."""
         many = len(PRIORS)
         targets, tried = own.repeat(many), torch.tensor(PRIORS).repeat_interleave(len(x))
@@ -161,7 +163,7 @@ class Glass(Attack):
             error = (x_hat.clamp(0, 1) - x.repeat(many, 1, 1, 1)).square().mean((1, 2, 3)).clamp_min(1e-10)
             return int(error.log().reshape(many, -1).mean(1).argmin())
 
-        start: Point = (torch.zeros_like(targets.w),)
+        start: LatentPoint = (torch.zeros_like(targets.w),)
         (u,) = search.descend(targets, start, tried[:, None].expand(-1, 2), self.fine)
         with torch.no_grad():
             k = best(search.image(targets, (u,)))

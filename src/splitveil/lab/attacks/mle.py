@@ -43,7 +43,7 @@ Keep = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Tuning:
     """What is tuned: step size in natural standard deviations, weight of the prior, and of total variation in it."""
 
     rate: float
@@ -113,10 +113,10 @@ class MaximumLikelihood(Attack):
         start, likelihood = self._start(view), Likelihood(view, self.draws)
         rates = RATES if isinstance(self.rate, str) else (self.rate,)
         priors = PRIORS if isinstance(self.prior, str) else (self.prior,)
-        choices = [Choice(r, p, 1.0) for r in rates for p in priors]
+        choices = [Tuning(r, p, 1.0) for r in rates for p in priors]
         chunks = torch.arange(len(view.z)).split(CHUNK)
         with task(f"{self.name} {view.label}".strip(), len(chunks) + 1) as show:
-            choice = Choice(
+            choice = Tuning(
                 RATE if isinstance(self.rate, str) else self.rate,
                 PRIOR if isinstance(self.prior, str) else self.prior,
                 1.0,
@@ -151,12 +151,12 @@ class MaximumLikelihood(Attack):
             space = Whitening.of(aux.images(index) - both[len(view.z) :], view.image_shape)
         return Start(both[: len(view.z)], index, both[len(view.z) :], space)
 
-    def _tuned(self, view: View, likelihood: Likelihood, start: Start, choices: list[Choice]) -> Choice:
+    def _tuned(self, view: View, likelihood: Likelihood, start: Start, choices: list[Tuning]) -> Tuning:
         """The choice that recovers the adversary's own images best; total variation is tried without last."""
         index = start.index[:TUNED_ON]
         z, x, centre = view.observe(index), view.aux.images(index), start.aside[:TUNED_ON]
 
-        def errors(choices: list[Choice]) -> list[float]:
+        def errors(choices: list[Tuning]) -> list[float]:
             many = len(choices)
             each = [c for c in choices for _ in index]
             guess, _ = self._invert(
@@ -167,10 +167,10 @@ class MaximumLikelihood(Attack):
 
         found = dict(zip(choices, errors(choices), strict=True))
         best = min(found, key=lambda c: found[c])
-        plain = Choice(best.rate, best.prior, 0.0)
+        plain = Tuning(best.rate, best.prior, 0.0)
         return plain if best.prior and errors([plain])[0] < found[best] else best
 
-    def _restarted(self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choice: Choice) -> Tensor:
+    def _restarted(self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choice: Tuning) -> Tensor:
         """The best guess (n, C, H, W) by its own objective over the restarts."""
         runs = []
         for restart in range(self.restarts + 1):
@@ -180,7 +180,7 @@ class MaximumLikelihood(Attack):
         return torch.stack([guess for guess, _ in runs])[values.argmin(0), torch.arange(len(z))]
 
     def _invert(
-        self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choices: list[Choice]
+        self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choices: list[Tuning]
     ) -> tuple[Tensor, Tensor]:
         """z: (n, *cut), centre: (n, C, H, W) -> best guess (n, C, H, W) and its value (n,), infinite where none was."""
         distance = likelihood.to(z)

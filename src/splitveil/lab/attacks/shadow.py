@@ -19,7 +19,7 @@ from splitveil.lab.attacks.base import Attack, frozen, seed_view
 from splitveil.lab.attacks.decoder import InverseNetwork
 from splitveil.lab.attacks.mle import MaximumLikelihood
 from splitveil.lab.attacks.parts.features import ChannelScale
-from splitveil.lab.attacks.parts.stand_in import Likeness, OwnEdge, StandIn, revivable
+from splitveil.lab.attacks.parts.stand_in import Likeness, OwnEdge, StandInEdge, revivable
 from splitveil.lab.attacks.parts.trust import Trust
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.training import IndexBatches, fit, infer
@@ -136,7 +136,7 @@ class Shadow(Attack):
                 view.image_shape, tuple(view.z.shape[1:]), rectified=bool((seen >= 0).all())
             )  # fmt: skip
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return Likeness(StandIn(net, seen, aux.images(slice(0, 256))), seen, cloud)
+            return Likeness(StandInEdge(net, seen, aux.images(slice(0, 256))), seen, cloud)
 
         def train_one(epochs: int, rate: float, name: str) -> tuple[float, Likeness]:
             model = build()

@@ -84,7 +84,7 @@ class Asked:
                     f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
                     "another network, or the same one trained anew."
                 )
-            examiners = (Panel(judge, torch.from_numpy(private.x), torch.from_numpy(private.y)),)
+            examiners = (JudgeExaminer(judge, torch.from_numpy(private.x), torch.from_numpy(private.y)),)
             parts.append(identity.of_judge(judge))
         return cls(built, examiners, " ".join(parts))
 
@@ -115,7 +115,7 @@ class Asked:
         return found
 
 
-class Panel:
+class JudgeExaminer:
     """A judge before the private images: what it says of a guess, and of the images themselves.
 
     Args:

@@ -12,7 +12,7 @@ from splitveil.lab.auditing.suites import Suite
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Schedule:
     """Attacks by label of the configuration, floors first, and notes on those that the adversary cannot run."""
 
     images: Mapping[str, tuple[Attack, ...]]
@@ -20,7 +20,7 @@ class Plan:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, subject: Subject, suite: Suite, knows: Knows) -> "Plan":
+    def of(cls, subject: Subject, suite: Suite, knows: Knows) -> "Schedule":
         """What `suite` asks for at each configuration, as far as `knows` allows.
 
         Raises:

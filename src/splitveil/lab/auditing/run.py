@@ -19,7 +19,7 @@ from splitveil.lab.auditing.features import groups, memory_budget, most_images
 from splitveil.lab.auditing.judging import Asked
 from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.auditing.outcome import Audit
-from splitveil.lab.auditing.plan import Plan
+from splitveil.lab.auditing.plan import Schedule
 from splitveil.lab.auditing.reading import Lesson, Reading
 from splitveil.lab.auditing.scoring import secrets
 from splitveil.lab.auditing.subject import Subject
@@ -90,7 +90,7 @@ def audit(
     for folder in (out, cache):
         if folder is not None:
             claim(folder, resume=resume or folder == cache)
-    plan = Plan.of(subject, suite, knows)
+    plan = Schedule.of(subject, suite, knows)
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)

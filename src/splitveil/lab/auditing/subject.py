@@ -140,7 +140,14 @@ class Subject:
         frozen(shipped.floats)
         found = shipped.compared(x)
         return cls(
-            model, weights, Device(shipped), (own.cut,), (own,), bundle, (*_never(own.protected), found.words), found
+            model,
+            weights,
+            ShippedOutside(shipped),
+            (own.cut,),
+            (own,),
+            bundle,
+            (*_never(own.protected), found.words),
+            found,
         )
 
 
@@ -163,7 +170,7 @@ class Halfway(nn.Module):
         return self.split.cloud(self.rest(z)), (z,)
 
 
-class Device(nn.Module):
+class ShippedOutside(nn.Module):
     """What ships, from the outside: image -> (logits, (image,)), for `Shipped.observe` begins with images."""
 
     def __init__(self, shipped: Shipped) -> None:

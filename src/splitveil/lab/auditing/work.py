@@ -13,7 +13,7 @@ from splitveil.lab.auditing import identity
 from splitveil.lab.auditing.features import Collected, collect
 from splitveil.lab.auditing.judging import Asked
 from splitveil.lab.auditing.ledger import Kept, Ledger
-from splitveil.lab.auditing.plan import Plan
+from splitveil.lab.auditing.plan import Schedule
 from splitveil.lab.auditing.scoring import Secret, attacked, inferred
 from splitveil.lab.auditing.subject import Configuration, Subject
 from splitveil.lab.auditing.units import LabelUnit, Unit
@@ -72,7 +72,7 @@ class Work:
         self._attacked = {**self._known, "private": identity.of_images(parts.private), "samples": samples}
         self._scored = {**self._attacked, "asked": self.asked.identity} if self.asked else self._attacked
 
-    def finished(self, group: Sequence[Configuration], plan: Plan) -> Iterator[Finished]:
+    def finished(self, group: Sequence[Configuration], plan: Schedule) -> Iterator[Finished]:
         """Each configuration of `group`; features are computed only where something is still to be done."""
         held = {c.label: {name: self.ledger.find(name) for name in self._names(c, plan)} for c in group}
         waiting = [c for c in group if None in held[c.label].values()]
@@ -83,7 +83,7 @@ class Work:
             yield self._configuration(c, plan, held[c.label], features)
 
     def _configuration(
-        self, c: Configuration, plan: Plan, held: Mapping[str, Kept | None], features: Collected
+        self, c: Configuration, plan: Schedule, held: Mapping[str, Kept | None], features: Collected
     ) -> Finished:
         common, rate = self._name(c, "shared"), self._name(c, "accuracy")
         x, shown = torch.from_numpy(self.parts.private.x), torch.arange(self.samples)
@@ -117,18 +117,18 @@ class Work:
         self.ledger.drop(common)
         return Finished(c, float(json.loads(kept[0])), images, labels)
 
-    def _names(self, c: Configuration, plan: Plan) -> list[str]:
+    def _names(self, c: Configuration, plan: Schedule) -> list[str]:
         units = [name for name, *_ in self._images(c, plan)] + [name for name, *_ in self._labels(c, plan)]
         return [self._name(c, "accuracy"), *units]
 
-    def _images(self, c: Configuration, plan: Plan) -> list[tuple[str, Attack, int]]:
+    def _images(self, c: Configuration, plan: Schedule) -> list[tuple[str, Attack, int]]:
         """Name, attack and seed of each unit."""
         return [
             (self._name(c, identity.of_threat(a), self._scored), a, self._seed(c, repr(a)))
             for a in plan.images[c.label]
         ]
 
-    def _labels(self, c: Configuration, plan: Plan) -> list[tuple[str, LabelAttack, Secret, int]]:
+    def _labels(self, c: Configuration, plan: Schedule) -> list[tuple[str, LabelAttack, Secret, int]]:
         """Name, attack, what it infers, and seed of each unit."""
         return [
             (self._name(c, f"{identity.of_threat(a)} {s.name} {s.classes}"), a, s, self._seed(c, repr(a), s.name))

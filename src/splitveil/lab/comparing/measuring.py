@@ -27,7 +27,7 @@ from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing import audit
 from splitveil.lab.auditing.judging import Asked
-from splitveil.lab.auditing.plan import Plan
+from splitveil.lab.auditing.plan import Schedule
 from splitveil.lab.auditing.subject import Configuration, Halfway, Subject
 from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.auditing.summary import estimate
@@ -85,7 +85,7 @@ class Auditor:
         split = self.trials.fresh(seed)
         configuration = Configuration(split.cut, Protected(split, DEFENSES.build(PLAIN), CODECS.build("raw")))
         subject = Subject(self.model, self.weights, split, (split.cut,), (configuration,))
-        Plan.of(subject, self.suite, self.knows)
+        Schedule.of(subject, self.suite, self.knows)
         parts = partition(self.trials.data, n=self.n, aux=self.aux, max_aux=self.aux_n or self.suite.max_aux, seed=seed)
         Asked.of(self.metrics, self.judge, parts.private, subject)
 

@@ -30,7 +30,7 @@ UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attent
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NodeRun:
     """What one node yields for one batch size, and its multiply-accumulates."""
 
     value: Any
@@ -53,7 +53,7 @@ class Step:
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self.counter, self.steps = counter, dict[fx.Node, Step]()
+        self.counter, self.steps = counter, dict[fx.Node, NodeRun]()
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Without gradient: the counter's hooks on modules cannot take views of parameters made under no_grad."""
@@ -63,11 +63,11 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         before = self.counter.get_total_flops()
         value = super().run_node(n)
-        self.steps[n] = Step(value, (self.counter.get_total_flops() - before) // 2)
+        self.steps[n] = NodeRun(value, (self.counter.get_total_flops() - before) // 2)
         return value
 
 
-def steps(module: fx.GraphModule, example: Tensor, batch: int) -> dict[fx.Node, Step]:
+def steps(module: fx.GraphModule, example: Tensor, batch: int) -> dict[fx.Node, NodeRun]:
     """Run `module` on `batch` fake images like `example`: (N, C, H, W)."""
     with _fake() as counter:
         recorder = _Recorder(module, counter)

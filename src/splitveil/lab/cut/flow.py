@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from splitveil.core.records import Cut
 from splitveil.lab.cut.capture import function_name
-from splitveil.lab.cut.costs import FP32_BYTES, Step, numel
+from splitveil.lab.cut.costs import FP32_BYTES, NodeRun, numel
 from splitveil.lab.cut.literals import LARGE, OWN, SMALL
 from splitveil.lab.cut.pieces import needed
 
@@ -39,9 +39,9 @@ class Flow:
     def __init__(
         self,
         module: fx.GraphModule,
-        one: Mapping[fx.Node, Step],
-        small: Mapping[fx.Node, Step],
-        large: Mapping[fx.Node, Step],
+        one: Mapping[fx.Node, NodeRun],
+        small: Mapping[fx.Node, NodeRun],
+        large: Mapping[fx.Node, NodeRun],
         saved: frozenset[str],
     ) -> None:
         self.module, self.one, self.small, self.large, self.saved = module, one, small, large, saved
@@ -124,7 +124,7 @@ class Flow:
     @cached_property
     def memory(self) -> list[int]:
         """Bytes of fp32 activations alive while each step runs, its result included; one sample, views counted once."""
-        alive: dict[fx.Node, Step] = {}
+        alive: dict[fx.Node, NodeRun] = {}
         totals = []
         for i, node in enumerate(self.order):
             alive = {n: s for n, s in alive.items() if self._last_use[n] >= i} | {node: self.one[node]}

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
 from splitveil.lab.cut.capture import Unclean
-from splitveil.lab.cut.costs import Step
+from splitveil.lab.cut.costs import NodeRun
 
 OWN = "read from the half's own input"
 SMALL, LARGE = 2, 3
@@ -62,7 +62,7 @@ class _Writer:
 
 
 def without_sizes(
-    module: fx.GraphModule, small: dict[fx.Node, Step], large: dict[fx.Node, Step]
+    module: fx.GraphModule, small: dict[fx.Node, NodeRun], large: dict[fx.Node, NodeRun]
 ) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     """Rewrite `module` from what it does on two and on three images (`costs.steps`); also, new node -> old node.
 

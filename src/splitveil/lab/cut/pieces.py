@@ -1,4 +1,4 @@
-"""`Half` and `Split`: parts of a graph as modules of their own."""
+"""`Piece` and `Split`: parts of a graph as modules of their own."""
 
 import copy
 from collections.abc import Iterable, Mapping, Set
@@ -11,15 +11,15 @@ from splitveil.core.records import Cut
 from splitveil.lab.cut.literals import OWN
 
 
-class Half(fx.GraphModule):
+class Piece(fx.GraphModule):
     """A part of a model under the model's own weight names; what the model does not save, neither does the part."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph, name: str, saved: frozenset[str]) -> None:
         super().__init__(root, graph, name)
         self._save_only(saved)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Half":
-        out = cast(Half, super().__deepcopy__(memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Piece":
+        out = cast(Piece, super().__deepcopy__(memo))
         out._save_only(self._saved)
         return out
 
@@ -68,7 +68,7 @@ def piece(
     *,
     axes: Mapping[fx.Node, int] = MappingProxyType({}),
     constants: Set[str] = frozenset(),
-) -> Half:
+) -> Piece:
     """A deep copy of what leads from `source` to `result` (nodes, nested in tuples).
 
     Args:
@@ -90,7 +90,7 @@ def piece(
         if node in inside and node is not source:
             memo[node] = graph.node_copy(node, memo.__getitem__ if OWN not in node.meta else lambda _: given)
     graph.output(fx.map_arg(result, lambda n: _moved(graph, memo[n], axes[n], 0) if n in axes else memo[n]))
-    half = copy.deepcopy(Half(module, graph, name, saved))
+    half = copy.deepcopy(Piece(module, graph, name, saved))
     for path in constants:
         holder, _, own = path.rpartition(".")
         owner = half.get_submodule(holder)

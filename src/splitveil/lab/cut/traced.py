@@ -16,7 +16,7 @@ from splitveil.lab.cut.costs import steps
 from splitveil.lab.cut.flow import Flow
 from splitveil.lab.cut.gaps import Gap, find_gaps
 from splitveil.lab.cut.literals import LARGE, SMALL, without_sizes
-from splitveil.lab.cut.pieces import Half, Split, piece
+from splitveil.lab.cut.pieces import Piece, Split, piece
 from splitveil.lab.cut.probing import (
     cover,
     hold_training,
@@ -99,7 +99,7 @@ class Traced:
         self._check(lambda x: tapped(x)[0], "the tapped model")
         return tapped
 
-    def _piece(self, source: fx.Node, result: Any, name: str) -> Half:
+    def _piece(self, source: fx.Node, result: Any, name: str) -> Piece:
         crossing = [n for n in self._group if n in (source, result) or isinstance(result, tuple)]
         axes = {n: axis for n in crossing if (axis := self._flow.axis(n))}
         shared = {w for n in (source, result) if n in self._group for w in self._flow.copied(n)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import BundleError
-from splitveil.lab.cut.pieces import Half
+from splitveil.lab.cut.pieces import Piece
 from splitveil.lab.export.graphs import CloudGraph, EdgeGraph, Sent
 from splitveil.lab.probing import probe
 from splitveil.wire.codecs import Codec
@@ -136,7 +136,7 @@ def _of_one_model(half: nn.Module) -> dict[str, tuple[str, Tensor]]:
     return {
         f"{path}.{name}" if path else name: (name, weight)
         for path, part in half.named_modules()
-        if isinstance(part, Half)
+        if isinstance(part, Piece)
         for name, weight in part.state_dict().items()
     }
 

@@ -16,7 +16,7 @@ USER = 65532
 """Nobody in particular; only that it is not root."""
 
 
-class Deployment(NamedTuple):
+class ClusterSettings(NamedTuple):
     """What a cluster must be told beside the bundle.
 
     Args:
@@ -42,7 +42,7 @@ class Deployment(NamedTuple):
     insecure: bool = False
 
 
-def our_service(manifest: Manifest, wanted: Deployment) -> dict[str, Any]:
+def our_service(manifest: Manifest, wanted: ClusterSettings) -> dict[str, Any]:
     """Our own server as a custom predictor, gRPC on the published port, as a plain deployment (it ends TLS itself).
 
     Raises:
@@ -100,7 +100,7 @@ def our_service(manifest: Manifest, wanted: Deployment) -> dict[str, Any]:
     return _service(manifest, predictor, wanted)
 
 
-def triton_service(manifest: Manifest, wanted: Deployment) -> dict[str, Any]:
+def triton_service(manifest: Manifest, wanted: ClusterSettings) -> dict[str, Any]:
     """Triton as KServe ships it, over a repository that `triton.write_repository` wrote.
 
     Raises:
@@ -151,7 +151,7 @@ def service_name(name: str) -> str:
     return label
 
 
-def _service(manifest: Manifest, predictor: dict[str, Any], wanted: Deployment) -> dict[str, Any]:
+def _service(manifest: Manifest, predictor: dict[str, Any], wanted: ClusterSettings) -> dict[str, Any]:
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", wanted.storage):
         raise InputError(
             f"expected a URI that the cluster can read, got {wanted.storage!r}; give --storage s3://BUCKET/PATH."
@@ -172,6 +172,6 @@ def _service(manifest: Manifest, predictor: dict[str, Any], wanted: Deployment) 
     }
 
 
-def _resources(wanted: Deployment) -> dict[str, Any]:
+def _resources(wanted: ClusterSettings) -> dict[str, Any]:
     amount = {"cpu": wanted.cpu, "memory": wanted.memory}
     return {"requests": amount, "limits": dict(amount)}

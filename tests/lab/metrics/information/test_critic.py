@@ -9,11 +9,11 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.lab.metrics.information import infonce, mine
-from splitveil.lab.metrics.information.base import Estimate, Validity
+from splitveil.lab.metrics.information.base import MIEstimate, Validity
 from splitveil.lab.metrics.information.critic import Critic
 from tests.lab.metrics.information.gaussians import gaussians, uncorrelated
 
-Estimator = Callable[..., Estimate]
+Estimator = Callable[..., MIEstimate]
 BOTH = pytest.mark.parametrize("estimate", [mine.mine_estimate, infonce.infonce_estimate], ids=["mine", "infonce"])
 TABLE = [(mine.mine_estimate, v) for v in mine.RANGE] + [(infonce.infonce_estimate, v) for v in infonce.RANGE]
 CASES = [

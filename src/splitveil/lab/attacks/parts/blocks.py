@@ -91,7 +91,7 @@ class MultiScale(nn.Module):
         return out
 
 
-class SelfAttention(nn.Module):
+class AttentionBlock(nn.Module):
     """Self-attention over positions with two heads, then a small net a position. (N, W, h, w) -> same.
 
     Grids of more than 256 positions are attended to at half resolution.
@@ -124,6 +124,6 @@ BLOCKS: dict[str, Callable[[int, int], nn.Module]] = {
     "squeeze": Squeeze,
     "large_kernel": LargeKernel,
     "multi_scale": MultiScale,
-    "attention": SelfAttention,
+    "attention": AttentionBlock,
 }
 """Kinds of blocks by name: each takes width and the number of blocks in a row."""

@@ -18,7 +18,7 @@ RATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LatentTarget:
     """What is searched for: features, and what is expected before they are looked at.
 
     z: (n, *cut); w: (n, D), where the prior is centred; rest: (n, C, H, W), what the image is there beside the
@@ -29,24 +29,24 @@ class Target:
     w: Tensor
     rest: Tensor
 
-    def repeat(self, times: int) -> "Target":
+    def repeat(self, times: int) -> "LatentTarget":
         """The whole batch again and again."""
-        return Target(*(t.repeat(times, *[1] * (t.ndim - 1)) for t in (self.z, self.w, self.rest)))
+        return LatentTarget(*(t.repeat(times, *[1] * (t.ndim - 1)) for t in (self.z, self.w, self.rest)))
 
-    def part(self, index: slice) -> "Target":
+    def part(self, index: slice) -> "LatentTarget":
         """Some of the images."""
-        return Target(self.z[index], self.w[index], self.rest[index])
+        return LatentTarget(self.z[index], self.w[index], self.rest[index])
 
-    def split(self, size: int) -> "list[Target]":
+    def split(self, size: int) -> "list[LatentTarget]":
         """The images in parts."""
         return [self.part(slice(k, k + size)) for k in range(0, len(self.z), size)]
 
 
-Point = tuple[Tensor, ...]
+LatentPoint = tuple[Tensor, ...]
 """Where a search stands, in standard deviations of the prior: u (n, D), then what is added as in `Generator.shifts`."""
 
 
-class Search:
+class LatentSearch:
     """Descent on ``|E(x) - z|^2 / |z - mean(z)|^2 + weights * prior``, all images of a batch at once.
 
     Args:
@@ -58,19 +58,21 @@ class Search:
     def __init__(self, likelihood: Likelihood, net: Generator, units: Sequence[Tensor]) -> None:
         self.likelihood, self.net, self.units = likelihood, net, units
 
-    def image(self, target: Target, point: Point) -> Tensor:
+    def image(self, target: LatentTarget, point: LatentPoint) -> Tensor:
         """(n, C, H, W), not clipped."""
         w, *shifts = (t * unit for t, unit in zip(point, self.units, strict=False))
         x: Tensor = self.net(target.w + w, shifts) + target.rest
         return x
 
-    def blind(self, target: Target) -> int:
+    def blind(self, target: LatentTarget) -> int:
         """Images from whose centre the search could not begin."""
         with torch.no_grad():
             centre = self.image(target, (torch.zeros_like(target.w),))
         return self.likelihood.blind(centre, target.z)
 
-    def descend(self, target: Target, start: Point, weights: Tensor, steps: int, *, rough: bool = False) -> Point:
+    def descend(
+        self, target: LatentTarget, start: LatentPoint, weights: Tensor, steps: int, *, rough: bool = False
+    ) -> LatentPoint:
         """The point that was best by the objective, the start included; what that does not hold is not freed.
 
         Args:

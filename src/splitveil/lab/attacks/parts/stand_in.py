@@ -101,7 +101,7 @@ class OwnEdge(nn.Module):
         return last
 
 
-class StandIn(nn.Module):
+class StandInEdge(nn.Module):
     """A net whose features begin with the mean and spread of those seen, by channel. x: (N, C, H, W) -> (N, *cut).
 
     Where no feature seen is negative the net's zeros stay zeros; only channels that never change are shifted.
@@ -134,7 +134,7 @@ class Likeness(nn.Module):
     labels are known, plus the distances of mean and spread to those of the private features.
     """
 
-    def __init__(self, stand_in: StandIn, seen: Tensor, cloud: nn.Module | None) -> None:
+    def __init__(self, stand_in: StandInEdge, seen: Tensor, cloud: nn.Module | None) -> None:
         super().__init__()
         self.stand_in, self.cloud, self.scale = stand_in, cloud, ChannelScale(seen)
         self.axes = tuple(i for i, n in enumerate(self.scale.shift.shape) if n == 1)

@@ -19,7 +19,7 @@ from splitveil.lab.metrics.bounds.prior import gaussian_score
 from splitveil.lab.metrics.dependence import distance_correlation_unbiased, hsic_unbiased, linear_cka_debiased
 from splitveil.lab.metrics.geometry import class_radius, cluster_radius, effective_rank
 from splitveil.lab.metrics.information import ESTIMATORS
-from splitveil.lab.metrics.information.base import Estimate
+from splitveil.lab.metrics.information.base import MIEstimate
 from splitveil.lab.metrics.information.calibration import calibrated
 from splitveil.lab.metrics.information.entropy import coded_bits, effective_volume, quantised_entropy
 from splitveil.lab.metrics.jacobian import rank
@@ -191,7 +191,7 @@ FAMILIES: Mapping[str, Callable[[Material], list[Number]]] = {
 }
 
 
-def _estimate(m: Material, name: str, x: Tensor, z: Tensor, *, seed: int = 0) -> Estimate:
+def _estimate(m: Material, name: str, x: Tensor, z: Tensor, *, seed: int = 0) -> MIEstimate:
     """What is about the images alone is the same at every cut, and estimated once."""
     key = f"{name} {digest(x.numpy(), z.numpy())}"
     return m.once(key, lambda: ESTIMATORS.build(name, x=x, z=z, seed=seed))

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from splitveil.core.errors import InputError
 from splitveil.lab.cut.costs import module_macs
 from splitveil.lab.cut.literals import OWN
-from splitveil.lab.cut.pieces import Half, piece
+from splitveil.lab.cut.pieces import Piece, piece
 
 LARGEST = 512
 """Side of the largest image looked for."""
@@ -42,7 +42,7 @@ def parted(edge: nn.Module, layers: int) -> list[nn.Module]:
     Raises:
         InputError: not traced, or fewer such places than needed.
     """
-    if not isinstance(edge, Half):
+    if not isinstance(edge, Piece):
         raise InputError(
             f"expected a traced edge half for several layers, got {type(edge).__name__}; use pripro:layers=1."
         )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from splitveil.core.registry import Registry
 
 if TYPE_CHECKING:
-    from splitveil.lab.metrics.information.base import Estimate
+    from splitveil.lab.metrics.information.base import MIEstimate
 
 __all__ = ["ESTIMATORS"]
 
-ESTIMATORS: "Registry[Estimate]" = Registry(
+ESTIMATORS: "Registry[MIEstimate]" = Registry(
     "estimator",
     {
         "mine": "splitveil.lab.metrics.information.mine:mine_estimate",
@@ -22,4 +22,4 @@ ESTIMATORS: "Registry[Estimate]" = Registry(
         "ksg": "splitveil.lab.metrics.information.ksg:ksg_estimate",
     },
 )
-"""``ESTIMATORS.build("mine:steps=100", x=x, z=z, seed=0)`` is an `Estimate`."""
+"""``ESTIMATORS.build("mine:steps=100", x=x, z=z, seed=0)`` is an `MIEstimate`."""

@@ -21,7 +21,7 @@ Z95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MIEstimate:
     """Mutual information as one estimator sees it.
 
     Attributes:
@@ -51,7 +51,7 @@ class CalibratedEstimate:
     """One row of a calibration. pair: ``x;z``, ``x;x``, ``x;label`` or ``x;shuffled z``."""
 
     pair: str
-    estimate: Estimate
+    estimate: MIEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Validity:
 class Estimator(Protocol):
     """x: (N, ...) and z: (N, ...), row by row a pair -> nats."""
 
-    def __call__(self, x: Tensor, z: Tensor, *, seed: int = 0) -> Estimate:
+    def __call__(self, x: Tensor, z: Tensor, *, seed: int = 0) -> MIEstimate:
         """Estimate I(x;z)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SampleSplit:
     """Positions of the samples that train a critic, pick its epoch, and are held out for the number itself."""
 
     train: Tensor
@@ -88,12 +88,12 @@ class Parts:
     held: Tensor
 
 
-def split_samples(count: int, seed: int) -> Parts:
+def split_samples(count: int, seed: int) -> SampleSplit:
     """Half for training, `VALID` of it for picking the epoch, and half held out; the same for the same seed."""
     order = torch.randperm(count, generator=generator(seed, "halves"))
     half = count // 2
     cut = half - max(1, round(VALID * half))
-    return Parts(order[:cut], order[cut:half], order[half:])
+    return SampleSplit(order[:cut], order[cut:half], order[half:])
 
 
 def paired(x: Tensor, z: Tensor, least: int = LEAST) -> tuple[Tensor, Tensor]:

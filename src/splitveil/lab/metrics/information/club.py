@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.lab.metrics.information.base import Estimate, Validity, mean_interval, paired, split_samples
+from splitveil.lab.metrics.information.base import MIEstimate, Validity, mean_interval, paired, split_samples
 from splitveil.lab.metrics.information.critic import for_critic
 from splitveil.lab.seeds import derive
 from splitveil.lab.training import IndexBatches, fit
@@ -47,7 +47,7 @@ class ConditionalGaussian(nn.Module):
         self.level.copy_((target - wide @ solved).square().mean(0).clamp_min(1e-6).log())
 
 
-class Likelihood(nn.Module):
+class GaussianLikelihood(nn.Module):
     """Mean negative log-likelihood per feature, constants left out: (n, Dx), (n, Dz) -> scalar."""
 
     def __init__(self, q: ConditionalGaussian) -> None:
@@ -62,7 +62,7 @@ class Likelihood(nn.Module):
 
 def club_estimate(
     x: Tensor, z: Tensor, *, seed: int = 0, steps: int = 200, batch: int = 256, lr: float = 1e-3, width: int = 128
-) -> Estimate:
+) -> MIEstimate:
     """I(x;z) by CLUB, in nats: an upper bound only if q(z|x) is right, and then still a loose one.
 
     ``E_joint log q(z|x) - E_shuffled log q(z|x)`` (Cheng et al. 2020, section 3.2), q a Gaussian with independent
@@ -94,7 +94,7 @@ def club_estimate(
         q = ConditionalGaussian(x.shape[1], z.shape[1], width)
         q.start_linear(x[parts.train], z[parts.train])
         read = IndexBatches(len(parts.train), batch, lambda i, _: (x[parts.train[i]], z[parts.train[i]]))
-        objective = Likelihood(q)
+        objective = GaussianLikelihood(q)
 
         def score() -> float:
             device = q.level.device
@@ -109,7 +109,7 @@ def club_estimate(
         mean, log_variance = (t.double() for t in q(x[parts.held]))
     values = club_values(mean, log_variance, z[parts.held].double())
     note = "an upper bound only if the learned Gaussian q(z|x) is right, and loose then; no cap"
-    return Estimate("club", values.mean().item(), mean_interval(values), None, len(values), note)
+    return MIEstimate("club", values.mean().item(), mean_interval(values), None, len(values), note)
 
 
 def club_values(mean: Tensor, log_variance: Tensor, z: Tensor) -> Tensor:

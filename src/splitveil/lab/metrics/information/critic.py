@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.lab.metrics.information.base import Parts, paired, split_samples, standardised
+from splitveil.lab.metrics.information.base import SampleSplit, paired, split_samples, standardised
 from splitveil.lab.seeds import derive
 from splitveil.lab.training import IndexBatches, fit
 
@@ -101,7 +101,7 @@ def _whitener(x: Tensor) -> Tensor:
     return whitener
 
 
-def for_critic(x: Tensor, parts: Parts) -> Tensor:
+def for_critic(x: Tensor, parts: SampleSplit) -> Tensor:
     """Standardised by the training part, clamped, float32. x: (N, D)."""
     return standardised(x, x[parts.train]).clamp(-FARTHEST, FARTHEST).float()
 

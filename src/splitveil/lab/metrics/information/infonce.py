@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitveil.lab.metrics.information.base import Estimate, Validity, mean_interval
+from splitveil.lab.metrics.information.base import MIEstimate, Validity, mean_interval
 from splitveil.lab.metrics.information.critic import Critic, held_out_scores
 
 RANGE = (Validity(2, 4.0, 4000, 0.25), Validity(8, 4.0, 4000, 0.25), Validity(32, 4.0, 4000, 0.7))
@@ -29,7 +29,7 @@ class Contrast(nn.Module):
 
 def infonce_estimate(
     x: Tensor, z: Tensor, *, seed: int = 0, steps: int = 200, batch: int = 256, lr: float = 1e-3, width: int = 128
-) -> Estimate:
+) -> MIEstimate:
     """I(x;z) by InfoNCE, in nats: a lower bound in expectation, never above log N of the held-out batch.
 
     van den Oord et al. 2018, section 2.3 and appendix A.1, with the mean of both directions (each is a bound, so their
@@ -56,7 +56,7 @@ def infonce_estimate(
     cap = math.log(len(scores))
     low, high = mean_interval(values)
     note = f"never above log(held-out samples) = {cap:.1f} nats; a lower bound in expectation"
-    return Estimate("infonce", values.mean().item(), (low, min(high, cap)), cap, len(scores), note)
+    return MIEstimate("infonce", values.mean().item(), (low, min(high, cap)), cap, len(scores), note)
 
 
 def contrast_values(scores: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.lab.metrics.information.base import Estimate, Validity, mean_interval, paired, standardised
+from splitveil.lab.metrics.information.base import MIEstimate, Validity, mean_interval, paired, standardised
 from splitveil.lab.seeds import generator
 
 JITTER = 1e-10
@@ -17,7 +17,7 @@ RANGE = (Validity(1, 4.0, 2000, 0.2), Validity(2, 4.0, 4000, 0.25))
 """Outside it falls short: at 4,000 samples 2 nats in 8 dimensions are read as 1.20, 4 as 2.26; 8 nats in 32 as 1.0."""
 
 
-def ksg_estimate(x: Tensor, z: Tensor, *, seed: int = 0, k: int = 3) -> Estimate:
+def ksg_estimate(x: Tensor, z: Tensor, *, seed: int = 0, k: int = 3) -> MIEstimate:
     """I(x;z) by k nearest neighbours, in nats: no training, and all samples count.
 
     ``psi(k) + psi(N) - mean(psi(n_x + 1) + psi(n_z + 1))`` (equation 8): n_x samples lie nearer in x than the k-th
@@ -52,7 +52,7 @@ def ksg_estimate(x: Tensor, z: Tensor, *, seed: int = 0, k: int = 3) -> Estimate
     if dims > TRUSTED_DIMS:
         note = f"{dims} dimensions are too many for neighbours (trusted to {TRUSTED_DIMS}): it falls short; {note}"
     low, high = mean_interval(values)
-    return Estimate("ksg", min(values.mean().item(), cap), (low, min(high, cap)), cap, n, note)
+    return MIEstimate("ksg", min(values.mean().item(), cap), (low, min(high, cap)), cap, n, note)
 
 
 def _spread(x: Tensor, draws: torch.Generator) -> Tensor:

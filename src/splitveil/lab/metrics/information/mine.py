@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from splitveil.lab.metrics.information.base import Z95, Estimate, Validity
+from splitveil.lab.metrics.information.base import Z95, MIEstimate, Validity
 from splitveil.lab.metrics.information.critic import Critic, held_out_scores
 
 RATE = 0.05
@@ -43,7 +43,7 @@ class DonskerVaradhan(nn.Module):
 
 def mine_estimate(
     x: Tensor, z: Tensor, *, seed: int = 0, steps: int = 200, batch: int = 256, lr: float = 1e-3, width: int = 128
-) -> Estimate:
+) -> MIEstimate:
     """I(x;z) by MINE, in nats: a lower bound for whatever critic was found, given pairs enough.
 
     ``E_joint T - log E_shuffled exp T`` with an unbounded critic, trained on one half of the samples, its epoch picked
@@ -51,7 +51,7 @@ def mine_estimate(
 
     The plug-in of the second term errs upwards (the logarithm is concave) and saturates: what no shuffled pair shows
     cannot enter it. Values near the logarithm of
-    the number of held-out pairs are therefore no evidence, and ours are cut off there (`Estimate.cap`); that no
+    the number of held-out pairs are therefore no evidence, and ours are cut off there (`MIEstimate.cap`); that no
     estimator can certify much more than the logarithm of its samples is McAllester and Stratos 2020.
 
     Args:
@@ -76,7 +76,7 @@ def mine_estimate(
     note = f"no value above log(held-out pairs) = {cap:.1f} nats is evidence; a lower bound up to sampling error"
     if value >= cap:
         note = f"cut off at its cap: no shuffled pair came near a real one; {note}"
-    return Estimate("mine", min(value, cap), (min(value - wide, cap), min(value + wide, cap)), cap, len(scores), note)
+    return MIEstimate("mine", min(value, cap), (min(value - wide, cap), min(value + wide, cap)), cap, len(scores), note)
 
 
 def donsker_varadhan(scores: Tensor) -> float:
