@@ -50,7 +50,7 @@ class ConfigurationSection:
     codec: str
     entries: tuple[Entry, ...]
     accuracy: float | None
-    inferences: tuple[LabelRow, ...] = ()
+    labels: tuple[LabelRow, ...] = ()
     bare: bool = False
     tested: Accuracy | None = None
 

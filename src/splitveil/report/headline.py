@@ -82,7 +82,7 @@ def doubts(card: Card) -> list[Raised]:
     for config in configurations(card):
         found: dict[tuple[str, str], list[str]] = {}
         rows = [(entry.label, entry.row.unreliable) for entry in config.entries]
-        rows += [(f"{attack_label(i.attack)} of {i.attribute}", i.unreliable) for i in config.inferences]
+        rows += [(f"{attack_label(i.attack)} of {i.attribute}", i.unreliable) for i in config.labels]
         for label, reasons in rows:
             for doubt in map(Doubt, reasons):
                 found.setdefault((doubt.kind, doubt.detail), []).append(label)

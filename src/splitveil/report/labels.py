@@ -35,5 +35,5 @@ def readings(configs: Sequence[ConfigurationSection]) -> list[LabelGauge]:
             (x(row.accuracy_interval[0]), x(row.accuracy_interval[1])) if row.accuracy_interval else None,
         )
         for config in configs
-        for row in config.inferences
+        for row in config.labels
     ]

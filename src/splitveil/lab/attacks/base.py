@@ -28,7 +28,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, slots=True)
-class Inference:
+class LabelScores:
     """What a label attack returned. scores: (N, K) on the CPU, larger means more likely."""
 
     scores: Tensor
@@ -92,7 +92,7 @@ class LabelAttack(Threat):
         """Scores (N, classes). labels: (M,) int64 of the adversary's images, -1 where unknown."""
 
     @final
-    def __call__(self, view: View, labels: Tensor, classes: int) -> Inference:
+    def __call__(self, view: View, labels: Tensor, classes: int) -> LabelScores:
         """Check grants, run, check the shape, time. An attack cannot score itself.
 
         Raises:
@@ -103,7 +103,7 @@ class LabelAttack(Threat):
         scores = self.run(view, labels, classes).detach().float().cpu()
         seconds = time.perf_counter() - start
         _expect(self.name, "scores", (len(view.z), classes), scores)
-        return Inference(scores, seconds, dict(view.evidence))
+        return LabelScores(scores, seconds, dict(view.evidence))
 
 
 def _expect(name: str, what: str, shape: tuple[int, ...], got: Tensor) -> None:

@@ -123,7 +123,7 @@ class View:
         workdir: where an attack may keep checkpoints; None for nowhere.
         label: for progress messages.
         shared: see `once`; None for a store of its own.
-        plan: whose architecture `blank_edge` has; the edge where None.
+        architecture: that `blank_edge` has, as a module; the edge where None.
 
     Attributes:
         evidence: what an attack tells of itself for the self-checks, by `record`.
@@ -149,7 +149,7 @@ class View:
         workdir: Path | None = None,
         label: str = "",
         shared: Shared | None = None,
-        plan: nn.Module | None = None,
+        architecture: nn.Module | None = None,
     ) -> None:
         self.edge_draws = edge_draws
         self.z, self.image_shape, self.knows = z, image_shape, knows
@@ -162,7 +162,7 @@ class View:
         self._observe = observe if Knows.AUX | Knows.QUERIES in knows else None
         self._query = query if Knows.QUERIES in knows else None
         self._edge = edge if Knows.WEIGHTS in knows else None
-        self._plan = (plan or edge) if knows & (Knows.WEIGHTS | Knows.CLOUD) else None
+        self._architecture = (architecture or edge) if knows & (Knows.WEIGHTS | Knows.CLOUD) else None
         self._defense = defense if Knows.DEFENSE in knows else None
         self._cloud = cloud if Knows.CLOUD in knows else None
 
@@ -200,7 +200,7 @@ class View:
 
         Architectures are taken to be public: whoever holds the cloud half may have this, but not the weights.
         """
-        return redrawn(self._granted(self._plan, "CLOUD"))
+        return redrawn(self._granted(self._architecture, "CLOUD"))
 
     def once(self, key: str, make: Callable[[int, Path | None], T]) -> T:
         """What `make(seed, workdir)` gives, made once for all attacks on this configuration that ask for `key`.

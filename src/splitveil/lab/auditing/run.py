@@ -128,7 +128,7 @@ def audit(
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
-    units, answers = list[Unit](), list[LabelUnit]()
+    units, labels = list[Unit](), list[LabelUnit]()
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
     with resumable(ledger.store):
         everything = [
@@ -140,7 +140,7 @@ def audit(
         noisy, idle = done.configuration.stochastic, own.untrained
         reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
         images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
-        answers += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
+        labels += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
         best[done.configuration.label] = strongest([u.row for u in images])
         units += [*images, *worst_cases(images, seed, further.measures)]
     card = Card(
@@ -171,27 +171,27 @@ def audit(
             *_limits(asked, most, parts),
             *_near(near, n, doubts),
         ],
-        inferences=[u.row for u in answers],
+        inferences=[u.row for u in labels],
         strongest=best,
         stand_in=subject.stand_in,
-        words=_described([u.row for u in units], [u.row for u in answers]),
+        words=_described([u.row for u in units], [u.row for u in labels]),
     )
-    found = _audit(card, units, answers, parts, min(samples, n))
+    found = _audit(card, units, labels, parts, min(samples, n))
     if out is not None:
         with resumable(ledger.store):
             found.save(out)
     return found
 
 
-def _audit(card: Card, units: list[Unit], answers: list[LabelUnit], parts: Parts, samples: int) -> Audit:
+def _audit(card: Card, units: list[Unit], labels: list[LabelUnit], parts: Parts, samples: int) -> Audit:
     x, place = torch.from_numpy(parts.private.x), torch.from_numpy(parts.private_index.astype(np.int64))
     bare = Audit(card, tuple(u.scores for u in units), tuple(u.samples for u in units), x[:samples], place[:samples])
     exposed = tuple((place[u.worst_index], x[u.worst_index], u.worst) for u in units)
-    return replace(bare, exposed=exposed, hits=tuple(u.hits for u in answers))
+    return replace(bare, exposed=exposed, hits=tuple(u.hits for u in labels))
 
 
-def _described(rows: Sequence[Row], inferences: Sequence[LabelRow]) -> dict[str, str]:
-    names = [r.attack for r in rows if r.role is not Role.WORST] + [r.attack for r in inferences]
+def _described(rows: Sequence[Row], labels: Sequence[LabelRow]) -> dict[str, str]:
+    names = [r.attack for r in rows if r.role is not Role.WORST] + [r.attack for r in labels]
     names += [name for r in rows for name in r.extra]
     return {plain: words for name in names if (plain := plain_name(name)) and (words := words_of(plain))}
 

@@ -63,7 +63,7 @@ class Wire:
                 private = torch.cat([self.c.split.edge(as_floats(part)) for part in self.images.split(BATCH)])
             return self.c.protected.observe(private).clone()
 
-    def _plan(self) -> nn.Module | None:
+    def _architecture(self) -> nn.Module | None:
         """Whose architecture is public, where it is not just the edge that the view holds."""
         protected = self.c.protected
         if self.rest is not None:
@@ -90,7 +90,7 @@ class Wire:
             workdir=workdir,
             label=self.c.label,
             shared=self.shared,
-            plan=self._plan(),
+            architecture=self._architecture(),
         )
 
     def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
@@ -113,7 +113,7 @@ class Wire:
             seed=seed,
             label=f"{self.c.label} times {factor:g}",
             shared=Shared(self.shared.seed),
-            plan=self._plan(),
+            architecture=self._architecture(),
         )
 
     def _shape(self) -> tuple[int, int, int]:
