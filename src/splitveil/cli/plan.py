@@ -1,5 +1,6 @@
 """``splitveil plan``: where to cut and what to defend with, under budgets, attacked afresh."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 INFEASIBLE, UNDECIDED = 4, 5
 SHOWN = 15
+
+
+class Detector(StrEnum):
+    """What counts as the drop where the zone begins."""
+
+    lasting = "lasting"
+    published = "published"
 
 
 def run(
@@ -63,6 +71,10 @@ def run(
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 5e-4,
     audits: Annotated[int | None, typer.Option(min=1, help="choices measured at most; default a quarter")] = None,
     minutes: Annotated[float | None, typer.Option(help="in all; the best plan so far when they are over")] = None,
+    zone: Annotated[
+        Detector,
+        typer.Option(help="where the zone begins: a drop that lasts, or the largest, as published"),
+    ] = Detector.lasting,
     seed: Annotated[
         int, typer.Option(min=0, help="of training and the search's attacks; fresh ones have the next")
     ] = 0,
@@ -120,7 +132,8 @@ def run(
             traced, images, model=model, weights=loaded.weights, budget=budget, out=out, cuts=_cuts(traced, cuts),
             defenses=defense or DEFENSES, codecs=codec or CODECS_TRIED, device=way[0], server=way[1],
             link=find_link(link) if link else None, suite=chosen, knows=granted, n=n, held_n=held_n,
-            train_n=train_n, epochs=epochs, lr=lr, audits=audits, minutes=minutes, seed=seed, resume=resume,
+            train_n=train_n, epochs=epochs, lr=lr, audits=audits, minutes=minutes, zone=zone.value, seed=seed,
+            resume=resume,
         )  # fmt: skip
         page = out / "plan.html"
         with finishing.writing(page):

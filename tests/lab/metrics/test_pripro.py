@@ -10,7 +10,6 @@ from splitveil.lab.metrics.pripro import (
     pa_by_matching,
     privacy_index,
     squared_distance,
-    useful_index,
 )
 
 DRAWS = torch.Generator().manual_seed(0)
@@ -75,14 +74,6 @@ def test_the_quantile_looks_at_those_least_protected() -> None:
     assert least_protected(pi) == pytest.approx(0.05)
     assert least_protected(torch.cat([pi, torch.tensor([math.nan])])) == pytest.approx(0.05)
     assert math.isnan(least_protected(torch.tensor([math.nan])))
-
-
-def test_useful_index_is_a_harmonic_mean() -> None:
-    assert useful_index(0.5, accuracy=0.9, undefended=0.9) == pytest.approx(2 / 3)
-    assert useful_index(0.5, accuracy=0.95, undefended=0.9) == pytest.approx(2 / 3)
-    assert useful_index(1, accuracy=0, undefended=0.9) == useful_index(0, accuracy=0, undefended=0.9) == 0
-    with pytest.raises(InputError, match="shares, not per cent"):
-        useful_index(0.5, accuracy=90, undefended=92)
 
 
 def test_bad_input() -> None:

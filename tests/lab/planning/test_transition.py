@@ -74,6 +74,22 @@ def test_what_comes_back_behind_a_skip_connection_is_no_transition(values: tuple
     assert published[0] != 4
 
 
+def test_the_published_detector_is_a_choice() -> None:
+    dip = series(0.9, 0.4, 0.9, 0.85, 0.5, 0.5)
+    zone = find_zone(dip, "rc2", detector="published")
+    assert (zone.first, zone.last) == ("block1", "block5")
+    assert zone.words == (
+        "zone by rc2 from block1 on: falls from 0.9 to 0.4 behind block0; the device does 20% of the MACs there; "
+        "a second drop before block4; published detector"
+    )
+    assert [z.first for z in find_zones(dip, detector="published")] == ["block1"]
+    assert find_zone(series(0.9, 0.85), "rc2", detector="published").words == (
+        "no zone by rc2: no drop of 20%; the largest, 6%, is before block1"
+    )
+    with pytest.raises(InputError, match="lasting, published"):
+        find_zone(dip, "rc2", detector="second")
+
+
 def test_zigzag_inside_blocks_is_none() -> None:
     assert first(0.9, 0.6, 0.9, 0.6, 0.9, 0.6, 0.9) is None
 

@@ -119,22 +119,3 @@ def least_protected(pi: Tensor, quantile: float = QUANTILE) -> float:
     """The `quantile` of PI over inputs, NaN left out: one user in twenty has less than that. pi: (N,)."""
     known = pi[~pi.isnan()].double()
     return float(known.quantile(quantile)) if len(known) else math.nan
-
-
-def useful_index(pi: float, *, accuracy: float, undefended: float) -> float:
-    """Harmonic mean of PI and of the share of the accuracy that the defence leaves: high only where both are.
-
-    Args:
-        pi: mean or quantile, in [0, 1].
-        accuracy: of the task with the defence.
-        undefended: without it; a defence that gains accuracy counts as 1.
-
-    Raises:
-        InputError: PI or an accuracy outside [0, 1], or an undefended accuracy of 0.
-    """
-    if not (0 <= pi <= 1 and 0 <= accuracy <= 1 and 0 < undefended <= 1):
-        raise InputError(
-            f"expected PI and accuracies in [0, 1], got {pi}, {accuracy} and {undefended}; give shares, not per cent."
-        )
-    kept = min(1.0, accuracy / undefended)
-    return 2 * pi * kept / (pi + kept) if pi + kept else 0.0

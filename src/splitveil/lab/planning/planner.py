@@ -78,7 +78,7 @@ class Planner:
         self.lost: dict[Option, Lost] = {}
         """What choices that were attacked afresh lose on these images."""
 
-    def depth(self, n: int) -> Depth:
+    def depth(self, n: int, detector: str) -> Depth:
         """Cheap numbers at every cut of the model, by one forward pass, and where they fall; nothing without images."""
         n = min(n, len(self.bench.held))
         if not n:
@@ -88,7 +88,7 @@ class Planner:
         except InputError as why:
             self.notes.append(f"no curves over depth: {why}")
             return Depth([], [])
-        return Depth(found, find_zones(found))
+        return Depth(found, find_zones(found, detector=detector))
 
     @property
     def decoder(self) -> str:

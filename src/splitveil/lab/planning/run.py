@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def plan(
     audits: int | None = None,
     minutes: float | None = None,
     curve_n: int = 1000,
+    zone: Literal["lasting", "published"] = "lasting",
     seed: int = 0,
     resume: bool = False,
 ) -> Plan:
@@ -97,6 +99,7 @@ def plan(
         audits: choices that the search measures at most; None for a quarter of them, at least 8.
         minutes: in all; what is under way then is ended. None for no limit.
         curve_n: images for the numbers over depth; 0 leaves these and the zone out.
+        zone: drop at which the zone begins: one that lasts, or the largest between neighbours, as published.
         seed: of training and of the search's attacks; fresh ones have the next.
         resume: go on with what is in `out`.
 
@@ -146,7 +149,7 @@ def plan(
     bench = Bench(traced, rest, held, model, weights, ledger, out, epochs, lr, n, knows, seed, way, quick)
     with task("plan", 4) as show:
         planner = Planner(bench, space, budget.limits(), leak_of(list(budget.leakage)), suite, clock)
-        depth = planner.depth(curve_n)
+        depth = planner.depth(curve_n, zone)
         show(1, "proxies")
         search, complete = planner.searched(levels)
         pruned = planner.pruned
