@@ -66,3 +66,14 @@ def test_commands_of_a_device_alike(words: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["cuts", b"caf\xe9.py:make"], ["fit", "small", "--data", "digits", "--out", b"\xe9"]]
+)
+def test_words_that_are_no_text_are_refused_before_any_work(words: list[str | bytes], tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "splitveil", *words], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: expected words in UTF-8, got b'")
+    assert done.stderr.count(b"\n") == 1
+    assert not list(tmp_path.iterdir())

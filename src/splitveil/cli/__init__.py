@@ -88,6 +88,13 @@ def main() -> None:
 
 def _code(words: list[str]) -> int | str | None:
     """Run the command; its exit code."""
+    if strange := next((word for word in words if not _is_text(word)), None):
+        # No card and no bundle could hold such a name, which would show when everything else is done.
+        print(
+            f"error: expected words in UTF-8, got {os.fsencode(strange)!r}; rename that file or folder.",
+            file=sys.stderr,
+        )
+        return InputError.exit_code
     try:
         app()
     except SystemExit as done:
@@ -110,6 +117,14 @@ def _code(words: list[str]) -> int | str | None:
         print(f"error: this command needs {error.name}; pip install 'splitveil[lab]'.", file=sys.stderr)
         return MissingExtraError.exit_code
     return 0
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _say_unwritten(error: OSError) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from splitveil.core.errors import DataError
 from splitveil.core.records import Manifest, Picture
-from splitveil.wire.pictures import SUFFIXES, Faults, assumed, picture_files, read_picture
+from splitveil.wire.pictures import SUFFIXES, UNREAD, Faults, assumed, picture_files, read_picture
 from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
 JPEG_QUALITY = 75
@@ -61,7 +61,7 @@ def _pictures(folder: Path) -> list[Path]:
     found = picture_files(folder)
     if not found:
         raise DataError(
-            f"{folder} holds no pictures ({' '.join(sorted(SUFFIXES))}); give a folder that does, or a file."
+            f"{folder} holds no pictures ({' '.join(sorted(SUFFIXES - UNREAD))}); give a folder that does, or a file."
         )
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from splitveil.core.errors import InputError, SplitVeilError
+from splitveil.core.errors import AnswerError, InputError, SplitVeilError
 from splitveil.core.records import Comparison, Estimate, Lost, Measured, Trial
 from splitveil.lab.attacks.view import PRESETS
 from splitveil.lab.auditing.suites import custom_suite
@@ -71,6 +71,26 @@ def test_resuming_trains_nothing_again_and_a_longer_one_only_what_is_new(
     assert again.contenders[:-1] == first.contenders
     with pytest.raises(InputError, match="--resume"):
         quick(out, *ASKED)
+
+
+def test_a_setting_that_answers_nan_has_missed_and_the_others_go_on(
+    quick: Compare, compared: tuple[Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, made = compared
+    out = tmp_path / "c"
+    shutil.copytree(made, out)
+
+    def broken(*_: object, **__: object) -> object:
+        raise AnswerError("expected finite logits from the net, got NaN")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("splitveil.lab.comparing.trials.protect", broken)
+        again = quick(out, *ASKED, "vib", resume=True)
+    assert again.contenders[:-1] == first.contenders
+    vib = again.contenders[-1]
+    assert (vib.reached, vib.validation, vib.measured) == (False, 0.0, None)
+    assert "vib by" in again.findings[0]
+    assert quick(out, *ASKED, "vib", resume=True).contenders == again.contenders, "it is not trained again"
 
 
 @pytest.mark.parametrize("codec", ["raw", "uniform:bits=2", "uniform:bits=4"])

@@ -239,3 +239,20 @@ def test_the_zone_by_radius_is_verified_where_time_is_left(made: tuple[Plan, Pat
     assert absent == zones[2]
     hurried = Planner(bench, space, {}, "ssim", LITTLE, Clock(1e-9))
     assert hurried.zones_verified(zones) == zones
+
+
+@pytest.mark.parametrize(
+    ("tests", "held_n", "told"),
+    [
+        (12, None, "at least 60 test images to plan with, got 12; give data with more of them"),
+        (12, 30, "at least 60 test images to plan with, got 12"),
+        (100, 100, "expected 30 to 99 of the 100 test images for the search, got 100; use --held-n 50"),
+    ],
+)
+def test_too_few_test_images_are_told_before_any_work(
+    traced: Traced, data: Dataset, tmp_path: Path, tests: int, held_n: int | None, told: str
+) -> None:
+    few = Dataset(data.name, data.train, data.test.take(np.arange(tests)), data.classes)
+    with pytest.raises(InputError, match=told):
+        plan(traced, few, model="small", weights="", budget=Budget(), out=tmp_path / "p", held_n=held_n)
+    assert not (tmp_path / "p").exists()

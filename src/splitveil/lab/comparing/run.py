@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splitveil.core.arguments import checked
-from splitveil.core.errors import InputError
+from splitveil.core.errors import AnswerError, InputError, TrainingError
 from splitveil.core.progress import task
 from splitveil.core.records import Comparison, Contender, Doubt, Measured, Trial, claim
 from splitveil.core.records.comparison import TUNED
@@ -192,7 +192,10 @@ class _Tuned:
 
     def _accuracy(self, strength: float) -> tuple[str, float]:
         setting = self.candidate.at(strength, self.channels)
-        self.tried[strength] = self.shop.trial(setting, self.seed)
+        try:
+            self.tried[strength] = self.shop.trial(setting, self.seed)
+        except (AnswerError, TrainingError):  # NaN is no class, and no reason to lose the other settings
+            self.tried[strength] = self.shop.missed(setting, self.seed)
         return f"{setting.defense} {setting.codec}", self.tried[strength].validation
 
 

@@ -72,6 +72,18 @@ class Trials:
             return Trial.from_json(path.read_bytes(), str(path))
         return self._train(setting, seed)[0]
 
+    def missed(self, setting: Setting, seed: int) -> Trial:
+        """Keep that this setting has no answers, because its training came to nothing: no image is right."""
+        path = self.folder / f"{self.name(setting, seed)}.json"
+        trial = Trial(
+            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs, seconds=0.0, validation=0.0,
+            whole=False, validated_on=held_out(self.data) if self.tuning is None else len(self.tuning.test),
+        )  # fmt: skip
+        write_atomically(path, trial.to_json().encode())
+        for left in self.folder.glob(f"{path.stem}.checkpoint*"):
+            left.unlink()
+        return trial
+
     def protected(self, setting: Setting, seed: int) -> Protected:
         """The trained split; trained again where its weights were dropped."""
         path = self.folder / f"{self.name(setting, seed)}.safetensors"

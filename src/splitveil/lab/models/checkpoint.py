@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from splitveil.core.errors import WeightsError
+from splitveil.lab.silence import quiet
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th")
 """``.tar`` is what many call a pickle (``.pth.tar``); a real archive of that kind is refused."""
@@ -100,7 +101,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 
 def _torch(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals([*PLAIN, *OLDER]), path.open("rb") as file:
+        with quiet(), torch.serialization.safe_globals([*PLAIN, *OLDER]), path.open("rb") as file:
             found: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen unrelated kinds here, all of which mean the same to a user
         raise WeightsError(f"{path.name} {_why(path, error)}.") from None

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ def _file(path: Path, function: str) -> Source:
 def _imported(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"cannot read {path}: no such file; check the path.")
-    name = f"_splitveil_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"_splitveil_{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"cannot import {path}; give a Python source file.")

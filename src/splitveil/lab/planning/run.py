@@ -25,6 +25,7 @@ from splitveil.lab.planning.latency import Way
 from splitveil.lab.planning.measuring import QUICK, Bench
 from splitveil.lab.planning.outcome import alternatives, choices, rank_checks
 from splitveil.lab.planning.planner import Planner, leak_of
+from splitveil.lab.planning.proxies import LEAST
 from splitveil.lab.planning.recommendation import Verdict, nearest, verified, why, why_not
 from splitveil.lab.planning.search import Known, Search
 from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES, LEVELS, Space
@@ -124,6 +125,9 @@ def plan(
             f"expected n and audits of at least 1, epochs of at least 0 and minutes above 0, got {n}, {audits}, "
             f"{epochs} and {minutes}; use --minutes 20."
         )
+    aside = min(HELD, len(data.test) // 2) if held_n is None else held_n
+    if not LEAST <= aside < len(data.test):
+        raise InputError(_too_few(aside, len(data.test)))
     claim(out, resume=resume)
     for each in (suite, quick):
         # Read now what is attacked last: a wrong word must not cost a search.
@@ -131,9 +135,9 @@ def plan(
             for spec in each.specs(knows, stochastic=stochastic):
                 ATTACKS.build(spec)
     space = Space.of([_cut(traced, name) for name in cuts or _spread(traced)], defenses, codecs)
-    rest, held = without_tuning(data, min(HELD, len(data.test) // 2) if held_n is None else held_n)
+    rest, held = without_tuning(data, aside)
     if held is None:
-        raise InputError("expected test images for the search, got none; set some aside with --held-n 300.")
+        raise InputError(_too_few(aside, len(data.test)))
     chosen = np.random.default_rng(derive(0, "plan")).permutation(len(data.train))[:train_n]
     rest = replace(rest, train=data.train.take(np.sort(chosen)))
     guard = {
@@ -192,6 +196,18 @@ def plan(
             record.save(out / "plan.json")
         finishing.tell()
     return record
+
+
+def _too_few(aside: int, all_of_them: int) -> str:
+    """Said before any work: half of the test images decides, and the other half is what the plan is measured on."""
+    if all_of_them < 2 * LEAST:
+        return (
+            f"expected at least {2 * LEAST} test images to plan with, got {all_of_them}; give data with more of them."
+        )
+    return (
+        f"expected {LEAST} to {all_of_them - 1} of the {all_of_them} test images for the search, got {aside}; "
+        f"use --held-n {all_of_them // 2}."
+    )
 
 
 def _meant(search: Search, audits: int | None, more: int = 0) -> int:

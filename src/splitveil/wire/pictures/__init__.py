@@ -7,7 +7,7 @@ mark, loses its alpha, becomes grey or RGB of 8 bits, and is fitted: see `Pictur
 from splitveil.wire.pictures.faults import Faults, skipped_words
 from splitveil.wire.pictures.films import FILMS, frames
 from splitveil.wire.pictures.fitting import Size, cropped, sides
-from splitveil.wire.pictures.listing import SUFFIXES, is_hidden, picture_files
+from splitveil.wire.pictures.listing import SUFFIXES, UNREAD, is_hidden, picture_files
 from splitveil.wire.pictures.opening import FORMATS, MOST_PIXELS, BrokenPictureError, is_grey
 from splitveil.wire.pictures.reading import read_picture, stacked, to_array
 from splitveil.wire.pictures.recipe import LOADER, assumed, check_recipe, picture_words, recipe_for
@@ -18,6 +18,7 @@ __all__ = [
     "LOADER",
     "MOST_PIXELS",
     "SUFFIXES",
+    "UNREAD",
     "BrokenPictureError",
     "Faults",
     "Size",
