@@ -39,6 +39,8 @@ def test_quantize_tells_the_record(bundle: Bundle, spec: str, tmp_path: Path) ->
     again = ("bundle", "quantize", bundle.folder, "--data", spec, "--out", tmp_path / "q", "-n", "16")
     with pytest.raises(InputError, match=r"q holds a bundle; replace it with --force"):
         run(*again)
+    assert f"q, served as {bundle.manifest.name}\n" in run("bundle", "show", tmp_path / "q").stdout
+    assert f"q, served as {bundle.manifest.name}\n" in run("bundle", "verify", tmp_path / "q").stdout
     words = run(*again, "--force").stdout
     assert "the leakage card was of the float edge" in words
     assert "16 images set the scales" in words

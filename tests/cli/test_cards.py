@@ -3,6 +3,7 @@
 import pytest
 
 from splitveil.cli.cards import show_card, show_summary
+from splitveil.cli.console import tell_doubts
 from splitveil.core.records import Card, LabelRow, Row, Score
 from splitveil.lab.auditing.summary import summarise
 
@@ -43,6 +44,16 @@ def test_names_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert f"relu2, defense {CHAIN}, codec raw: task accuracy 90.00%\n" in shown
     assert shown.count(SIGMA) == 2
+
+
+def test_a_reason_that_rows_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"seed 0: relu2 {attack}: few images: 8" for attack in ("mean", "linear", "mle", "flow", "mean")]
+    tell_doubts([*rows, "noise: few test images: 9", "plain"])
+    assert capsys.readouterr().err.splitlines() == [
+        "do not trust: seed 0: relu2 mean, seed 0: relu2 linear, seed 0: relu2 mle and 1 more: few images: 8",
+        "do not trust: noise: few test images: 9",
+        "do not trust: plain",
+    ]
 
 
 def test_bare_halves_are_not_called_undefended(capsys: pytest.CaptureFixture[str]) -> None:

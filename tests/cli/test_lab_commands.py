@@ -63,12 +63,14 @@ def test_list(splitveil: Command, kind: str) -> None:
     assert done.code == 0, done.err
     assert len(done.json) >= 2
     assert all(done.json.values()), "every entry says what it is"
+    assert "``" not in done.out, "markup of the documentation"
 
 
 BAD = [
     (("cuts", "resnt20"), "Did you mean 'resnet20'"),
     (("cuts", "resnet20", "--input", "3x32"), "--input 3x32x32"),
     (("cuts", "missing.py:net"), "missing.py"),
+    (("audit", "bundel", *DIGITS, "--out", "a"), "A bundle would be a folder, and there is none of that name"),
     (("audit", "small", "--data", "digist", "--out", "a"), "Did you mean 'digits'"),
     (("audit", "small", "--data", "npz:missing.npz", "--out", "a"), "missing.npz"),
     (("audit", "small", *DIGITS, "--at", "relu9", "--out", "a"), "relu"),
@@ -116,6 +118,7 @@ def test_too_few_images_are_reported_with_exit_code_3(splitveil: Command) -> Non
     done = splitveil("audit", "small", *DIGITS, "--at", "relu3", *QUICK, "-n", "5", "--out", "a")
     assert done.code == 3
     assert "few images" in done.err
+    assert done.err.count("do not trust: ") == 1, "one reason that all rows share is told once"
     assert (splitveil.folder / "a" / "report.html").exists()
 
 

@@ -63,7 +63,7 @@ def run(
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
     from splitveil.cli.cards import show_card, show_criterion, show_summary
-    from splitveil.cli.console import err, print_json, showing_progress, tell
+    from splitveil.cli.console import print_json, showing_progress, tell, tell_doubts
     from splitveil.core.records import Finishing, claim
     from splitveil.lab.attacks.view import Knows
     from splitveil.lab.auditing import audit, summarise
@@ -129,8 +129,7 @@ def run(
         for folder in folders.values() if criterion else ():
             print(f"criterion: {folder / 'criterion.html'}")
     reasons = [(f"seed {card.seed}: " if seeds is not None else "") + why for card in cards for why in card.unreliable]
-    for reason in reasons:
-        err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    tell_doubts(reasons)
     finishing.tell()
     if reasons:
         raise typer.Exit(UNTRUSTED)
@@ -215,7 +214,7 @@ def _subject(
     import torch
 
     from splitveil.cli.console import err, tell
-    from splitveil.core.errors import InputError
+    from splitveil.core.errors import InputError, UnknownNameError
     from splitveil.lab.auditing import Subject
     from splitveil.lab.cut import trace
     from splitveil.lab.models.loader import load_model
@@ -244,9 +243,12 @@ def _subject(
             shipped, x = restore_shipped(bundle), torch.from_numpy(images.test.x)
             return Subject.of_shipped(shipped, x, model=manifest.model, weights=weighed, bundle=manifest.name)
         return Subject.of_split(restore(bundle), model=manifest.model, weights=weighed, bundle=manifest.name)
-    loaded = load_model(
-        target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits
-    )
+    try:
+        loaded = load_model(
+            target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits
+        )
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{error} A bundle would be a folder, and there is none of that name.") from None
     if weights is None:
         err.print("warning: no --weights: this audits an untrained model", style="yellow")
     tell(loaded.remarks)

@@ -85,7 +85,7 @@ def show(folder: Folder, json: Json = False) -> None:
             for name, digest in m.files.items()
         ),
     ]
-    show_table(m.name, ("", "this bundle"), rows, left=2)
+    show_table(_titled(folder, m.name), ("", "this bundle"), rows, left=2)
 
 
 @app.command("verify")
@@ -112,7 +112,7 @@ def verify(
     if json:
         print_json(dumps({"files": bundle.states(), "signed": signed, "problems": problems}))
     else:
-        show_table(bundle.manifest.name, ("file", "state"), list(bundle.states().items()), left=2)
+        show_table(_titled(folder, bundle.manifest.name), ("file", "state"), list(bundle.states().items()), left=2)
         if signed:
             typer.echo(f"signed by {key}")
     for problem in problems:
@@ -271,6 +271,11 @@ def _pictures(manifest: "Manifest") -> str:
         return manifest.preprocessing or "none: no picture has that many channels"
     words = picture_words(found)
     return words if manifest.picture else f"not said by this bundle; assumed: {words}"
+
+
+def _titled(folder: Path, name: str) -> str:
+    """The folder's name and, where a bundle keeps that of the one which it was made from, the one that it serves as."""
+    return name if (own := folder.resolve().name) == name else f"{own}, served as {name}"
 
 
 def _accuracy(share: float | None, tested: "Accuracy | None") -> str:

@@ -66,7 +66,7 @@ def run(
     import torch
 
     from splitveil.cli.audit import parse_seeds, read_judge, refuse_ungranted
-    from splitveil.cli.console import err, print_json, showing_progress, tell
+    from splitveil.cli.console import err, print_json, showing_progress, tell, tell_doubts
     from splitveil.cli.console import out as screen
     from splitveil.core.records import Finishing, claim, resumable
     from splitveil.lab.attacks.view import Knows
@@ -119,8 +119,7 @@ def run(
         _show(found)
         print(f"report: {page}\npicture: {picture}")
     reasons = [f"{c.label}: {why}" for c in found.contenders if c.measured for why in c.measured.unreliable]
-    for reason in dict.fromkeys(reasons):
-        err.print(f"do not trust: {reason}", style="red", highlight=False, soft_wrap=True)
+    tell_doubts(reasons)
     finishing.tell()
     if reasons:
         raise typer.Exit(UNTRUSTED)

@@ -30,10 +30,27 @@ out = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=F
 err = Console(stderr=True, markup=False, emoji=False)
 
 
+SHOWN = 3
+"""Rows named with a reason that they share."""
+
+
 def tell(remarks: Iterable[str]) -> None:
     """One line each on stderr for what a user should know of the images or weights just read."""
     for remark in dict.fromkeys(remarks):
         err.print(f"note: {remark}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
+def tell_doubts(reasons: Iterable[str]) -> None:
+    """One line on stderr for each reason not to trust, with what it is of: ``of: title: detail``, as cards say it."""
+    found: dict[str, dict[str, None]] = {}
+    for reason in reasons:
+        *of, title, detail = ("", *reason.split(": "))
+        found.setdefault(f"{title}: {detail}" if title else detail, {})[": ".join(of[1:])] = None
+    for why, rows in found.items():
+        named = ", ".join(filter(None, [*rows][:SHOWN]))
+        more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+        said = f"{named}{more}: {why}" if named else why
+        err.print(f"do not trust: {said}", style="red", highlight=False, soft_wrap=True)
 
 
 class ProgressBars:

@@ -1,5 +1,6 @@
 """``splitveil fit``: train a protected split and write it as a bundle."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,6 +143,9 @@ def run(
             screen.print(f"{integer}: the same with an edge half of 8-bit integers, under a contract of its own")
         if privacy:
             screen.print(privacy, highlight=False, soft_wrap=True)
+        given = f"{shlex.quote(data)}{' --skip-broken' if skip_broken else ''}"
+        told = f"next: splitveil audit {out} --data {given} --out DIR, then splitveil serve {out}"
+        screen.print(told, highlight=False, soft_wrap=True)
 
 
 def _beside(before: "Accuracy | None", cost: "Lost | None") -> str:

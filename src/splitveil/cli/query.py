@@ -184,7 +184,7 @@ def _show(result: dict[str, Any]) -> None:
     if result["n"] > MOST_ROWS:
         out.print(f"and {result['n'] - MOST_ROWS} more")
     accuracy = "" if result["tested"] is None else f"accuracy {result['tested']} (95 %), "
-    out.print(f"{result['n']} images, {accuracy}p50 {result['milliseconds_p50']:.1f} ms")
+    out.print(f"{result['n']} image{'s' * (result['n'] != 1)}, {accuracy}p50 {result['milliseconds_p50']:.1f} ms")
     told = result["bytes"]
     if told["sent"] and told["png"]:
         out.print(

@@ -43,7 +43,12 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        for key, value in signature.bind(*args, **kwargs).arguments.items():
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            # Python's own words name the function and the argument that is missing or not known.
+            return function(*args, **kwargs)
+        for key, value in given.items():
             parameter = signature.parameters[key]
             single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if single and not _fits(value, parameter.annotation):

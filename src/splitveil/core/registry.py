@@ -192,7 +192,7 @@ class Registry(Generic[T]):
 
     def describe(self) -> list[tuple[str, str]]:
         """Pairs of name and first docstring line; imports every entry, so only for ``splitveil list``."""
-        return [(n, self.about(n)) for n in self.names()]
+        return [(n, self.about(n).replace("``", "`")) for n in self.names()]
 
     def _plugins(self) -> dict[str, str]:
         return {e.name: e.value for e in entry_points(group=self.group)}

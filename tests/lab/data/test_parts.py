@@ -118,7 +118,7 @@ def test_a_foreign_set_with_private_images_is_refused() -> None:
 @pytest.mark.parametrize(
     ("n", "max_aux", "sentence"),
     [
-        (901, 10, "expected at most 900 private images, the test part of toy, got 901; ask for fewer."),
+        (901, 10, "expected at most 900 private images, the test part of toy, got 901; ask for fewer, with -n."),
         (0, 10, "expected at least one private and one auxiliary image, got 0 and 10; ask for more."),
         (10, 0, "expected at least one private and one auxiliary image, got 10 and 0; ask for more."),
     ],

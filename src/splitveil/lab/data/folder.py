@@ -11,7 +11,7 @@ from splitveil.wire.pictures import SUFFIXES, Faults, is_grey, recipe_for, stack
 
 
 def pictures(spec: DataSpec) -> Dataset:
-    """Folders PATH/train/CLASS and PATH/test/CLASS (or val), or PATH/CLASS, of which a fifth is split off for tests.
+    """PATH/train/CLASS and PATH/test/CLASS, or PATH/CLASS, a fifth tests: `folder:PATH?size=64` or `?size=64x48`.
 
     Parts are known by what people call them (Training, Testing, valid, dev, ...), see `find_layout`. Pictures are read
     as `splitveil.wire.pictures` says and are grey if all of them are; ``?size=`` makes them one size. Broken ones are

@@ -54,7 +54,7 @@ def partition(data: Dataset, *, n: int, aux: Dataset | None, max_aux: int, seed:
     if n > len(data.test):
         raise DataError(
             f"expected at most {len(data.test):,} private images, the test part of {data.name}, got {n:,}; "
-            "ask for fewer."
+            "ask for fewer, with -n."
         )
     private_index = np.random.default_rng([seed, PRIVATE]).permutation(len(data.test))[:n]
     private = data.test.take(private_index)
