@@ -85,7 +85,7 @@ BAD = [
     (("audit", "resnet20", *DIGITS, "--weights", "grey.safetensors", "--out", "a"), "grey.safetensors"),
     (("fit", "small", *DIGITS, "--at", "relu1", "--defense", "noize", "--out", "a"), "Did you mean 'noise'"),
     (("fit", "small", *DIGITS, "--at", "relu1", "--codec", "uniform:bits=1", "--out", "a"), "bits from 2 to 8"),
-    (("fit", "small", *DIGITS, "--at", "relu1", "--out", "."), "not a bundle"),
+    (("fit", "small", *DIGITS, "--at", "relu1", "--out", "."), "expected a folder with a name"),
     (("report", "missing"), "missing"),
     (("bundle", "verify", "missing"), "missing"),
     (("audit", "small"), "--data"),
