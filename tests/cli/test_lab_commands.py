@@ -118,7 +118,7 @@ def test_too_few_images_are_reported_with_exit_code_3(splitveil: Command) -> Non
     done = splitveil("audit", "small", *DIGITS, "--at", "relu3", *QUICK, "-n", "5", "--out", "a")
     assert done.code == 3
     assert "few images" in done.err
-    assert done.err.count("do not trust: ") == 1, "one reason that all rows share is told once"
+    assert done.err.count("few images: 5 private images, expected at least 20") == 1, "rows share it: told once"
     assert (splitveil.folder / "a" / "report.html").exists()
 
 
