@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import JudgeAdapt, SkipBroken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ def run(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
     judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
+    judge_adapt: JudgeAdapt = False,
     read_plates: Annotated[
         bool, typer.Option("--read-plates", help="also how many number plates a reader reads in the guesses")
     ] = False,
@@ -85,7 +86,7 @@ def run(
         from splitveil.lab.auditing.criterion import check_images
 
         check_images(images)
-    referee = read_judge(judge, judge_weights, images)
+    referee = read_judge(judge, judge_weights, images, adaptive=judge_adapt)
     legible = load_data(plates_from, skip_broken=skip_broken) if plates_from else images if read_plates else None
     cards, told, subjects = [], [], []
     # A card is on the disk before anything is drawn, and nothing that fails while drawing stops the next seed.
@@ -193,19 +194,21 @@ def parse_seeds(text: str) -> list[int]:
     return [int(w) for w in words]
 
 
-def read_judge(spec: str | None, weights: str | None, images: "Dataset") -> "Judge | None":
+def read_judge(spec: str | None, weights: str | None, images: "Dataset", *, adaptive: bool = False) -> "Judge | None":
     """The judge that ``--judge`` and ``--judge-weights`` name."""
     from splitveil.core.errors import InputError
     from splitveil.lab.metrics.judge import Judge
     from splitveil.lab.models.loader import load_model
 
     if spec is None and weights is None:
+        if adaptive:
+            raise InputError("expected --judge beside --judge-adapt, got none; name a judge and its weights.")
         return None
     if spec is None or weights is None:
         given, lacking = ("--judge-weights", "--judge") if spec is None else ("--judge", "--judge-weights")
         raise InputError(f"expected {lacking} beside {given}, got none; name a judge and the file of its weights.")
     loaded = load_model(spec, shape=images.shape, classes=len(images.classes), weights=weights)
-    return Judge(loaded.model, spec, loaded.weights)
+    return Judge(loaded.model, spec, loaded.weights, adaptive)
 
 
 def _subject(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import JudgeAdapt, SkipBroken
 
 if TYPE_CHECKING:
     from splitveil.core.records import Comparison, Contender, Measured
@@ -58,6 +58,7 @@ def run(
     ] = None,
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
     judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
+    judge_adapt: JudgeAdapt = False,
     skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
@@ -106,7 +107,8 @@ def run(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
             codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,
             seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or (5e-4 if weights else 2e-3),
-            tuning=tuning, metrics=metric or (), judge=read_judge(judge, judge_weights, images), resume=resume,
+            tuning=tuning, metrics=metric or (), resume=resume,
+            judge=read_judge(judge, judge_weights, images, adaptive=judge_adapt),
         )  # fmt: skip
         page, picture = out / "comparison.html", out / "comparison.svg"
         with finishing.writing(page):

@@ -9,6 +9,9 @@ import typer
 if TYPE_CHECKING:
     from splitveil.core.records import Manifest
 
+JudgeAdapt: TypeAlias = Annotated[
+    bool, typer.Option("--judge-adapt", help="ask it also after it has learned from each attack's guesses")
+]
 SkipBroken: TypeAlias = Annotated[
     bool, typer.Option("--skip-broken", help="leave out pictures that cannot be read, and count them")
 ]

@@ -7,6 +7,7 @@ from torch import Tensor
 from splitveil.core.registry import Value
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack, LabelAttack
+from splitveil.lab.attacks.floors import NearestAux
 from splitveil.lab.attacks.view import Knows, View
 
 
@@ -100,6 +101,16 @@ class Broken(Grey):
         return torch.full((len(view.z), *view.image_shape), torch.nan)
 
 
+class Negative(Grey):
+    """The nearest of the adversary's images, dark for light: all is told, in a way that no judge of images knows."""
+
+    name = "negative"
+    needs = Knows.AUX | Knows.QUERIES
+
+    def run(self, view: View) -> Tensor:
+        return 1 - NearestAux().run(view)
+
+
 class Centroid(LabelAttack):
     """The class whose mean features are nearest."""
 
@@ -117,7 +128,7 @@ class Centroid(LabelAttack):
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attacks above under their names."""
-    for kind in (Grey, Told, Reading, Literal, Averaging, Broken, Centroid):
+    for kind in (Grey, Told, Reading, Literal, Averaging, Broken, Negative, Centroid):
         monkeypatch.setitem(ATTACKS._table, kind.name, f"{__name__}:{kind.__name__}")
     monkeypatch.setattr(Grey, "runs", 0)
     monkeypatch.setattr(Averaging, "seen", [])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from splitveil.core.errors import InputError, UnknownNameError
 from splitveil.core.records import Card, Score
 from splitveil.lab.auditing import Audit, Subject, audit, work
 from splitveil.lab.auditing.examiners import Measure
+from splitveil.lab.auditing.judging import AdaptiveJudge, JudgeExaminer
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.metrics import METRICS
 from splitveil.lab.metrics.judge import Judge
@@ -97,6 +99,26 @@ def test_a_judge_tells_guesses_that_say_something_from_those_that_do_not(trained
     assert blind["pa@other"].worst is None
     note = next(n for n in found.card.notes if n.startswith("judge other (seed 9): accuracy "))
     assert "1 in 60" in note
+
+
+def test_a_judge_that_learns_from_guesses_reads_more_of_them(trained: Trained, judge: Judge) -> None:
+    attacks, learns = ["negative", "repeat:attack=grey,k=2"], replace(judge, adaptive=True)
+    plain, found = run(trained, attacks, judge=judge), run(trained, attacks, judge=learns)
+    own = [f"{name}@adapted other" for name in ("pa", "pa_normalised", "pi", "pi_q5")]
+    for before, after in zip(plain.card.rows, found.card.rows, strict=True):
+        assert list(after.extra) == [*KEYS, *own]
+        assert {k: after.extra[k] for k in KEYS} == before.extra, "the judge that has not learned is left as it was"
+    told = next(r for r in found.card.rows if r.attack == "negative").extra
+    assert told["pa@adapted other"].mean > told["pa@other"].mean + 0.2
+    assert told["pi@adapted other"].mean < told["pi@other"].mean
+    assert any(n.startswith("judge adapted other: the same, fine-tuned for each attack") for n in found.card.notes)
+
+
+def test_without_labels_of_its_own_images_it_cannot_learn(trained: Trained, judge: Judge) -> None:
+    x, y = torch.from_numpy(trained.data.test.x[:40]), torch.from_numpy(trained.data.test.y[:40])
+    adaptive = AdaptiveJudge(JudgeExaminer(judge, x, y))
+    scores = adaptive.scores(x / 255, x[:20] / 255, torch.full((20,), -1), 0)
+    assert [m.number(scores, 0) for m in adaptive.measures] == [None] * 4
 
 
 def test_the_worst_case_carries_the_values_of_the_guesses_it_chose(trained: Trained, judge: Judge) -> None:

@@ -52,7 +52,7 @@ def of_metric(spec: str, metric: Metric) -> str:
 
 def of_judge(judge: Judge) -> str:
     """Name, structure and every weight; the name stands in the rows."""
-    return f"{judge.name} {judge.weights} {_of_module(judge.net)}"
+    return f"{judge.name} {judge.weights} {_of_module(judge.net)}{' adaptive' if judge.adaptive else ''}"
 
 
 def same_weights(net: nn.Module, subject: Subject) -> bool:

@@ -18,7 +18,7 @@ from splitveil.lab.data import Images
 from splitveil.lab.images import as_floats
 from splitveil.lab.metrics import ALWAYS, METRICS
 from splitveil.lab.metrics.base import Metric
-from splitveil.lab.metrics.judge import Judge, agreement, confidence, correct
+from splitveil.lab.metrics.judge import Judge, adapt, agreement, confidence, correct
 from splitveil.lab.metrics.perceptual import deep_distance, deep_embedding
 from splitveil.lab.metrics.pripro import (
     normalised,
@@ -51,11 +51,13 @@ class Asked:
         metrics: beyond those that stand in every row.
         examiners: a judge, a plate reader, in the order in which their numbers follow.
         identity: hash of what decides the values, empty where nothing is asked for.
+        adaptive: a judge that learns from each attack's guesses first.
     """
 
     metrics: tuple[Metric, ...] = ()
     examiners: tuple[Examiner, ...] = ()
     identity: str = ""
+    adaptive: "AdaptiveJudge | None" = None
 
     @classmethod
     def of(cls, metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> "Asked":
@@ -77,16 +79,17 @@ class Asked:
         for metric in built:
             _try(metric, one)
         parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
-        examiners: tuple[Examiner, ...] = ()
+        examiners, adaptive = tuple[Examiner, ...](), None
         if judge is not None:
             if identity.same_weights(judge.net, subject):
                 raise InputError(
                     f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
                     "another network, or the same one trained anew."
                 )
-            examiners = (JudgeExaminer(judge, torch.from_numpy(private.x), torch.from_numpy(private.y)),)
+            examiner = JudgeExaminer(judge, torch.from_numpy(private.x), torch.from_numpy(private.y))
+            examiners, adaptive = (examiner,), AdaptiveJudge(examiner) if judge.adaptive else None
             parts.append(identity.of_judge(judge))
-        return cls(built, examiners, " ".join(parts))
+        return cls(built, examiners, " ".join(parts), adaptive)
 
     def joined(self, examiner: Examiner, identity: str) -> "Asked":
         """The same with one more, whose values hang on `identity`."""
@@ -99,12 +102,13 @@ class Asked:
     def measures(self) -> tuple[Measure, ...]:
         """What a row gets, in order."""
         own = tuple(Measure(m.name, m.unit, m.higher_leaks, m.name) for m in self.metrics)
-        return own + tuple(measure for one in self.examiners for measure in one.measures)
+        found = own + tuple(measure for one in self.examiners for measure in one.measures)
+        return found + (() if self.adaptive is None else self.adaptive.measures)
 
     @property
     def notes(self) -> list[str]:
         """For the card."""
-        return [one.note for one in self.examiners]
+        return [one.note for one in self.examiners] + ([] if self.adaptive is None else [self.adaptive.note])
 
     def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
         """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
@@ -191,6 +195,57 @@ class JudgeExaminer:
 
     def _key(self, name: str) -> str:
         return f"{name}@{self.judge.name}"
+
+
+class AdaptiveJudge:
+    """A judge that has first learned to read what an attack makes of the adversary's own images, for each attack anew.
+
+    A judge of clean images is thrown by blur that a person sees through. What it reads on the private images themselves
+    stays that of the judge before it learned, which knows them better.
+    """
+
+    def __init__(self, before: JudgeExaminer) -> None:
+        self.before = before
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """PA raw and normalised, PI with its quantile."""
+        names = {m.name: f"{m.name.partition('@')[0]}@{self._name}" for m in self.before.measures}
+        kept = [m for m in self.before.measures if m.name.partition("@")[0] in ("pa", "pa_normalised", "pi", "pi_q5")]
+        return tuple(replace(m, name=names[m.name], of=names[m.of]) for m in kept)
+
+    @property
+    def note(self) -> str:
+        """What it has learned from."""
+        return (
+            f"judge {self._name}: the same, fine-tuned for each attack to its guesses of images that the adversary set "
+            "aside; of its PA and that of the judge before it learned take the larger"
+        )
+
+    def scores(self, guess: Tensor, own: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
+        """Key -> (N,) float32; NaN where no label of its own images is known.
+
+        Args:
+            guess: (N, C, H, W) in [0, 1], of the private images.
+            own: (M, C, H, W), of the adversary's.
+            labels: (M,) of these, -1 where unknown.
+            seed: of its training.
+        """
+        if not (known := labels >= 0).any():
+            return {m.of: torch.full((len(guess),), torch.nan) for m in self.measures}
+        said = adapt(self.before.judge, own[known], labels[known], seed=seed).probabilities(guess)
+        clean, y = self.before.clean, self.before.y
+        hits = correct(said, y)
+        values = {
+            "pa": hits,
+            "pa_normalised": normalised(hits, chance=self.before.chance, clean=self.before.accuracy),
+            "pi": privacy_index(confidence(said, y), confidence(clean, y), chance=1 / said.shape[1]),
+        }
+        return {f"{name}@{self._name}": v.float() for name, v in values.items()}
+
+    @property
+    def _name(self) -> str:
+        return f"adapted {self.before.judge.name}"
 
 
 def _try(metric: Metric, x: Tensor) -> None:

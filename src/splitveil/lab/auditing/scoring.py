@@ -84,6 +84,10 @@ def attacked(
         moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
         evidence["scale"] = moved.mean().item()
     scores |= asked.scores(x, guess)
+    if asked.adaptive is not None:
+        aside = wire.aux.held_out
+        own = attack(wire.own(seed, attack.crossings, aside)).x_hat.nan_to_num()
+        scores |= asked.adaptive.scores(guess, own, wire.aux.y[aside], seed)
     row = scored_row(
         scores,
         draws,

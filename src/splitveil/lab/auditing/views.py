@@ -1,6 +1,6 @@
 """`Wire`: what crossed at one configuration, drawn once for all attacks, and the `View` that an adversary gets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -72,47 +72,48 @@ class Wire:
 
     def view(self, seed: int, crossings: int, workdir: Path | None) -> View:
         """What the adversary holds; nothing in it leads to a private image or to its clean features."""
-        observe, query = _channel(self.c, self.known, self.aux)
-        return View(
-            self.crossing(0),
-            self._shape(),
-            knows=self.knows,
-            aux=self.aux,
-            observe=observe,
-            query=query,
-            edge_draws=self.c.random,
-            edge=self.c.split.edge,
-            defense=self.c.protected.defense,
-            cloud=self.c.split.cloud,
-            again=torch.stack([self.crossing(k) for k in range(1, crossings)]) if crossings > 1 else None,
-            stochastic=self.stochastic,
-            seed=seed,
-            workdir=workdir,
-            label=self.c.label,
-            shared=self.shared,
-            architecture=self._architecture(),
-        )
+        return self._view([self.crossing(k) for k in range(crossings)], seed, workdir=workdir)
+
+    def own(self, seed: int, crossings: int, index: Tensor) -> View:
+        """The same were these of the adversary's own images the private ones. index: (n,) into `aux`."""
+        observe, _ = _channel(self.c, self.known, self.aux)
+        torch.manual_seed(derive(seed, self.c.label, "own"))
+        return self._view([observe(index) for _ in range(crossings)], seed, label=" on own images")
 
     def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
         """The view of the first `most` private images were all features `factor` times as large, and nothing shared."""
-        observe, query = _channel(self.c, self.known, self.aux)
         z = [factor * self.crossing(k)[:most] for k in range(crossings)]
+        return self._view(z, seed, factor=factor, label=f" times {factor:g}")
+
+    def _view(
+        self,
+        z: Sequence[Tensor],
+        seed: int,
+        *,
+        workdir: Path | None = None,
+        factor: float | None = None,
+        label: str = "",
+    ) -> View:
+        """z: (N, *cut) of each crossing, times `factor`."""
+        observe, query = _channel(self.c, self.known, self.aux)
+        edge, defense, cloud = self.c.split.edge, self.c.protected.defense, self.c.split.cloud
         return View(
             z[0],
             self._shape(),
             knows=self.knows,
             aux=self.aux,
-            observe=lambda index: factor * observe(index),
-            query=lambda x: factor * query(x),
+            observe=observe if factor is None else lambda index: factor * observe(index),
+            query=query if factor is None else lambda x: factor * query(x),
             edge_draws=self.c.random,
-            edge=Times(self.c.split.edge, 1, factor),
-            defense=Times(self.c.protected.defense, 1 / factor, factor),
-            cloud=Times(self.c.split.cloud, 1 / factor, 1),
-            again=torch.stack(z[1:]) if crossings > 1 else None,
+            edge=edge if factor is None else Times(edge, 1, factor),
+            defense=defense if factor is None else Times(defense, 1 / factor, factor),
+            cloud=cloud if factor is None else Times(cloud, 1 / factor, 1),
+            again=torch.stack(list(z[1:])) if len(z) > 1 else None,
             stochastic=self.stochastic,
             seed=seed,
-            label=f"{self.c.label} times {factor:g}",
-            shared=Shared(self.shared.seed),
+            workdir=workdir,
+            label=f"{self.c.label}{label}",
+            shared=self.shared if factor is None else Shared(self.shared.seed),
             architecture=self._architecture(),
         )
 

@@ -94,7 +94,8 @@ class Auditor:
         data, aux = self.trials.data.test, self.aux
         asked = [
             self.suite.attacks, self.knows.words(), self.n, self.aux_n, [str(m) for m in self.metrics],
-            self.judge and f"{self.judge.name} {self.judge.weights}", digest(data.x, data.y),
+            self.judge and f"{self.judge.name} {self.judge.weights}{' adaptive' if self.judge.adaptive else ''}",
+            digest(data.x, data.y),
             aux and digest(aux.train.x, aux.train.y, aux.test.x, aux.test.y),
         ]  # fmt: skip
         name = named(f"{setting.defense} {setting.codec} seed {seed}", [self.trials.name(setting, seed), *asked])

@@ -1,6 +1,7 @@
 """An independent classifier as the judge of reconstructions: what it still sees in them."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from splitveil.core.errors import InputError
 from splitveil.lab.training import IndexBatches, fit
 
 CHUNK = 256
-EPOCHS, RATE, BATCH = 5, 1e-3, 64
+EPOCHS, STEPS, RATE, BATCH = 5, 100, 1e-3, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,13 @@ class Judge:
         net: (N, C, H, W) in [0, 1] -> logits (N, K).
         name: printed with every number it gives.
         weights: where they come from, in words.
+        adaptive: an audit asks it again after it has learned from what each attack makes of the adversary's own images.
     """
 
     net: nn.Module
     name: str
     weights: str = ""
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         self.net.eval()
@@ -90,7 +93,7 @@ def adapt(
         judge: left as it is.
         guesses: (M, C, H, W) in [0, 1], reconstructions of the adversary's own images, never of private ones.
         labels: (M,) int64, of these images.
-        epochs: passes over them.
+        epochs: passes over them, at least; 100 steps where these are fewer.
         lr: peak learning rate.
         seed: of the shuffling.
 
@@ -105,6 +108,7 @@ def adapt(
         )
     learner = _Learner(copy.deepcopy(judge.net))
     batches = IndexBatches(len(guesses), BATCH, lambda index, _: (guesses[index], labels[index]))
+    epochs = max(epochs, math.ceil(STEPS / len(batches)))
     fit(learner, batches, epochs=epochs, lr=lr, seed=seed, precision="32-true", what=f"adapting {judge.name}")
     learner.net.requires_grad_(False)
     return Judge(learner.net, f"adapted {judge.name}", f"{judge.weights}, fine-tuned on {len(guesses):,} guesses")
