@@ -21,7 +21,6 @@ from pydantic import JsonValue
 from benchmarks.page import Page, start
 from splitveil.core.records import Document, ProxyCheck
 from splitveil.lab.attacks.view import PRESETS
-from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing import without_tuning
 from splitveil.lab.cut import Traced, trace
@@ -37,6 +36,7 @@ from splitveil.lab.planning.search import Known, objectives
 from splitveil.lab.planning.space import Space
 from splitveil.lab.protection import augmented
 from splitveil.lab.seeds import derive, hardware
+from splitveil.lab.store import Results
 
 CUTS, FAMILIES, CODECS = ("relu1", "pool1", "pool2"), ("none", "noise", "bottleneck"), ("raw", "uniform:bits=4")
 LEVELS = (0.4, 0.6, 0.8)
@@ -90,9 +90,9 @@ def searched(seed: int, out: Path) -> Searched:
     data, held = without_tuning(digits, 300)
     assert held is not None
     traced = trained(digits, seed)
-    ledger = Ledger(out, {"seed": seed}, resume=True, cache=None)
+    store = Results(folder=out, resume=True).store({"seed": seed})
     bench = Bench(
-        traced, data, held, "small", f"seed {seed}", ledger, out, 2, 2e-3, 60, PRESETS["white-box"], seed,
+        traced, data, held, "small", f"seed {seed}", store, out, 2, 2e-3, 60, PRESETS["white-box"], seed,
         Way(None, None, None, 10), QUICK,
     )  # fmt: skip
     found = {c.name: c for c in traced.cuts()}

@@ -18,7 +18,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
     "lab": (
         ("seeds", "tensors", "images", "vision", "silence", "wrappers"),
-        ("training", "probing"),
+        ("training", "probing", "store"),
         ("cut", "metrics", "models", "data"),
         ("defenses", "attacks"),
         ("export", "protection", "restoring"),

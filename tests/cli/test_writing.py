@@ -19,8 +19,8 @@ from splitveil.core.errors import (
     WriteError,
 )
 from splitveil.core.records import Card, Comparison, Plan, write_atomically
-from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.planning.planner import Planner
+from splitveil.lab.store import Store
 from splitveil.report import render_findings
 from splitveil.wire.bundle import Bundle
 from tests.lab.metrics.test_perceptual import files
@@ -105,12 +105,12 @@ def test_a_disk_that_is_full_from_the_second_attack_on_keeps_the_first(
         write_atomically(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr("splitveil.lab.auditing.ledger.write_atomically", full)
+        patched.setattr("splitveil.lab.store.shelf.write_atomically", full)
         with pytest.raises(WriteError, match=r"No space left on device\); what was finished is in .*units: make room"):
             audit.run("small", DATA, out, at="relu3", **QUICK)
     assert sorted(p.name for p in (out / "units").glob("*.safetensors")) == sorted(kept)
     found = list[str]()
-    monkeypatch.setattr(Ledger, "keep", lambda _, name, *__: found.append(name))
+    monkeypatch.setattr(Store, "keep", lambda _, facts, *__: found.append(facts.name))
     audit.run("small", DATA, out, at="relu3", resume=True, **QUICK)
     assert len(found) == 2, "linear and nearest: nothing that was kept is made again"
 
@@ -157,9 +157,7 @@ def test_a_comparison_outlives_its_page(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_comparison_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "splitveil.lab.comparing.trials.write_atomically", failing(OSError(errno.ENOSPC, "No space left"))
-    )
+    monkeypatch.setattr("splitveil.lab.store.shelf.write_atomically", failing(OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(WriteError, match=r"No space left\); what was finished is in .*/c: make room.*--resume"):
         compare.run("small", DATA, "relu3", ["noise"], tmp_path / "c", seeds="0", epochs=0, trials=1, **QUICK)
 
@@ -194,7 +192,7 @@ class Worked(Exception):  # noqa: N818
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever computes features fails the test."""
     monkeypatch.setattr("splitveil.lab.auditing.work.collect", failing(Worked()))
-    monkeypatch.setattr("splitveil.lab.comparing.trials.protect", failing(Worked()))
+    monkeypatch.setattr("splitveil.lab.comparing.training.protect", failing(Worked()))
     monkeypatch.setattr("splitveil.lab.planning.planner.curves", failing(Worked()))
 
 

@@ -19,6 +19,7 @@ from splitveil.core.errors import InputError, UnknownNameError
 from splitveil.core.records import Card, Score
 from splitveil.lab.auditing import Audit, Subject, audit, work
 from splitveil.lab.auditing.examiners import Measure
+from splitveil.lab.auditing.facts import Attacked
 from splitveil.lab.auditing.judging import AdaptiveJudge, JudgeExaminer
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.metrics import METRICS
@@ -155,22 +156,21 @@ def test_what_is_asked_for_is_part_of_what_a_unit_is(trained: Trained, judge: Ju
     assert Grey.runs == 4
 
 
-def test_the_identity_is_unchanged_where_nothing_is_asked(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The facts behind every unit's name are those that they were before anything could be asked for."""
-    seen: list[dict[str, Any]] = []
+def test_what_is_not_asked_for_is_no_fact(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facts behind every unit are those that they were before anything could be asked for."""
+    seen: list[Attacked] = []
 
-    def named(label: str, facts: Any) -> str:
-        seen.append(facts)
-        return f"{label} {json.dumps(facts, sort_keys=True)}"
+    def noted(*args: Any) -> Attacked:
+        seen.append(Attacked(*args))
+        return seen[-1]
 
-    monkeypatch.setattr(work, "named", named)
+    monkeypatch.setattr(work, "Attacked", noted)
     run(trained, ["grey"])
-    unit = next(f for f in seen if f["what"].startswith("grey"))
-    assert set(unit) == {"what", "at", "by"}
-    assert set(unit["by"]) == {"versions", "hardware", "seed", "knows", "data", "private", "samples"}
-    seen.clear()
+    bare = next(f for f in seen if f.attack.name == "grey")
+    assert bare.looking is None
     run(trained, ["grey"], metrics=["gms"])
-    assert "asked" in next(f for f in seen if f["what"].startswith("grey"))["by"]
+    asked = next(f for f in seen if f.attack.name == "grey" and f.looking)
+    assert replace(asked, looking=None).name == bare.name != asked.name
 
 
 def test_resuming_with_a_metric_more(trained: Trained, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from splitveil.cli.audit import run as command
 from splitveil.core.errors import InputError
 from splitveil.core.records import Card
 from splitveil.lab.auditing import Audit, Subject, audit, reading
-from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.auditing.reading import Lesson, Reading
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.cut import trace
 from splitveil.lab.data import Dataset, Images, load_data
 from splitveil.lab.metrics.plates import PlateReader, train_reader
+from splitveil.lab.store import Results
 
 from .fakes import Grey
 
@@ -155,16 +155,16 @@ def test_a_kept_reader_reads_the_same_and_moves_no_generator(tmp_path: Path) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "train_reader", short)
-        ledger = Ledger(tmp_path / "a", {}, resume=False, cache=None)
+        store = Results(folder=tmp_path / "a").store({})
         torch.manual_seed(3)
-        name, one = lesson.taught(ledger, 0)
+        one = lesson.taught(store, 0)
         patch.delattr(reading, "train_reader")
-        again, two = lesson.taught(ledger, 0)
+        two = lesson.taught(store, 0)
         drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))
     x = torch.from_numpy(data.test.x).float() / 255
-    assert name == again
+    assert len(list((tmp_path / "a" / "units").glob("plate-reader-*.safetensors"))) == 1
     assert torch.equal(one(x), two(x)), "dropout is off in both"
     assert not any(p.requires_grad for p in two.parameters())
 

@@ -15,8 +15,9 @@ from splitveil.cli.retrieve import run as retrieve
 from splitveil.core.errors import BundleError, ThreatModelError
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
-from splitveil.lab.auditing import Subject, audit, identity
+from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.criterion import criterion
+from splitveil.lab.auditing.facts import At
 from splitveil.lab.auditing.suites import Suite, custom_suite
 from splitveil.lab.auditing.views import Wire
 from splitveil.lab.export import save
@@ -187,9 +188,9 @@ def test_an_altered_graph_is_refused_by_its_hash(make: Make, tmp_path: Path) -> 
 
 def test_another_graph_is_another_result(make: Make, trained: Trained) -> None:
     first, second = (subject(make(defense, "raw")[1], trained).configurations[0] for defense in ("none", NOISY))
-    marks = [identity.of_configuration(c)["graph"] for c in (first, second)]
+    marks = [At.of(c).graph for c in (first, second)]
     assert marks[0] != marks[1]
-    assert "graph" not in identity.of_configuration(trained.subject("relu2").configurations[0])
+    assert not At.of(trained.subject("relu2").configurations[0]).graph
 
 
 def test_floats_stay_with_the_owner(make: Make, trained: Trained, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import torch
 from splitveil.core.errors import InputError
 from splitveil.core.records import Card, Place
 from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.rows import scored_row
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.auditing.units import Unit, most_exposed
-from splitveil.lab.auditing.worst import best_of, scored_row, strongest
+from splitveil.lab.auditing.worst import best_of, strongest
 from splitveil.lab.data import Dataset
 
 from .conftest import Trained

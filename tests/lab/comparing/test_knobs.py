@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from splitveil.core.errors import InputError, UnknownNameError
-from splitveil.lab.comparing.candidate import Candidate, Setting, parse_all
+from splitveil.lab.comparing.candidate import Candidate, parse_all
 from splitveil.lab.comparing.knobs import KNOBS, Knob
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.cut import trace
 from splitveil.lab.defenses import DEFENSES
 from splitveil.wire.codecs import CODECS

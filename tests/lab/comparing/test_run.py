@@ -12,8 +12,8 @@ from splitveil.lab.attacks.view import PRESETS
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.auditing.summary import estimate
 from splitveil.lab.comparing import compare, epochs_for
-from splitveil.lab.comparing.candidate import Setting
 from splitveil.lab.comparing.run import _too_few
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.comparing.verdict import findings, overlap
 from splitveil.lab.cut import Split
@@ -65,7 +65,7 @@ def test_resuming_trains_nothing_again_and_a_longer_one_only_what_is_new(
         trained.append(defense)
         return protect(split, defense, codec, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("splitveil.lab.comparing.trials.protect", counted)
+    monkeypatch.setattr("splitveil.lab.comparing.training.protect", counted)
     again = quick(out, *ASKED, "top_k:keep=0.9", resume=True)
     assert trained == ["top_k:keep=0.9"]
     assert again.contenders[:-1] == first.contenders

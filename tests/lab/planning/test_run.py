@@ -164,8 +164,8 @@ def test_resuming_trains_and_attacks_nothing_again(
     def refuse(*_: object, **__: object) -> object:
         raise AssertionError("expected nothing to be done again")
 
-    monkeypatch.setattr("splitveil.lab.planning.measuring.audit", refuse)
-    monkeypatch.setattr("splitveil.lab.comparing.trials.protect", refuse)
+    monkeypatch.setattr("splitveil.lab.comparing.cards.conducted", refuse)
+    monkeypatch.setattr("splitveil.lab.comparing.training.protect", refuse)
     untimed = LOOSE.model_copy(update={"latency": None})
     again = planned(out, untimed, resume=True)
     assert [c.label for c in again.choices] == [c.label for c in found.choices]

@@ -29,7 +29,7 @@ def claim(folder: Path, *, resume: bool) -> None:
 
 
 @contextmanager
-def resumable(folder: Path | None) -> Iterator[None]:
+def resumable(folder: Path | str | None) -> Iterator[None]:
     """Work whose finished parts lie in `folder`: what cannot be written ends it with the way to go on.
 
     Raises:

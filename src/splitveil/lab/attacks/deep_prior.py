@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from splitveil.core.errors import InputError
 from splitveil.core.progress import Show, task
 from splitveil.lab.attacks.base import Attack, seed_view
+from splitveil.lab.attacks.parts.inner import image_attack
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
-from splitveil.lab.attacks.repeat import image_attack
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.seeds import bf16_pays, generator
 from splitveil.lab.tensors import total_variation

@@ -18,10 +18,10 @@ from torch import Tensor
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
 from splitveil.lab.attacks.base import Attack, seed_view
+from splitveil.lab.attacks.parts.inner import image_attack
 from splitveil.lab.attacks.parts.lbfgs import descend
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
 from splitveil.lab.attacks.parts.whitening import Whitening
-from splitveil.lab.attacks.repeat import image_attack
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.seeds import bf16_pays
 from splitveil.lab.tensors import total_variation

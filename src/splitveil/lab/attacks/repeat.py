@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
-from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack
+from splitveil.lab.attacks.parts.inner import image_attack
 from splitveil.lab.attacks.view import Knows, View
 
 
@@ -78,15 +78,3 @@ def mean_of(draw: Callable[[], Tensor], times: int) -> Tensor:
     for _ in range(times - 1):
         total = total + draw()
     return total / times
-
-
-def image_attack(spec: str, whose: str) -> Attack:
-    """The attack that `spec` describes, for another one, called `whose`, that builds on its images.
-
-    Raises:
-        InputError: it gives labels, or does not have such options.
-    """
-    found = ATTACKS.build(spec)
-    if not isinstance(found, Attack):
-        raise InputError(f"{whose} builds on an attack that gives images, {found.name!r} gives labels; use decoder.")
-    return found

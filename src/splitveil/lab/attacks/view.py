@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from splitveil.core.errors import InputError, ThreatModelError
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive, named
+from splitveil.lab.store import code_of
 
 T = TypeVar("T")
 
@@ -208,7 +209,8 @@ class View:
         `make` may use nothing but what every adversary who asks is granted, and `key` must name all that decides it.
         """
         if key not in self.shared.made:
-            folder = self.shared.workdir / named(key) if self.shared.workdir else None
+            # Checkpoints of other code are none of this one's.
+            folder = self.shared.workdir / named(key, code_of(make)) if self.shared.workdir else None
             self.shared.made[key] = make(derive(self.shared.seed, key), folder)
         found: T = self.shared.made[key]  # type: ignore[assignment]
         return found

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 
 from splitveil.core.records import FREE, STANDING, Accuracy, Doubt, LabelRow, Lost, Role, Row
 from splitveil.core.registry import Spec
+from splitveil.lab.auditing.units import DRAWS, JUDGED_BY
 
-JUDGED_BY = "psnr"
-"""In decibels, as the thresholds are."""
 FEW = 20
 WIDE_DB = 3.0
 BELOW_FLOOR_DB = 0.5
 SAMPLED_DB = 3.5
 """More that a draw from all images that fit may lie below: twice the squared error is 3 dB."""
-DRAWS = 2
 BLIND = 0.05
 BEHIND_DB = 0.5
 STILL_GAINING_DB = 0.3

@@ -3,19 +3,22 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from splitveil.core.progress import Show, task
-from splitveil.lab.auditing.subject import Configuration, Subject
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import Parts
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 from splitveil.lab.tensors import classes_of
+
+if TYPE_CHECKING:
+    from splitveil.lab.auditing.subject import Subject
 
 BATCH = 250
 SHARE_OF_MEMORY = 0.4
@@ -36,12 +39,12 @@ def memory_budget() -> int:
     return int(SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def most_images(subject: Subject, budget: int) -> int:
+def most_images(subject: "Subject", budget: int) -> int:
     """Images whose features at the widest cut fit `budget` bytes."""
     return budget // max(c.bytes_fp32 for c in subject.cuts)
 
 
-def groups(subject: Subject, images: int, budget: int) -> list[list[Configuration]]:
+def groups(subject: "Subject", images: int, budget: int) -> list[list[Configuration]]:
     """Configurations in order, in groups whose cuts' features of that many images fit `budget` bytes."""
     found: list[list[Configuration]] = []
     used = budget + 1
@@ -55,7 +58,7 @@ def groups(subject: Subject, images: int, budget: int) -> list[list[Configuratio
     return found
 
 
-def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, parts: Parts, seed: int) -> Collected:
+def collect(subject: "Subject", wanted: Sequence[Configuration], data: Dataset, parts: Parts, seed: int) -> Collected:
     """Run the subject once over the test images and over the auxiliary images that are not among them.
 
     Accuracy is over all test images and of every wanted configuration, a defence's own draws included.
@@ -87,7 +90,7 @@ def collect(subject: Subject, wanted: Sequence[Configuration], data: Dataset, pa
 
 
 def features_at(
-    subject: Subject, at: Sequence[str], images: "np.ndarray[Any, np.dtype[np.uint8]]"
+    subject: "Subject", at: Sequence[str], images: "np.ndarray[Any, np.dtype[np.uint8]]"
 ) -> dict[str, Tensor]:
     """Clean features of all images at the cuts named `at`. images: (N, C, H, W) -> name -> (N, *cut)."""
     with task("features of all cuts", len(images)) as show, torch.no_grad():
@@ -95,7 +98,7 @@ def features_at(
 
 
 def _features(
-    subject: Subject,
+    subject: "Subject",
     at: Sequence[str],
     images: "np.ndarray[Any, np.dtype[np.uint8]]",
     keep: "np.ndarray[Any, Any]",

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import Accuracy
 from splitveil.core.registry import Spec
-from splitveil.lab.auditing import identity
-from splitveil.lab.auditing.examiners import Examiner, Measure
+from splitveil.lab.auditing.examiners import Asked, Examiner, Measure
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.data import Images
 from splitveil.lab.images import as_floats
@@ -26,6 +25,7 @@ from splitveil.lab.metrics.pripro import (
     privacy_index,
     squared_distance,
 )
+from splitveil.lab.seeds import digest
 
 AT_ONCE = 256
 ABOUT = {
@@ -43,80 +43,34 @@ ABOUT = {
 """What a judge's numbers say, as reports print it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Further metrics and examiners, ready for the private images of one audit; falsy without any.
+def asked_of(metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> Asked:
+    """Look at everything before anything runs.
 
-    Attributes:
-        metrics: beyond those that stand in every row.
-        examiners: a judge, a plate reader, in the order in which their numbers follow.
-        identity: hash of what decides the values, empty where nothing is asked for.
-        adaptive: a judge that learns from each attack's guesses first.
+    Raises:
+        UnknownNameError: no such metric.
+        InputError: a metric asked for twice or in every row anyway, an option that it does not have, one that
+            cannot look at such images, or a judge that is the audited model or cannot read these images.
     """
-
-    metrics: tuple[Metric, ...] = ()
+    built = tuple(METRICS.build(Spec.parse(text)) for text in metrics)
+    for name, count in Counter(m.name for m in built).items():
+        if name in ALWAYS:
+            raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
+        if count > 1:
+            raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
+    one = as_floats(torch.from_numpy(private.x[:1]))
+    for metric in built:
+        _try(metric, one)
     examiners: tuple[Examiner, ...] = ()
-    identity: str = ""
-    adaptive: "AdaptiveJudge | None" = None
-
-    @classmethod
-    def of(cls, metrics: Sequence[str], judge: Judge | None, private: Images, subject: Subject) -> "Asked":
-        """Look at everything before anything runs.
-
-        Raises:
-            UnknownNameError: no such metric.
-            InputError: a metric asked for twice or in every row anyway, an option that it does not have, one that
-                cannot look at such images, or a judge that is the audited model or cannot read these images.
-        """
-        specs = [Spec.parse(text) for text in metrics]
-        built = tuple(METRICS.build(spec) for spec in specs)
-        for name, count in Counter(m.name for m in built).items():
-            if name in ALWAYS:
-                raise InputError(f"expected a further metric, got {name}, which stands in every row; leave it out.")
-            if count > 1:
-                raise InputError(f"expected each metric once, got {name} {count} times; leave one out.")
-        one = as_floats(torch.from_numpy(private.x[:1]))
-        for metric in built:
-            _try(metric, one)
-        parts = [identity.of_metric(str(s), m) for s, m in zip(specs, built, strict=True)]
-        examiners, adaptive = tuple[Examiner, ...](), None
-        if judge is not None:
-            if identity.same_weights(judge.net, subject):
-                raise InputError(
-                    f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
-                    "another network, or the same one trained anew."
-                )
-            examiner = JudgeExaminer(judge, torch.from_numpy(private.x), torch.from_numpy(private.y))
-            examiners, adaptive = (examiner,), AdaptiveJudge(examiner) if judge.adaptive else None
-            parts.append(identity.of_judge(judge))
-        return cls(built, examiners, " ".join(parts), adaptive)
-
-    def joined(self, examiner: Examiner, identity: str) -> "Asked":
-        """The same with one more, whose values hang on `identity`."""
-        return replace(self, examiners=(*self.examiners, examiner), identity=f"{self.identity} {identity}".strip())
-
-    def __bool__(self) -> bool:
-        return bool(self.identity)
-
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        """What a row gets, in order."""
-        own = tuple(Measure(m.name, m.unit, m.higher_leaks, m.name) for m in self.metrics)
-        found = own + tuple(measure for one in self.examiners for measure in one.measures)
-        return found + (() if self.adaptive is None else self.adaptive.measures)
-
-    @property
-    def notes(self) -> list[str]:
-        """For the card."""
-        return [one.note for one in self.examiners] + ([] if self.adaptive is None else [self.adaptive.note])
-
-    def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
-        """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
-        pairs = list(zip(x.split(AT_ONCE), guess.split(AT_ONCE), strict=True))
-        found = {m.name: torch.cat([m(as_floats(a), b) for a, b in pairs]) for m in self.metrics}
-        for one in self.examiners:
-            found |= one.scores(guess)
-        return found
+    adaptive: AdaptiveJudge | None = None
+    if judge is not None:
+        if _same_weights(judge.net, subject):
+            raise InputError(
+                f"expected an independent judge, got {judge.name} with the weights of the audited model; give "
+                "another network, or the same one trained anew."
+            )
+        examiner = JudgeExaminer(judge, torch.from_numpy(private.x), torch.from_numpy(private.y))
+        examiners, adaptive = (examiner,), AdaptiveJudge(examiner) if judge.adaptive else None
+    return Asked(built, examiners, adaptive)
 
 
 class JudgeExaminer:
@@ -150,6 +104,11 @@ class JudgeExaminer:
             )
         self.gallery = deep_embedding(judge.net, self.x)
         self.deep = deep_distance(judge.net, judge.name)
+
+    @property
+    def facts(self) -> Judge:
+        """What decides the values beside the private images."""
+        return self.judge
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -208,6 +167,11 @@ class AdaptiveJudge:
         self.before = before
 
     @property
+    def facts(self) -> Judge:
+        """What decides the values beside the private images."""
+        return self.before.judge
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """PA raw and normalised, PI with its quantile."""
         names = {m.name: f"{m.name.partition('@')[0]}@{self._name}" for m in self.before.measures}
@@ -246,6 +210,17 @@ class AdaptiveJudge:
     @property
     def _name(self) -> str:
         return f"adapted {self.before.judge.name}"
+
+
+def _same_weights(net: nn.Module, subject: Subject) -> bool:
+    """Whether `net` has the parameters of an audited model, whatever these are called; buffers do not matter."""
+    own = _parameters(net)
+    return any(own == _parameters(c.split.edge, c.split.cloud) for c in subject.configurations)
+
+
+def _parameters(*modules: nn.Module) -> Counter[str]:
+    tensors = {id(p): p for module in modules for p in module.parameters()}
+    return Counter(digest(p.detach().cpu().numpy()) for p in tensors.values())
 
 
 def _try(metric: Metric, x: Tensor) -> None:

@@ -1,18 +1,18 @@
 """A plate reader beside an audit: how much of a number plate can be read from what an attack guessed."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.lab.auditing import identity
 from splitveil.lab.auditing.examiners import Measure
-from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.images import as_floats
 from splitveil.lab.metrics.plates import CELL, CHARACTERS, PlateReader, train_reader
-from splitveil.lab.seeds import fingerprint, hardware, named
+from splitveil.lab.store import Facts, Kept, Store
 
 DIGITS = tuple(f"plate{k + 1}" for k in range(CHARACTERS))
 CENTRE = ("plate_x", "plate_y")
@@ -71,21 +71,32 @@ class Lesson:
             )
         return cls(data.name, data.train.take(torch.tensor(fresh).numpy()), private)
 
-    def taught(self, ledger: Ledger, seed: int) -> tuple[str, PlateReader]:
-        """Name and reader: the one that `ledger` holds, or a new one that it keeps; no generator is moved."""
-        name = named(
-            WHAT,
-            {"versions": fingerprint(), "hardware": hardware(), "seed": seed, "from": identity.of_images(self.images)},
-        )
+    def taught(self, store: Store, seed: int) -> PlateReader:
+        """The reader that `store` holds, or a new one that it keeps; no generator is moved."""
+        images = self.images
+
+        def make(_: Path | None) -> Kept:
+            x, plates, centres = torch.from_numpy(images.x), _digits(images), _centres(images)
+            return "{}", train_reader(x, plates, centres, seed=seed).state_dict()
+
         with torch.random.fork_rng(devices=[]):
-            if (kept := ledger.find(name)) is not None:
-                reader = PlateReader()
-                reader.load_state_dict(kept[1])
-            else:
-                x, plates, centres = (torch.from_numpy(self.images.x), _digits(self.images), _centres(self.images))
-                reader = train_reader(x, plates, centres, seed=seed)
-                ledger.keep(name, "{}", reader.state_dict())
-        return name, reader.requires_grad_(False).eval()
+            _, weights = store.kept(Taught(images, seed), make)
+            reader = PlateReader()
+            reader.load_state_dict(weights)
+        return reader.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Taught(Facts):
+    """A reader that learned from these images."""
+
+    made_by: ClassVar = ("splitveil.lab.metrics.plates",)
+    images: Images
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return WHAT
 
 
 class Reading:
@@ -113,6 +124,11 @@ class Reading:
             )
         self.n, self.visible = len(lesson.private), len(seen)
         self.places, self.truth = seen[known], truth[known]
+
+    @property
+    def facts(self) -> PlateReader:
+        """What decides the values beside the private images."""
+        return self.reader
 
     @property
     def measures(self) -> tuple[Measure, ...]:

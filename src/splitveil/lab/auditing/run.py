@@ -9,17 +9,16 @@ import numpy as np
 import torch
 
 from splitveil.core.arguments import checked
-from splitveil.core.errors import InputError
-from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, claim, resumable
+from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, resumable
 from splitveil.core.records.card import plain_name
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
 from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
 from splitveil.lab.auditing.features import groups, memory_budget, most_images
-from splitveil.lab.auditing.judging import Asked
-from splitveil.lab.auditing.ledger import Ledger
+from splitveil.lab.auditing.judging import asked_of
 from splitveil.lab.auditing.outcome import Audit
 from splitveil.lab.auditing.plan import Schedule
+from splitveil.lab.auditing.question import PRIVATE, SHOWN, WHITE_BOX, Question
 from splitveil.lab.auditing.reading import Lesson, Reading
 from splitveil.lab.auditing.scoring import secrets
 from splitveil.lab.auditing.subject import Subject
@@ -32,6 +31,7 @@ from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import Parts, partition
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.seeds import digest, fingerprint, hardware
+from splitveil.lab.store import Results
 
 
 @checked
@@ -42,10 +42,10 @@ def audit(
     aux: Dataset | None = None,
     aux_n: int | None = None,
     suite: str | Suite = "standard",
-    knows: Knows = PRESETS["white-box"],
-    n: int = 500,
+    knows: Knows = WHITE_BOX,
+    n: int = PRIVATE,
     seed: int = 0,
-    samples: int = 8,
+    samples: int = SHOWN,
     out: Path | str | None = None,
     resume: bool = False,
     cache: Path | str | None = None,
@@ -67,7 +67,7 @@ def audit(
         samples: private images to keep pictures of, 0 for none.
         out: folder for the card and everything behind it, and for resuming.
         resume: go on with what a killed run left in `out`, or with what another list of attacks or cuts did there.
-        cache: folder of finished attacks that several audits share; None for one in `out`.
+        cache: folder of finished attacks that several audits share, or a URL that fsspec reads; None for one in `out`.
         metrics: beyond MSE, PSNR and SSIM, as the registry reads them: ``registered_psnr:shift=2``; see `Row.extra`.
         judge: an independent classifier of the same classes, for PA, PI, agreement and deep distance; see `Row.extra`.
         plates: images with number plates, whose training part teaches a reader to read them in guesses: ``plates`` and
@@ -82,20 +82,26 @@ def audit(
         ThreatModelError: no attack of the suite is within what the adversary knows.
         WriteError: something could not be written; what is finished is on the disk.
     """
+    question = Question(
+        suite=find_suite(suite) if isinstance(suite, str) else suite, knows=knows, n=n, aux=aux, aux_n=aux_n,
+        metrics=tuple(metrics), judge=judge, plates=plates, samples=samples,
+    )  # fmt: skip
+    results = Results(folder=None if out is None else Path(out), resume=resume, cache=cache)
+    return conducted(subject, data, question, results, seed)
+
+
+def conducted(subject: Subject, data: Dataset, question: Question, results: Results, seed: int) -> Audit:
+    """`audit` of one question."""
     begun = time.perf_counter()
-    out, cache = (None if folder is None else Path(folder) for folder in (out, cache))
-    suite = find_suite(suite) if isinstance(suite, str) else suite
-    if aux_n is not None and aux_n < 1:
-        raise InputError(f"expected at least one image for the adversary, got {aux_n}; give --aux-n a larger number.")
-    for folder in (out, cache):
-        if folder is not None:
-            claim(folder, resume=resume or folder == cache)
+    suite, knows, n, aux = question.suite, question.knows, question.n, question.aux
+    results.claimed()
+    samples = min(question.samples, n)
     plan = Schedule.of(subject, suite, knows)
     budget = memory_budget()
-    most, asked = most_images(subject, budget) - n, min(suite.max_aux, aux_n or suite.max_aux)
+    most, asked = most_images(subject, budget) - n, question.most_aux
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
-    further = Asked.of(metrics, judge, parts.private, subject)
-    lesson = Lesson.of(plates, parts.private) if plates is not None else None
+    further = asked_of(question.metrics, question.judge, parts.private, subject)
+    lesson = Lesson.of(question.plates, parts.private) if question.plates is not None else None
     # Labels of other classes would only mislead: without them the class mean falls back on the mean.
     task = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
     guard = {
@@ -105,11 +111,11 @@ def audit(
         "n": n,
         "seed": seed,
     }
-    ledger = Ledger(out, guard, resume=resume, cache=cache)
+    store = results.store(guard)
     if lesson is not None:
-        with resumable(ledger.store):
-            name, reader = lesson.taught(ledger, seed)
-        further = further.joined(Reading(reader, lesson), name)
+        with resumable(store.where):
+            reader = lesson.taught(store, seed)
+        further = replace(further, examiners=(*further.examiners, Reading(reader, lesson)))
     work = Work(
         subject,
         data,
@@ -122,15 +128,15 @@ def audit(
         knows,
         tuple(secrets(parts, task, len(data.classes))),
         seed,
-        min(samples, n),
-        ledger,
+        samples,
+        store,
         further,
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
     units, labels = list[Unit](), list[LabelUnit]()
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
-    with resumable(ledger.store):
+    with resumable(store.where):
         everything = [
             done for group in groups(subject, n + len(parts.aux), budget) for done in work.finished(group, plan)
         ]
@@ -170,16 +176,17 @@ def audit(
             *further.notes,
             *_limits(asked, most, parts),
             *_near(near, n, doubts),
+            *store.notes,
         ],
         inferences=[u.row for u in labels],
         strongest=best,
         stand_in=subject.stand_in,
         words=_described([u.row for u in units], [u.row for u in labels]),
     )
-    found = _audit(card, units, labels, parts, min(samples, n))
-    if out is not None:
-        with resumable(ledger.store):
-            found.save(out)
+    found = _audit(card, units, labels, parts, samples)
+    if results.folder is not None:
+        with resumable(store.where):
+            found.save(results.folder)
     return found
 
 

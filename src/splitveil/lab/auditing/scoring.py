@@ -13,11 +13,10 @@ from splitveil.core.proportions import wilson
 from splitveil.core.records import LabelRow
 from splitveil.lab.attacks.base import Attack, LabelAttack
 from splitveil.lab.attacks.view import Aux, View
-from splitveil.lab.auditing.checks import DRAWS, JUDGED_BY
-from splitveil.lab.auditing.judging import Asked
-from splitveil.lab.auditing.units import LabelUnit, Unit, most_exposed
+from splitveil.lab.auditing.examiners import Asked
+from splitveil.lab.auditing.rows import scored_row
+from splitveil.lab.auditing.units import DRAWS, JUDGED_BY, LabelUnit, Unit, most_exposed
 from splitveil.lab.auditing.views import Wire, holds_files
-from splitveil.lab.auditing.worst import scored_row
 from splitveil.lab.data.base import Array
 from splitveil.lab.data.parts import Parts
 from splitveil.lab.images import as_bytes, as_floats

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.arguments import checked
-from splitveil.core.records import Place, StandIn
+from splitveil.core.records import StandIn
 from splitveil.lab.attacks.base import frozen
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.cut import Cut, Split, Traced
 from splitveil.lab.defenses.base import Defense, Protected
 from splitveil.lab.defenses.none import Undefended
@@ -17,51 +18,6 @@ from splitveil.lab.restoring import Shipped
 from splitveil.wire.codecs import CODECS
 
 FRESH = "its own draws count as a defence's: afresh for every crossing, and averaged by the adversary"
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """One cut with one defence and one codec: what the rows of a table belong to."""
-
-    cut: Cut
-    protected: Protected
-    random: bool = False
-    """The edge half itself draws at random, afresh whenever an image is sent."""
-
-    @property
-    def stochastic(self) -> bool:
-        """The same image crosses otherwise each time, by the defence or by the edge half itself."""
-        return self.random or self.protected.defense.stochastic
-
-    @property
-    def split(self) -> Split:
-        """The halves without their defence."""
-        return self.protected.split
-
-    @property
-    def defense(self) -> str:
-        """The defence as the registry reads it."""
-        return repr(self.protected.defense)
-
-    @property
-    def codec(self) -> str:
-        """The codec as the registry reads it."""
-        return repr(self.protected.codec)
-
-    @property
-    def plain(self) -> bool:
-        """Nothing between the halves: the answers are the whole model's, and `observe` changes nothing."""
-        return self.defense == "none" and self.codec == "raw" and not isinstance(self.protected, Shipped)
-
-    @property
-    def place(self) -> Place:
-        """Where its rows belong."""
-        return Place(self.cut.name, self.defense, self.codec)
-
-    @property
-    def label(self) -> str:
-        """``layer1 | none | raw``."""
-        return self.place.label
 
 
 @dataclass(frozen=True, slots=True)

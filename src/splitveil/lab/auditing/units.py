@@ -10,6 +10,10 @@ from splitveil.core.records import LabelRow, Row
 
 EXPOSED, EXPOSED_BY = 5, "psnr"
 """Images kept of those that an attack leaks most, and the metric that says so."""
+JUDGED_BY = "psnr"
+"""What self-checks look at: in decibels, as their thresholds are."""
+DRAWS = 2
+"""Of the noise, that an attack averages at least, or has of each image's features."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.lab.attacks.view import Aux, Knows, Shared, View
-from splitveil.lab.auditing.subject import Configuration
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 

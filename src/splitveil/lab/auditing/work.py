@@ -1,26 +1,28 @@
 """The work of an audit: what is not finished yet is done, configuration by configuration."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 import torch
 
 from splitveil.lab.attacks.base import Attack, LabelAttack
 from splitveil.lab.attacks.view import Aux, Knows
-from splitveil.lab.auditing import identity
+from splitveil.lab.auditing.configuration import Configuration
+from splitveil.lab.auditing.examiners import Asked
+from splitveil.lab.auditing.facts import Adversary, Answered, At, Attacked, Common, Inferred, Looking, Private
 from splitveil.lab.auditing.features import Collected, collect
-from splitveil.lab.auditing.judging import Asked
-from splitveil.lab.auditing.ledger import Kept, Ledger
 from splitveil.lab.auditing.plan import Schedule
 from splitveil.lab.auditing.scoring import Secret, attacked, inferred
-from splitveil.lab.auditing.subject import Configuration, Subject
+from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.units import LabelUnit, Unit
 from splitveil.lab.auditing.views import Wire
 from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import Parts
-from splitveil.lab.seeds import derive, fingerprint, hardware, named
+from splitveil.lab.seeds import derive
+from splitveil.lab.store import Kept, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,23 @@ class Finished:
     labels: list[LabelUnit]
 
 
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What there is to find at one configuration: facts of each part, with what makes it and its seed."""
+
+    answered: Answered
+    common: Common
+    images: list[tuple[Attacked, int]]
+    labels: list[tuple[Inferred, int]]
+
+    def finished(self, store: Store) -> bool:
+        """Whether nothing is left to be done."""
+        parts = [self.answered, *(f for f, _ in self.images), *(f for f, _ in self.labels)]
+        return all(facts in store for facts in parts)
+
+
 class Work:
-    """All that decides the units of an audit; `finished` makes them or finds them in the ledger.
+    """All that decides the units of an audit; `finished` makes them or finds them in the store.
 
     Args:
         subject: what is audited.
@@ -45,8 +62,8 @@ class Work:
         secrets: private labels to infer.
         seed: of every draw.
         samples: private images to keep pictures of.
-        ledger: of what is finished.
-        asked: further metrics and a judge; they decide what a unit on images holds, and nothing where none is asked.
+        store: of what is finished.
+        asked: further metrics and examiners; they decide what a unit on images holds, and nothing where none is asked.
     """
 
     def __init__(
@@ -59,87 +76,69 @@ class Work:
         secrets: Sequence[Secret],
         seed: int,
         samples: int,
-        ledger: Ledger,
+        store: Store,
         asked: Asked | None = None,
     ) -> None:
         self.subject, self.data, self.parts, self.aux, self.knows = subject, data, parts, aux, knows
-        self.secrets, self.seed, self.samples, self.ledger = secrets, seed, samples, ledger
+        self.secrets, self.seed, self.samples, self.store = secrets, seed, samples, store
         self.asked = asked or Asked()
-        self._states = {c.label: identity.of_configuration(c) for c in subject.configurations}
-        machine = {"versions": fingerprint(), "hardware": hardware(), "seed": seed}
-        self._tested = {**machine, "data": identity.of_images(data.test)}
-        self._known = {**machine, "knows": knows.words(), "data": [identity.of_images(parts.aux), str(aux.y.tolist())]}
-        self._attacked = {**self._known, "private": identity.of_images(parts.private), "samples": samples}
-        self._scored = {**self._attacked, "asked": self.asked.identity} if self.asked else self._attacked
+        self._tested, self._private = Private(data.test), Private(parts.private)
+        self._adversary = Adversary(knows, parts.aux, aux.y.numpy())
+        self._looking = Looking(self.asked.metrics, self.asked.examiners, self.asked.adaptive) if self.asked else None
 
     def finished(self, group: Sequence[Configuration], plan: Schedule) -> Iterator[Finished]:
         """Each configuration of `group`; features are computed only where something is still to be done."""
-        held = {c.label: {name: self.ledger.find(name) for name in self._names(c, plan)} for c in group}
-        waiting = [c for c in group if None in held[c.label].values()]
+        todo = [self._todo(c, plan) for c in group]
+        waiting = [c for c, t in zip(group, todo, strict=True) if not t.finished(self.store)]
         features = Collected({}, {}, {})
         if waiting:
             features = collect(self.subject, waiting, self.data, self.parts, self.seed)
-        for c in group:
-            yield self._configuration(c, plan, held[c.label], features)
+        for c, own in zip(group, todo, strict=True):
+            yield self._configuration(c, own, features)
 
-    def _configuration(
-        self, c: Configuration, plan: Schedule, held: Mapping[str, Kept | None], features: Collected
-    ) -> Finished:
-        common, rate = self._name(c, "shared"), self._name(c, "accuracy")
+    def _configuration(self, c: Configuration, todo: Todo, features: Collected) -> Finished:
         x, shown = torch.from_numpy(self.parts.private.x), torch.arange(self.samples)
 
         @cache
         def wire() -> Wire:
             z, known = features.private[c.cut.name], features.aux[c.cut.name]
             images = x if c.random else None
-            return Wire(c, z, known, self.aux, self.knows, self.seed, self.ledger.workdir(common), images)
+            return Wire(c, z, known, self.aux, self.knows, self.seed, self.store.workdir(todo.common), images)
 
-        if (kept := held[rate]) is None:
-            kept = json.dumps(features.accuracies[c.label]), {}
-            self.ledger.keep(rate, *kept)
-        images, labels = list[Unit](), list[LabelUnit]()
-        for name, attack, seed in self._images(c, plan):
-            if (found := held[name]) is None:
-                folder = self.ledger.workdir(name)
-                unit = attacked(attack, wire(), x, shown, seed=seed, draws=self.seed, workdir=folder, asked=self.asked)
-                self.ledger.keep(name, *unit.packed())
-            else:
-                unit = Unit.unpacked(*found)
-            images.append(unit)
-        for name, reader, secret, seed in self._labels(c, plan):
-            if (found := held[name]) is None:
-                folder = self.ledger.workdir(name)
-                answer = inferred(reader, secret, wire(), seed=seed, draws=self.seed, workdir=folder)
-                self.ledger.keep(name, *answer.packed())
-            else:
-                answer = LabelUnit.unpacked(*found)
-            labels.append(answer)
-        self.ledger.drop(common)
-        return Finished(c, float(json.loads(kept[0])), images, labels)
+        def rate(_: Path | None) -> Kept:
+            return json.dumps(features.accuracies[c.label]), {}
 
-    def _names(self, c: Configuration, plan: Schedule) -> list[str]:
-        units = [name for name, *_ in self._images(c, plan)] + [name for name, *_ in self._labels(c, plan)]
-        return [self._name(c, "accuracy"), *units]
+        def run(attack: Attack, seed: int, folder: Path | None) -> Kept:
+            return attacked(
+                attack, wire(), x, shown, seed=seed, draws=self.seed, workdir=folder, asked=self.asked
+            ).packed()  # fmt: skip
 
-    def _images(self, c: Configuration, plan: Schedule) -> list[tuple[str, Attack, int]]:
-        """Name, attack and seed of each unit."""
-        return [
-            (self._name(c, identity.of_threat(a), self._scored), a, self._seed(c, repr(a)))
-            for a in plan.images[c.label]
+        def ask(reader: LabelAttack, secret: Secret, seed: int, folder: Path | None) -> Kept:
+            return inferred(reader, secret, wire(), seed=seed, draws=self.seed, workdir=folder).packed()
+
+        accuracy = float(json.loads(self.store.kept(todo.answered, rate)[0]))
+        images = [Unit.unpacked(*self.store.kept(f, partial(run, f.attack, seed))) for f, seed in todo.images]
+        labels = [
+            LabelUnit.unpacked(*self.store.kept(f, partial(ask, f.attack, f.secret, seed))) for f, seed in todo.labels
         ]
+        self.store.drop(todo.common)
+        return Finished(c, accuracy, images, labels)
 
-    def _labels(self, c: Configuration, plan: Schedule) -> list[tuple[str, LabelAttack, Secret, int]]:
-        """Name, attack, what it infers, and seed of each unit."""
-        return [
-            (self._name(c, f"{identity.of_threat(a)} {s.name} {s.classes}"), a, s, self._seed(c, repr(a), s.name))
-            for a in plan.labels[c.label]
-            for s in self.secrets
-        ]
-
-    def _name(self, c: Configuration, what: str, facts: Mapping[str, object] | None = None) -> str:
-        facts = facts or {"accuracy": self._tested, "shared": self._known}.get(what, self._attacked)
-        label = c.place.text(what.partition(" ")[0])
-        return named(label, {"what": what, "at": self._states[c.label], "by": facts})
+    def _todo(self, c: Configuration, plan: Schedule) -> Todo:
+        at, adversary, private = At.of(c), self._adversary, self._private
+        return Todo(
+            Answered(at, self._tested, self.seed),
+            Common(at, adversary, self.seed),
+            [
+                (Attacked(at, adversary, private, a, self._looking, self.seed, self.samples), self._seed(c, repr(a)))
+                for a in plan.images[c.label]
+            ],
+            [
+                (Inferred(at, adversary, private, a, s, self.seed), self._seed(c, repr(a), s.name))
+                for a in plan.labels[c.label]
+                for s in self.secrets
+            ],
+        )
 
     def _seed(self, c: Configuration, *what: str) -> int:
         return derive(self.seed, c.place.text(*what))

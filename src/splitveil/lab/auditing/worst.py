@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from splitveil.core.records import CHOSEN_BY, Place, Row, Score, worst_case
-from splitveil.core.records.score import flat
+from splitveil.core.records import CHOSEN_BY, Row, worst_case
 from splitveil.lab.auditing.checks import inherited
 from splitveil.lab.auditing.examiners import Measure
-from splitveil.lab.auditing.intervals import bootstrap
+from splitveil.lab.auditing.rows import scored_row
 from splitveil.lab.auditing.units import EXPOSED_BY, Unit, most_exposed
 from splitveil.lab.metrics import ALWAYS, METRICS
 
@@ -72,43 +71,6 @@ def strongest(rows: Sequence[Row]) -> dict[str, str]:
         pick = max if METRICS.build(metric).higher_leaks else min
         best[metric] = pick(means, key=lambda name: means[name][metric])
     return best
-
-
-def scored_row(
-    scores: Mapping[str, Tensor],
-    seed: int,
-    *,
-    place: Place,
-    attack: str,
-    needs: list[str],
-    seconds: float,
-    options: str = "",
-    evidence: Mapping[str, float] | None = None,
-    unreliable: Sequence[str] = (),
-    measures: Sequence[Measure] = (),
-) -> Row:
-    """A row with means, worst 5 % and intervals of its scores. scores: metric -> (N,); seed: of the intervals."""
-    intervals = dict(zip(ALWAYS, bootstrap(torch.stack([scores[m] for m in ALWAYS]), seed), strict=True))
-    found = {
-        metric.name: Score(
-            mean=scores[metric.name].mean().item(), worst=metric.worst(scores[metric.name]),
-            interval=intervals[metric.name], unit=metric.unit, higher_leaks=metric.higher_leaks,
-            n=len(scores[metric.name]),
-        )
-        for metric in map(METRICS.build, ALWAYS)
-    }  # fmt: skip
-    found |= {m.name: number for m in measures if (number := m.number(scores, seed)) is not None}
-    return Row(
-        **place._asdict(),
-        attack=attack,
-        options=options,
-        needs=needs,
-        n=len(scores[EXPOSED_BY]),
-        **flat(found),
-        seconds=seconds,
-        evidence=dict(evidence or {}),
-        unreliable=list(unreliable),
-    )
 
 
 def _guess(unit: Unit, image: int) -> Tensor:

@@ -7,20 +7,13 @@ from functools import partial
 from splitveil.core.errors import InputError, UnknownNameError
 from splitveil.core.registry import Spec, nearest
 from splitveil.lab.comparing.knobs import KNOBS, NOT_DEFENSES, Knob
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Defense
 from splitveil.lab.defenses.chain import Chain
 from splitveil.wire.codecs import CODECS
 
 PLAIN = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A defence and a codec, as the registries read them."""
-
-    defense: str
-    codec: str
 
 
 @dataclass(frozen=True, slots=True)

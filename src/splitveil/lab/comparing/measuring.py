@@ -23,17 +23,18 @@ from splitveil.core.records import (
     Trial,
     worst_case,
 )
-from splitveil.lab.attacks.base import frozen
-from splitveil.lab.attacks.view import Knows
-from splitveil.lab.auditing import audit
-from splitveil.lab.auditing.judging import Asked
+from splitveil.lab.auditing.configuration import Configuration
+from splitveil.lab.auditing.judging import asked_of
 from splitveil.lab.auditing.plan import Schedule
-from splitveil.lab.auditing.subject import Configuration, Halfway, Subject
-from splitveil.lab.auditing.suites import Suite
+from splitveil.lab.auditing.question import Question
+from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.summary import estimate
 from splitveil.lab.auditing.worst import strongest
-from splitveil.lab.comparing.candidate import PLAIN, Setting
+from splitveil.lab.comparing.candidate import PLAIN
+from splitveil.lab.comparing.cards import alone, carded
 from splitveil.lab.comparing.costs import edge_cost
+from splitveil.lab.comparing.facts import Carded, Shown
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import partition
@@ -42,9 +43,8 @@ from splitveil.lab.defenses.base import Protected
 from splitveil.lab.images import as_floats
 from splitveil.lab.metrics import ALWAYS
 from splitveil.lab.metrics.geometry import class_radius
-from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.protection import lost, right_of
-from splitveil.lab.seeds import derive, digest, named
+from splitveil.lab.seeds import derive
 from splitveil.wire.codecs import CODECS
 
 IMAGES, AT_ONCE, LEAST = 2000, 250, 5
@@ -58,20 +58,14 @@ class Auditor:
         model: name for the card.
         weights: description for the card.
         out: folder of the comparison.
-        suite, knows, n, aux, aux_n, metrics, judge: see `splitveil.lab.auditing.audit`.
+        question: what is asked of every audit.
     """
 
     trials: Trials
     model: str
     weights: str
     out: Path
-    suite: Suite
-    knows: Knows
-    n: int
-    aux: Dataset | None
-    aux_n: int | None
-    metrics: Sequence[str]
-    judge: Judge | None
+    question: Question
 
     def check(self, seed: int) -> None:
         """Read everything that an audit is asked for, so that a wrong word stops a long run before it begins.
@@ -82,38 +76,20 @@ class Auditor:
             DataError: fewer images than asked for.
             ThreatModelError: no attack is within what the adversary knows.
         """
-        split = self.trials.fresh(seed)
+        split, asked = self.trials.fresh(seed), self.question
         configuration = Configuration(split.cut, Protected(split, DEFENSES.build(PLAIN), CODECS.build("raw")))
         subject = Subject(self.model, self.weights, split, (split.cut,), (configuration,))
-        Schedule.of(subject, self.suite, self.knows)
-        parts = partition(self.trials.data, n=self.n, aux=self.aux, max_aux=self.aux_n or self.suite.max_aux, seed=seed)
-        Asked.of(self.metrics, self.judge, parts.private, subject)
+        Schedule.of(subject, asked.suite, asked.knows)
+        parts = partition(self.trials.data, n=asked.n, aux=asked.aux, max_aux=asked.aux_n or asked.suite.max_aux,
+                          seed=seed)  # fmt: skip
+        asked_of(asked.metrics, asked.judge, parts.private, subject)
 
     def card(self, setting: Setting, seed: int) -> tuple[Card, Path]:
         """The card of one trained split, and where it lies; from disk where it is finished."""
-        data, aux = self.trials.data.test, self.aux
-        asked = [
-            self.suite.attacks, self.knows.words(), self.n, self.aux_n, [str(m) for m in self.metrics],
-            self.judge and f"{self.judge.name} {self.judge.weights}{' adaptive' if self.judge.adaptive else ''}",
-            digest(data.x, data.y),
-            aux and digest(aux.train.x, aux.train.y, aux.test.x, aux.test.y),
-        ]  # fmt: skip
-        name = named(f"{setting.defense} {setting.codec} seed {seed}", [self.trials.name(setting, seed), *asked])
-        folder = self.out / "audits" / f"{name}-{self.suite.label}"
-        path = folder / "card.json"
-        if path.exists():
-            return Card.load(path), path
-        protected = self.trials.protected(setting, seed)
-        frozen(protected)
-        cut, whole = protected.split.cut, Halfway(protected.split, protected.defense.rest())
-        subject = Subject(
-            self.model, f"{self.weights}, {setting.defense}", whole, (cut,), (Configuration(cut, protected),)
-        )
-        found = audit(
-            subject, self.trials.data, suite=self.suite, knows=self.knows, n=self.n, aux=self.aux, aux_n=self.aux_n,
-            seed=seed, samples=0, out=folder, resume=True, metrics=self.metrics, judge=self.judge,
-        )  # fmt: skip
-        return found.card, path
+        data, trained = self.trials.data, self.trials.facts(setting, seed)
+        weights = f"{self.weights}, {setting.defense}"
+        facts = Carded.of(trained.label, (self.model, weights), (trained,), Shown.of(data), self.question, seed)
+        return carded(facts, data, lambda: alone(self.trials.protected(setting, seed), self.model, weights), self.out)
 
     def right(self, setting: Setting, seed: int) -> Tensor:
         """Which test images one trained split answers correctly: (N,) bool."""

@@ -10,11 +10,13 @@ from splitveil.core.errors import AnswerError, InputError, TrainingError
 from splitveil.core.progress import task
 from splitveil.core.records import Comparison, Contender, Doubt, Measured, Trial, claim
 from splitveil.core.records.comparison import TUNED
-from splitveil.lab.attacks.view import PRESETS, Knows
+from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing.checks import check_lost
+from splitveil.lab.auditing.question import PRIVATE, WHITE_BOX, Question
 from splitveil.lab.auditing.suites import Suite, find_suite
-from splitveil.lab.comparing.candidate import PLAIN, Candidate, Setting, parse_all
+from splitveil.lab.comparing.candidate import PLAIN, Candidate, parse_all
 from splitveil.lab.comparing.measuring import Auditor, Plain, floors
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.comparing.tuning import strongest
 from splitveil.lab.comparing.verdict import findings
@@ -42,8 +44,8 @@ def compare(
     drops: Sequence[float] = DROPS,
     codec: str = "raw",
     suite: str | Suite = "standard",
-    knows: Knows = PRESETS["white-box"],
-    n: int = 500,
+    knows: Knows = WHITE_BOX,
+    n: int = PRIVATE,
     aux: Dataset | None = None,
     aux_n: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
@@ -97,7 +99,10 @@ def compare(
     candidates = parse_all(list(defenses), codec)
     epochs = epochs_for(list(defenses), codec) if epochs is None else epochs
     shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
-    auditor = Auditor(shop, model, weights, out, suite, knows, n, aux, aux_n, metrics, judge)
+    question = Question(
+        suite=suite, knows=knows, n=n, aux=aux, aux_n=aux_n, metrics=tuple(metrics), judge=judge, samples=0
+    )
+    auditor = Auditor(shop, model, weights, out, question)
     start = fresh(seeds[0])
     cut = start.cut
     auditor.check(seeds[0])
@@ -138,8 +143,8 @@ def compare(
         model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
         threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
         drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
-        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}"], tuned_by=_tuned_by(tuning), words=card.words,
-        hardware=hardware(), seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
+        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}", *shop.store.notes], tuned_by=_tuned_by(tuning),
+        words=card.words, hardware=hardware(), seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
     )  # fmt: skip
     comparison.save(out / "comparison.json")
     return comparison

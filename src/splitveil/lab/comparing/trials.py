@@ -7,30 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import Trial, write_atomically
-from splitveil.lab.comparing.candidate import Setting
+from splitveil.core.records import Trial
+from splitveil.lab.comparing.facts import Defended, Sent, Start, Taught, Trained, Weights
+from splitveil.lab.comparing.setting import Setting
+from splitveil.lab.comparing.training import trained
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
-from splitveil.lab.protection import accuracy_of, held_out, protect, validation_accuracy
+from splitveil.lab.protection import held_out
 from splitveil.lab.restoring.weights import assembled
-from splitveil.lab.seeds import derive, digest, fingerprint, named
+from splitveil.lab.seeds import derive
+from splitveil.lab.store import Store
 from splitveil.wire.codecs import CODECS
 
 PARTS = ("edge", "cloud", "defense")
 
 
 class Trials:
-    """Trains settings and keeps what came out, each under a hash of everything that decides it.
+    """Trains settings and keeps what came out.
 
     Args:
-        folder: for one JSON file a training, and weights beside it until they are dropped.
+        folder: for what came of each training, and for its weights until they are dropped.
         fresh: seed -> halves with the weights that training starts from.
         data: training part only.
         epochs: of every training.
@@ -51,84 +52,68 @@ class Trials:
         lr: float,
         tuning: Images | None = None,
     ) -> None:
-        self.folder, self.fresh, self.data, self.epochs, self.lr = folder, fresh, data, epochs, lr
-        self.tuning = None if tuning is None else replace(data, test=tuning)
-        self._digest = digest(data.train.x, data.train.y, *(() if tuning is None else (tuning.x, tuning.y)))
-        self._starts: dict[int, str] = {}
+        self.store, self.fresh, self.epochs, self.lr = Store(folder), fresh, epochs, lr
+        self.data, self.tuning = data, tuning
+        self._taught = Taught(data.train, len(data.classes), tuning)
+        self._starts: dict[int, Start] = {}
 
-    def name(self, setting: Setting, seed: int) -> str:
-        """File name of one training."""
-        split = self.fresh(seed) if seed not in self._starts else None
-        if split is not None:
-            state = {**split.edge.state_dict(), **split.cloud.state_dict()}
-            self._starts[seed] = f"{split.cut.name} {digest(*(state[k].numpy() for k in sorted(state)))}"
-        facts = [setting.codec, self._starts[seed], self._digest, self.epochs, self.lr, seed, fingerprint()["code"]]
-        return named(f"{setting.defense} {setting.codec} seed {seed}", facts)
+    def facts(self, setting: Setting, seed: int) -> Trained:
+        """What decides one training."""
+        if seed not in self._starts:
+            self._starts[seed] = Start.of(self.fresh(seed))
+        defense, codec = Defended.of(setting.defense), Sent.of(setting.codec)
+        return Trained(self._starts[seed], defense, codec, self._taught, self.epochs, self.lr, seed)
+
+    @property
+    def _validated_on(self) -> int:
+        return held_out(self.data) if self.tuning is None else len(self.tuning)
 
     def trial(self, setting: Setting, seed: int) -> Trial:
         """What training this setting came to; trained if it was not before."""
-        path = self.folder / f"{self.name(setting, seed)}.json"
-        if path.exists():
-            return Trial.from_json(path.read_bytes(), str(path))
+        if (kept := self.store.find(self.facts(setting, seed))) is not None:
+            return Trial.from_json(kept[0], "a kept training")
         return self._train(setting, seed)[0]
 
     def missed(self, setting: Setting, seed: int) -> Trial:
         """Keep that this setting has no answers, because its training came to nothing: no image is right."""
-        path = self.folder / f"{self.name(setting, seed)}.json"
         trial = Trial(
             defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs, seconds=0.0, validation=0.0,
-            whole=False, validated_on=held_out(self.data) if self.tuning is None else len(self.tuning.test),
+            whole=False, validated_on=self._validated_on,
         )  # fmt: skip
-        write_atomically(path, trial.to_json().encode())
-        for left in self.folder.glob(f"{path.stem}.checkpoint*"):
-            left.unlink()
+        self.store.keep(self.facts(setting, seed), trial.to_json(), {})
         return trial
 
     def protected(self, setting: Setting, seed: int) -> Protected:
         """The trained split; trained again where its weights were dropped."""
-        path = self.folder / f"{self.name(setting, seed)}.safetensors"
-        if not path.exists():
+        if (found := self.store.find(Weights(self.facts(setting, seed)))) is None:
             return self._train(setting, seed)[1]
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError):
-            raise InputError(f"{path} is damaged; delete it and run again with --resume.") from None
+        tensors = found[1]
         kept = {part: _own(tensors, part) for part in PARTS}
         codec = CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec")))
         return assembled(self.fresh(seed), DEFENSES.build(setting.defense), codec, kept, self.epochs)
 
     def drop(self, setting: Setting, seed: int) -> None:
         """Forget the weights."""
-        (self.folder / f"{self.name(setting, seed)}.safetensors").unlink(missing_ok=True)
+        self.store.drop(Weights(self.facts(setting, seed)))
 
     def _train(self, setting: Setting, seed: int) -> tuple[Trial, Protected]:
-        path = self.folder / f"{self.name(setting, seed)}.json"
-        checkpoint = path.with_suffix(".checkpoint.safetensors")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        begun, whole = time.perf_counter(), not any(self.folder.glob(f"{path.stem}.checkpoint*"))
-        torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
-        protected, _ = protect(
-            self.fresh(seed), setting.defense, setting.codec, self.data, epochs=self.epochs, lr=self.lr, seed=seed,
-            checkpoint=checkpoint, resume=True,
+        facts = self.facts(setting, seed)
+        begun, folder = time.perf_counter(), self.store.workdir(facts)
+        whole = folder is None or not any(folder.iterdir())
+        protected, accuracy = trained(
+            self.fresh(seed), setting, self.data if self.tuning is None else replace(self.data, test=self.tuning),
+            epochs=self.epochs, lr=self.lr, seed=seed, tuned=self.tuning is not None,
+            checkpoint=folder and folder / "checkpoint.safetensors",
         )  # fmt: skip
-        accuracy = (
-            validation_accuracy(protected, self.data, seed)
-            if self.tuning is None
-            else accuracy_of(protected, self.tuning, seed)
-        )
         trial = Trial(
             defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs,
             seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole,
-            validated_on=held_out(self.data) if self.tuning is None else len(self.tuning.test),
+            validated_on=self._validated_on,
         )  # fmt: skip
         tensors = {f"{part}.{k}": v for part, m in protected.parts().items() for k, v in m.state_dict().items()}
         tensors |= {f"codec.{k}": torch.tensor(v) for k, v in protected.codec.state().items()}
-        write_atomically(
-            path.with_suffix(".safetensors"), save({k: v.contiguous().clone() for k, v in tensors.items()})
-        )
-        write_atomically(path, trial.to_json().encode())
-        for left in self.folder.glob(f"{path.stem}.checkpoint*"):
-            left.unlink()
+        self.store.keep(Weights(facts), "{}", {k: v.contiguous().clone() for k, v in tensors.items()})
+        self.store.keep(facts, trial.to_json(), {})
         return trial, protected
 
 

@@ -291,6 +291,11 @@ class Protected(nn.Module):
         """The edge half as torch can differentiate it, and whose architecture is public: itself, unless it ships."""
         return self.split.edge
 
+    @property
+    def graph_sha256(self) -> str:
+        """Of the graph that ships in place of the edge half; empty where none does."""
+        return ""
+
     def features(self, x: Tensor) -> Tensor:
         """What `observe` begins with: (N, C, H, W) -> (N, *h), the edge half's features."""
         z: Tensor = self.split.edge(x)

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from splitveil.core.records import LIMITS, Card, Figure, Place
-from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import Knows
-from splitveil.lab.auditing import audit
-from splitveil.lab.auditing.ledger import Ledger
-from splitveil.lab.auditing.subject import Configuration, Halfway, Subject
+from splitveil.lab.auditing.question import SHOWN, Question
+from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.suites import Suite
-from splitveil.lab.comparing.candidate import PLAIN, Setting
+from splitveil.lab.comparing.candidate import PLAIN
+from splitveil.lab.comparing.cards import alone, carded
 from splitveil.lab.comparing.costs import edge_cost
+from splitveil.lab.comparing.facts import Carded, Defended, Sent, Shown, Start, Taught
+from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.cut import Split, Traced
 from splitveil.lab.data import Dataset, Images
@@ -30,7 +32,8 @@ from splitveil.lab.planning.latency import Way
 from splitveil.lab.planning.proxies import proxy
 from splitveil.lab.planning.space import Option
 from splitveil.lab.protection import CALIBRATION, protect
-from splitveil.lab.seeds import derive, digest, fingerprint, named
+from splitveil.lab.seeds import derive
+from splitveil.lab.store import Facts, Kept, Store
 from splitveil.wire.codecs import CODECS
 
 SHORT = 2
@@ -57,7 +60,7 @@ class Bench:
         held: test images set aside for the search.
         model: name for the cards.
         weights: description for the cards.
-        ledger: of the plan's folder.
+        store: of the plan's folder.
         out: that folder.
         epochs: of a defence's training, None for what each needs and at least `SHORT`; undefended splits stay as
             they are.
@@ -73,7 +76,7 @@ class Bench:
     held: Images
     model: str
     weights: str
-    ledger: Ledger
+    store: Store
     out: Path
     epochs: int | None
     lr: float
@@ -83,20 +86,13 @@ class Bench:
     way: Way
     quick: Suite = QUICK
     _splits: dict[str, Split] = field(default_factory=dict)
+    _starts: dict[str, Start] = field(default_factory=dict)
     _trials: dict[tuple[str, int], Trials] = field(default_factory=dict)
 
     @cached_property
     def seen(self) -> Dataset:
         """What the search sees: the training part and the images set aside."""
         return replace(self.data, test=self.held)
-
-    @cached_property
-    def facts(self) -> list[object]:
-        """What decides every result here but the option."""
-        return [
-            self.model, self.weights, digest(self.data.train.x, self.held.x, self.held.y), self.seed, self.n,
-            self.epochs, self.lr, fingerprint()["code"],
-        ]  # fmt: skip
 
     def split(self, cut: str) -> Split:
         """Fresh halves there with the model's weights."""
@@ -110,20 +106,17 @@ class Bench:
         Raises:
             InputError: this defence cannot be had there.
         """
-        train = self.data.train.take(np.arange(min(STUDIED, len(self.data.train))))
-        return protect(
-            self.split(option.cut), option.defense, "raw", replace(self.data, train=train), epochs=0, seed=self.seed
-        )[0]
+        return protect(self.split(option.cut), option.defense, "raw", self._studied, epochs=0, seed=self.seed)[0]
 
     def proxies(self, installed: Protected, option: Option, codecs: Sequence[str]) -> dict[str, dict[str, float]]:
         """Codec -> cheap numbers; see `splitveil.lab.planning.proxies`."""
-        name = named(f"proxy {option.cut} {option.defense}", [*self.facts, list(codecs)])
-        if (kept := self.ledger.find(name)) is not None:
-            found: dict[str, dict[str, float]] = json.loads(kept[0])
-            return found
-        images = self.held.take(np.arange(min(PROXIED, len(self.held))))
-        found = proxy(installed, codecs, images, self.seed)
-        self.ledger.keep(name, json.dumps(found), {})
+        start, studied = self._start(option.cut), Taught(self._studied.train, len(self.data.classes), self._proxied)
+        facts = Proxied(start, Defended.of(option.defense), tuple(map(Sent.of, codecs)), studied, self.seed)
+
+        def make(_: Path | None) -> Kept:
+            return json.dumps(proxy(installed, codecs, self._proxied, self.seed)), {}
+
+        found: dict[str, dict[str, float]] = json.loads(self.store.kept(facts, make)[0])
         return found
 
     def counted(self, protected: Protected, codec: str) -> dict[str, Figure]:
@@ -189,36 +182,28 @@ class Bench:
 
     def audited(self, option: Option, protected: Protected, suite: Suite, *, fresh: bool) -> tuple[Card, Path]:
         """The card of one trained split, and where it lies. fresh: other images and another seed than the search's."""
-        seed = self.seed + fresh
-        name = named(f"{option.label} {suite.label}", [*self.facts, fresh, self._test(fresh=fresh), self.knows.words()])
-        path = self.out / "audits" / name / "card.json"
-        if path.exists():
-            return Card.load(path), path
-        frozen(protected)
-        whole = Halfway(protected.split, protected.defense.rest())
-        cut = protected.split.cut
-        subject = Subject(
-            self.model, f"{self.weights}, {option.defense}", whole, (cut,), (Configuration(cut, protected),)
-        )
         data = self.data if fresh else self.seen
-        found = audit(
-            subject, data, suite=suite, knows=self.knows, n=min(self.n, len(data.test) // 2), seed=seed,
-            samples=8 if fresh else 0, out=path.parent, resume=True,
+        asked = self._asked(suite, min(self.n, len(data.test) // 2), samples=SHOWN if fresh else 0)
+        trained = self._shop(option).facts(Setting(option.defense, "raw"), self.seed)
+        weights = f"{self.weights}, {option.defense}"
+        facts = Carded.of(
+            option.label, (self.model, weights), (trained, Sent.of(option.codec)), Shown.of(data), asked,
+            self.seed + fresh,
         )  # fmt: skip
-        return found.card, path
+        return carded(facts, data, lambda: alone(protected, self.model, weights), self.out)
 
     def undefended(self, cuts: Sequence[str], suite: Suite) -> tuple[Card, Path]:
         """The model as it is at several cuts: one forward pass serves all of them."""
-        name = named(f"undefended {suite.label}", [*self.facts, list(cuts), self.knows.words()])
-        path = self.out / "audits" / name / "card.json"
-        if path.exists():
-            return Card.load(path), path
-        subject = Subject.of_model(self.traced, cuts, model=self.model, weights=self.weights)
-        found = audit(
-            subject, self.seen, suite=suite, knows=self.knows, n=min(self.n, len(self.held) // 2), seed=self.seed,
-            samples=0, out=path.parent, resume=True,
+        asked = self._asked(suite, min(self.n, len(self.held) // 2), samples=0)
+        starts = tuple(self._start(cut) for cut in cuts)
+        facts = Carded.of(
+            "undefended", (self.model, self.weights), starts, Shown.of(self.seen), asked, self.seed
         )  # fmt: skip
-        return found.card, path
+
+        def subject() -> Subject:
+            return Subject.of_model(self.traced, cuts, model=self.model, weights=self.weights)
+
+        return carded(facts, self.seen, subject, self.out)
 
     def epochs_of(self, option: Option) -> int:
         """Of this option's training."""
@@ -236,9 +221,40 @@ class Bench:
             )  # fmt: skip
         return self._trials[key]
 
-    def _test(self, *, fresh: bool) -> str:
-        images = self.data.test if fresh else self.held
-        return digest(images.x, images.y)
+    def _asked(self, suite: Suite, n: int, *, samples: int) -> Question:
+        return Question(suite=suite, knows=self.knows, n=n, samples=samples)
+
+    def _start(self, cut: str) -> Start:
+        if cut not in self._starts:
+            self._starts[cut] = Start.of(self.split(cut))
+        return self._starts[cut]
+
+    @cached_property
+    def _studied(self) -> Dataset:
+        few = np.arange(min(STUDIED, len(self.data.train)))
+        return replace(self.data, train=self.data.train.take(few))
+
+    @cached_property
+    def _proxied(self) -> Images:
+        return self.held.take(np.arange(min(PROXIED, len(self.held))))
+
+
+@dataclass(frozen=True)
+class Proxied(Facts):
+    """The cheap numbers of a defence at a cut, for some codecs."""
+
+    made_by: ClassVar = (
+        "splitveil.lab.planning.proxies", "splitveil.lab.protection", "splitveil.lab.metrics.reconstruction"
+    )  # fmt: skip
+    start: Start
+    defense: Defended
+    codecs: tuple[Sent, ...]
+    data: Taught
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"proxy {self.start.cut} {self.defense.words}"
 
 
 def figures(card: Card, place: Place, reference: float, source: str, *, intervals: bool) -> dict[str, Figure]:

@@ -14,7 +14,6 @@ from splitveil.core.records import Budget, Cut, Device, Finishing, Link, Plan, c
 from splitveil.core.registry import nearest as nearest_name
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import PRESETS, Knows
-from splitveil.lab.auditing.ledger import Ledger
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing import without_tuning
 from splitveil.lab.cut import Traced
@@ -30,6 +29,7 @@ from splitveil.lab.planning.recommendation import Verdict, nearest, verified, wh
 from splitveil.lab.planning.search import Known, Search
 from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES, LEVELS, Space
 from splitveil.lab.seeds import derive, digest, fingerprint, hardware
+from splitveil.lab.store import Results
 
 HELD, CUTS, LEAST_AUDITS = 2000, 6, 8
 SHARE = 4
@@ -148,9 +148,9 @@ def plan(
         "seed": seed,
         "training": [epochs, lr],
     }
-    ledger = Ledger(out, guard, resume=resume, cache=None)
+    store = Results(folder=out, resume=resume).store(guard)
     way = Way(device, link, server, len(data.classes))
-    bench = Bench(traced, rest, held, model, weights, ledger, out, epochs, lr, n, knows, seed, way, quick)
+    bench = Bench(traced, rest, held, model, weights, store, out, epochs, lr, n, knows, seed, way, quick)
     with task("plan", 4) as show:
         planner = Planner(bench, space, budget.limits(), leak_of(list(budget.leakage)), suite, clock)
         depth = planner.depth(curve_n, zone)

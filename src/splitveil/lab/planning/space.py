@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import Cut, Place
-from splitveil.lab.comparing.candidate import PLAIN, Candidate, Setting
+from splitveil.lab.comparing.candidate import PLAIN, Candidate
+from splitveil.lab.comparing.setting import Setting
 from splitveil.wire.codecs import CODECS
 
 DEFENSES = (PLAIN, "veil", "noise", "bottleneck", "siftfunnel", "privynet:choice=useful")

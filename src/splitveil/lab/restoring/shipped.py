@@ -104,6 +104,10 @@ class Shipped(Protected):
         """The float edge half: no value of the graph can be read through it."""
         return self.floats.split.edge
 
+    @property
+    def graph_sha256(self) -> str:
+        return self.graph.sha256
+
     def features(self, x: Tensor) -> Tensor:
         """The images themselves."""
         return x

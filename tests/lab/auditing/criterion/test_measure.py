@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from splitveil.core.errors import InputError
 from splitveil.core.records import Criterion, Number
 from splitveil.lab.auditing import audit
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.auditing.criterion import criterion, measure
 from splitveil.lab.auditing.criterion.material import Material
 from splitveil.lab.auditing.criterion.numbers import FAMILIES
-from splitveil.lab.auditing.subject import Configuration, Subject, undefended
+from splitveil.lab.auditing.subject import Subject, undefended
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.auditing.views import Times
 from splitveil.lab.cut import Split

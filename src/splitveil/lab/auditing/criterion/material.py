@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from splitveil.lab.auditing.subject import Configuration
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.metrics.information.projection import projected
 from splitveil.lab.seeds import generator
 

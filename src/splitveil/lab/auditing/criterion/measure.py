@@ -2,8 +2,9 @@
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,21 +13,38 @@ from splitveil.core.errors import InputError
 from splitveil.core.progress import task
 from splitveil.core.records import Card, Criterion, CutNumbers, Role
 from splitveil.core.records.criterion import STRONGEST
+from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.auditing.criterion.correlation import correlations
 from splitveil.lab.auditing.criterion.costs import costs_of
 from splitveil.lab.auditing.criterion.material import Material
 from splitveil.lab.auditing.criterion.numbers import FAMILIES
+from splitveil.lab.auditing.facts import At, Private
 from splitveil.lab.auditing.features import features_at, groups, memory_budget
-from splitveil.lab.auditing.identity import of_configuration
-from splitveil.lab.auditing.ledger import Ledger
-from splitveil.lab.auditing.subject import Configuration, Subject
+from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.data import Dataset
 from splitveil.lab.images import as_floats
-from splitveil.lab.seeds import derive, digest, fingerprint, generator, hardware, named
+from splitveil.lab.metrics.information import ESTIMATORS
+from splitveil.lab.seeds import derive, digest, fingerprint, generator, hardware
+from splitveil.lab.store import Facts, Results
 from splitveil.lab.training import infer
 
 IMAGES, BY = 2000, "mse"
 LEAST = 200
+
+
+@dataclass(frozen=True)
+class Estimated(Facts):
+    """The cheap numbers at one configuration."""
+
+    made_by: ClassVar = ("splitveil.lab.auditing.criterion.numbers", "splitveil.lab.auditing.criterion.costs")
+    at: At
+    private: Private
+    estimators: tuple[object, ...]
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return self.at.place
 
 
 def criterion(
@@ -60,14 +78,15 @@ def criterion(
         raise InputError(f"expected at least {LEAST} images for the criterion, got n={n}; ask for more.")
     index = torch.randperm(len(data.test), generator=generator(seed, "criterion images"))[:n]
     images = data.test.take(index.numpy())
-    guard = {"criterion": [n, seed, digest(images.x, images.y)], "versions": fingerprint()}
-    ledger = Ledger(out / "criterion" if out else None, guard, resume=True, cache=None)
+    guard = {"criterion": [n, seed, digest(images.x, images.y)]}
+    store = Results(folder=out / "criterion" if out else None, resume=True).store(guard)
+    private, estimators = Private(images), tuple(ESTIMATORS.get(name) for name in ESTIMATORS.names())
     x, labels = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
     known, cuts = dict[str, Any](), list[CutNumbers]()
     with task("criterion", len(subject.configurations)) as show:
         for group in groups(subject, 2 * n, memory_budget()):
-            names = {c.label: named(c.label, of_configuration(c)) for c in group}
-            kept = {label: ledger.find(name) for label, name in names.items()}
+            facts = {c.label: Estimated(At.of(c), private, estimators, seed) for c in group}
+            kept = {label: store.find(own) for label, own in facts.items()}
             waiting = list(dict.fromkeys(c.cut.name for c in group if kept[c.label] is None))
             features = features_at(subject, waiting, images.x) if waiting else {}
             for c in group:
@@ -79,12 +98,12 @@ def criterion(
                     z = _observed(c, clean, seed)
                     answers = (_answers(c, z), _answers(c, _bare(c, clean)))
                     numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
-                    ledger.keep(names[c.label], numbers.to_json(), {})
+                    store.keep(facts[c.label], numbers.to_json(), {})
                 cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
     return Criterion(
         model=subject.model, weights=subject.weights, data=data.name, seed=seed, hardware=hardware(),
         seconds=round(time.perf_counter() - begun, 3), n=n, cuts=cuts, correlations=correlations(cuts),
-        versions=fingerprint(), notes=_notes(subject, card),
+        versions=fingerprint(), notes=[*_notes(subject, card), *store.notes],
     )  # fmt: skip
 
 

@@ -1,0 +1,35 @@
+"""One training of a setting, and the accuracy that it is tuned by."""
+
+from pathlib import Path
+
+import torch
+
+from splitveil.lab.comparing.setting import Setting
+from splitveil.lab.cut import Split
+from splitveil.lab.data.base import Dataset
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.protection import accuracy_of, protect, validation_accuracy
+from splitveil.lab.seeds import derive
+
+
+def trained(
+    split: Split, setting: Setting, data: Dataset, *, epochs: int, lr: float, seed: int, tuned: bool,
+    checkpoint: Path | None,
+) -> tuple[Protected, float]:  # fmt: skip
+    """The trained split, and its accuracy.
+
+    Args:
+        split: fresh halves.
+        setting: what to train.
+        data: its training part.
+        epochs: of the training.
+        lr: peak learning rate.
+        seed: of every draw.
+        tuned: by the test part of `data`; else by the images of the training part that `protect` sets aside.
+        checkpoint: to go on from.
+    """
+    torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
+    protected, _ = protect(
+        split, setting.defense, setting.codec, data, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, resume=True
+    )
+    return protected, accuracy_of(protected, data, seed) if tuned else validation_accuracy(protected, data, seed)

@@ -1,0 +1,8 @@
+"""Finished work, kept under a hash of everything that decides it, and found again."""
+
+from splitveil.lab.store.code import code_of
+from splitveil.lab.store.facts import Facts
+from splitveil.lab.store.results import Results
+from splitveil.lab.store.shelf import Kept, Store
+
+__all__ = ["Facts", "Kept", "Results", "Store", "code_of"]
