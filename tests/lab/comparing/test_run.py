@@ -84,7 +84,7 @@ def test_a_setting_that_answers_nan_has_missed_and_the_others_go_on(
         raise AnswerError("expected finite logits from the net, got NaN")
 
     with monkeypatch.context() as patched:
-        patched.setattr("splitveil.lab.comparing.trials.protect", broken)
+        patched.setattr("splitveil.lab.comparing.training.protect", broken)
         again = quick(out, *ASKED, "vib", resume=True)
     assert again.contenders[:-1] == first.contenders
     vib = again.contenders[-1]
