@@ -20,13 +20,13 @@ BOTH = """
 import sys
 from pathlib import Path
 from splitveil.wire.bundle import Bundle
-from splitveil.wire.engine import Half
+from splitveil.wire.engine import LoadedHalf
 from splitveil.server.journal import log_as_json
 from splitveil.server.lifecycle import run_until_told
 from splitveil.server.server import Server
 from splitveil.wire.contract import RequestRules
 
-run, check = Half.run, RequestRules.check
+run, check = LoadedHalf.run, RequestRules.check
 
 def gated(self, inputs):
     sys.stdin.readline()
@@ -37,7 +37,7 @@ def told(self, *given):
     print("got", flush=True)
 
 def ready(server):
-    Half.run, RequestRules.check = gated, told
+    LoadedHalf.run, RequestRules.check = gated, told
     print(f"{server.http_port}:{server.port}", flush=True)
 
 log_as_json(sys.stdout)

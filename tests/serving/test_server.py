@@ -33,9 +33,9 @@ from pathlib import Path
 from splitveil.wire.bundle import Bundle
 from splitveil.server import serve
 from splitveil.wire.contract import RequestRules
-from splitveil.wire.engine import Half
+from splitveil.wire.engine import LoadedHalf
 
-run, read = Half.run, RequestRules.read
+run, read = LoadedHalf.run, RequestRules.read
 
 def gated(self, inputs):
     sys.stdin.readline()
@@ -47,7 +47,7 @@ def told(self, request):
     return z
 
 def announce(line):
-    Half.run, RequestRules.read = gated, told
+    LoadedHalf.run, RequestRules.read = gated, told
     print(line, flush=True)
 
 serve(Bundle.load(Path(sys.argv[1])), port=int(sys.argv[2]), announce=announce)

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from splitveil.server.server import Server
 from splitveil.wire import compression
+from splitveil.wire.engine import LoadedHalf
 
 from .conftest import Made, ask_with_triton, started
 from .test_server import cloud, features
@@ -145,6 +146,14 @@ BAD: dict[str, tuple[Any, str, int]] = {
         {"inputs": [{**GOOD["inputs"][0], "parameters": {"binary_data_size": 4}}]}, "binary_data_size", 400,
     ),
 }  # fmt: skip
+
+
+def test_an_answer_of_nan_is_an_error_and_no_number(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = LoadedHalf.run
+    monkeypatch.setattr(LoadedHalf, "run", lambda half, given: answered(half, given) * np.nan)
+    status, _, answer = call(server, "POST", INFER, GOOD)
+    assert status == 500
+    assert "NaN or infinity" in json.loads(answer)["error"]
 
 
 @pytest.mark.parametrize("name", BAD)

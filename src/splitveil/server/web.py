@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -109,6 +110,10 @@ class Web:
                 expires=expires,
                 microseconds=allowed if type(allowed) is int else 0,
             )
+            if not np.isfinite(logits).all():  # no class, and in JSON not even a number
+                raise RefusedError(
+                    Reason.FAILED, "the cloud half answered NaN or infinity; ask the operator to check its weights."
+                )
         content, head = write_answer(model.manifest, VERSION, asked.id, logits, asked.binary)
         if head is None:
             return Response(content, media_type="application/json")

@@ -29,6 +29,18 @@ def test_given_halves_are_copied() -> None:
     assert mine.training
 
 
+def test_wrapped_halves_are_unwrapped_and_scripted_ones_refused() -> None:
+    mine, ours = edge(), nn.DataParallel(CLOUD)
+    made = halves(nn.DataParallel(mine), ours, EXAMPLE)
+    assert [name for name, _ in made.named_parameters()][:1] == ["edge.0.weight"]
+    assert not any("module" in name for name, _ in made.named_parameters())
+    mine._forward_hooks.clear()
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+        scripted = torch.jit.script(mine)
+    with pytest.raises(CutError, match="give the Python module that it was made from"):
+        halves(scripted, CLOUD, EXAMPLE)
+
+
 def test_edge_that_cannot_be_traced() -> None:
     class Brightened(nn.Module):
         def __init__(self) -> None:

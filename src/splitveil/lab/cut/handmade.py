@@ -15,6 +15,7 @@ from splitveil.lab.cut.probing import converted, like_weights, random_images
 from splitveil.lab.cut.traced import trace
 from splitveil.lab.probing import copied, materialized, probe, sheltered
 from splitveil.lab.seeds import seeded
+from splitveil.lab.wrappers import unwrapped
 
 NAME = "custom"
 
@@ -28,8 +29,10 @@ def halves(edge: nn.Module, cloud: nn.Module, example: Tensor) -> Split:
 
     Raises:
         CutError: z is not one floating-point tensor with the batch first, the halves share weights, one of them
-            computes nothing, or its answers are not finite or depend on the other images of the batch.
+            computes nothing or is a scripted program, or its answers are not finite or depend on the other images of
+            the batch.
     """
+    edge, cloud = unwrapped(edge), unwrapped(cloud)
     shared = {id(p) for p in edge.parameters()} & {id(p) for p in cloud.parameters()}
     if shared:
         raise CutError("both halves hold the same weights; give each half its own.")
