@@ -3,16 +3,19 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check bench bench-serving bench-faults clean
+.PHONY: demo test test-long quick check bench bench-serving bench-faults clean
 
 demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not long"
+
+test-long: $(READY)
+	$(BIN)/pytest -n 2 -m long
 
 quick: $(READY)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not long"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -145,7 +145,7 @@ def test_timm(name: str, options: dict[str, object], side: int, floor: int) -> N
     assert check(net, (3, side, side), floor).tracer == ("export" if name in BY_EXPORT else "fx")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "options", "side", "floor"), cases(*FURTHER))
 def test_further_architectures_are_cut_in_the_middle(
     name: str, options: dict[str, object], side: int, floor: int

@@ -28,7 +28,7 @@ def test_no_alarm_in_the_zoo(name: str, shape: tuple[int, int, int]) -> None:
     assert found(name, shape) == Findings()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("spec", [*(f"timm:{name}" for name in TIMM), "torchvision:googlenet"])
 def test_no_alarm_elsewhere(spec: str) -> None:
     assert found(spec, None) == Findings()
