@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from splitveil.core.errors import CutError, InputError
-from splitveil.core.records import Accuracy, Budget, Card, Plan, Zone
+from splitveil.core.records import Accuracy, Budget, Card, Plan, Role, Zone
 from splitveil.device.profiling import find_device, find_link
-from splitveil.lab.auditing.suites import Suite
+from splitveil.lab.auditing.suites import Suite, custom_suite
 from splitveil.lab.cut import Traced, trace
 from splitveil.lab.data import Dataset, load_data
 from splitveil.lab.models.loader import load_model
@@ -172,6 +172,24 @@ def test_resuming_trains_and_attacks_nothing_again(
     assert again.choices[0].figures["ssim"] == found.choices[0].figures["ssim"]
     with pytest.raises(InputError, match="--resume"):
         planned(out, untimed)
+
+
+def test_a_plan_with_other_attacks_finds_no_card_of_these(traced: Traced, data: Dataset, tmp_path: Path) -> None:
+    """Every suite of the user's choice has the same name; what it asks for decides the card."""
+
+    def attacked(attack: str, *, resume: bool = False) -> list[str]:
+        found = plan(
+            traced, data, model="small", weights="a test's", budget=Budget(leakage={"ssim": 1.0}), out=tmp_path / "p",
+            cuts=["pool1"], defenses=["none"], codecs=["raw"], levels=(0.5,), suite=custom_suite([attack]),
+            quick=LITTLE, n=20, held_n=120, epochs=0, audits=1, curve_n=0, resume=resume,
+        )  # fmt: skip
+        card = Card.load(tmp_path / "p" / found.choices[0].card)
+        assert (card.seed, card.suite) == (1, "custom")
+        return [r.attack for r in card.rows if r.role is Role.ATTACK]
+
+    assert attacked("linear") == ["linear"]
+    assert attacked("positions:size=small,epochs=1,steps=5", resume=True) == ["positions"]
+    assert attacked("linear", resume=True) == ["linear"]
 
 
 def test_a_budget_that_nothing_keeps_is_answered_with_the_nearest(made: tuple[Plan, Path], planned: Planned) -> None:
