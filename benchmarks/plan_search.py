@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from benchmarks.page import Page, start
 from splitveil.core.records import Document, ProxyCheck
-from splitveil.lab.attacks.view import PRESETS
+from splitveil.lab.auditing.question import Question
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing import without_tuning
 from splitveil.lab.cut import Traced, trace
@@ -92,8 +92,8 @@ def searched(seed: int, out: Path) -> Searched:
     traced = trained(digits, seed)
     store = Results(folder=out, resume=True).store({"seed": seed})
     bench = Bench(
-        traced, data, held, "small", f"seed {seed}", store, out, 2, 2e-3, 60, PRESETS["white-box"], seed,
-        Way(None, None, None, 10), QUICK,
+        traced, data, held, "small", f"seed {seed}", store, out, 2, 2e-3,
+        Question(suite=QUICK, n=60), seed, Way(None, None, None, 10),
     )  # fmt: skip
     found = {c.name: c for c in traced.cuts()}
     space = Space.of([found[name] for name in CUTS], FAMILIES, CODECS)

@@ -17,7 +17,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "core": (("errors",), ("arguments", "proportions"), ("registry", "records", "progress")),
     "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
     "lab": (
-        ("seeds", "tensors", "images", "vision", "silence", "wrappers"),
+        ("seeds", "recipe", "tensors", "images", "vision", "silence", "wrappers"),
         ("training", "probing", "store"),
         ("cut", "metrics", "models", "data"),
         ("defenses", "attacks"),

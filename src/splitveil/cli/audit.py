@@ -44,7 +44,9 @@ def run(
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
     skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
-    cache: Annotated[Path | None, typer.Option(help="folder of finished attacks that several audits share")] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="folder, or URL, of finished attacks that several audits share")
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="NAME[:k=v,...], repeatable; beside MSE, PSNR and SSIM")
     ] = None,

@@ -76,6 +76,7 @@ def run(
     from splitveil.lab.cut import Split, trace
     from splitveil.lab.data import load_data
     from splitveil.lab.models.loader import load_model
+    from splitveil.lab.recipe import usual_rate
     from splitveil.report import check_extras, render_comparison, render_picture
 
     chosen = custom_suite(attack) if attack else find_suite(suite)
@@ -106,7 +107,7 @@ def run(
         found = compare(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
             codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,
-            seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or (5e-4 if weights else 2e-3),
+            seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or usual_rate(trained=bool(weights)),
             tuning=tuning, metrics=metric or (), resume=resume,
             judge=read_judge(judge, judge_weights, images, adaptive=judge_adapt),
         )  # fmt: skip

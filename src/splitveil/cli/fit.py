@@ -64,6 +64,7 @@ def run(
     from splitveil.lab.export import save
     from splitveil.lab.models.loader import load_model
     from splitveil.lab.protection import lost, protect, right_of, tested
+    from splitveil.lab.recipe import usual_rate
     from splitveil.wire.bundle import refuse_foreign, refuse_taken
     from splitveil.wire.codecs import CODECS
 
@@ -91,7 +92,7 @@ def run(
         epochs = chosen.least_epochs if weights else max(UNTRAINED_MODEL, chosen.least_epochs)
         if weights and epochs:
             (err if as_json else screen).print(f"{epochs} epochs: what {name} needs; --epochs changes it")
-    lr = lr if lr is not None else 5e-4 if weights else 2e-3
+    lr = lr if lr is not None else usual_rate(trained=bool(weights))
     if weights is None and not epochs:
         err.print("warning: neither --weights nor training: the bundle answers at random", style="yellow")
     if chosen.needs_training and not epochs:

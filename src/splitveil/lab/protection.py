@@ -16,6 +16,7 @@ from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.lab.images import as_floats
 from splitveil.lab.probing import probe
+from splitveil.lab.recipe import FRESH
 from splitveil.lab.seeds import derive, digest, generator
 from splitveil.lab.tensors import classes_of
 from splitveil.lab.training import History, IndexBatches, fit, infer
@@ -46,7 +47,7 @@ def protect(
     data: Dataset,
     *,
     epochs: int = 0,
-    lr: float = 2e-3,
+    lr: float = FRESH,
     seed: int = 0,
     checkpoint: Path | str | None = None,
     resume: bool = False,

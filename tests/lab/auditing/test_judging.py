@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from splitveil.cli.audit import run as command
 from splitveil.cli.cards import show_card
@@ -22,6 +23,8 @@ from splitveil.lab.auditing.examiners import Measure
 from splitveil.lab.auditing.facts import Attacked
 from splitveil.lab.auditing.judging import AdaptiveJudge, JudgeExaminer
 from splitveil.lab.auditing.suites import custom_suite
+from splitveil.lab.data import Images
+from splitveil.lab.images import as_floats
 from splitveil.lab.metrics import METRICS
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.models.loader import load_model, save_weights
@@ -268,3 +271,32 @@ def test_the_command_takes_metrics_and_a_judge(
         with pytest.raises(InputError, match=says):
             command(**words, out=tmp_path / "b", judge=judge_, judge_weights=file)
     assert not (tmp_path / "b").exists()
+
+
+class Darkness:
+    """A user's own examiner: how dark a guess is beside its image."""
+
+    def __init__(self, level: float, private: Images) -> None:
+        self.level, self.light = level, as_floats(torch.from_numpy(private.x)).mean((1, 2, 3))
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return (Measure("darkness", "1", higher_leaks=False, of="darkness"),)
+
+    @property
+    def note(self) -> str:
+        return f"darkness below {self.level}"
+
+    def scores(self, guess: Tensor) -> dict[str, Tensor]:
+        return {"darkness": (self.light - guess.mean((1, 2, 3))).clamp_max(self.level)}
+
+
+def test_a_users_own_examiner_looks_at_every_guess(trained: Trained, tmp_path: Path) -> None:
+    card = run(trained, ["grey"], examiners=[partial(Darkness, 0.5)], cache=tmp_path).card
+    assert all(list(r.extra) == ["darkness"] for r in card.rows)
+    assert "darkness below 0.5" in card.notes
+    again = run(trained, ["grey"], examiners=[partial(Darkness, 0.5)], cache=tmp_path).card
+    assert Grey.runs == 1
+    assert again.rows == card.rows
+    run(trained, ["grey"], examiners=[partial(Darkness, 0.4)], cache=tmp_path)
+    assert Grey.runs == 2, "its attributes decide what it says"

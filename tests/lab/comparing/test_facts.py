@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset
+from splitveil.lab.recipe import Recipe
 
 from .conftest import ASKED, Compare
 
@@ -104,8 +107,8 @@ def test_work_of_another_machine_is_used_and_told(
 def test_other_halves_and_images_are_other_trainings(
     data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
 ) -> None:
-    def name(data: Dataset = data, seed: int = 0, setting: str = "noise", **more: float) -> str:
-        shop = Trials(tmp_path, fresh, data, **{"epochs": 1, "lr": 1e-3, **more})  # type: ignore[arg-type]
+    def name(data: Dataset = data, seed: int = 0, setting: str = "noise", **more: Any) -> str:
+        shop = Trials(tmp_path, fresh, data, replace(Recipe(epochs=1, lr=1e-3), **more))
         return shop.facts(Setting(setting, "raw"), seed).name
 
     few = Dataset("few", data.train.take(data.train.y.argsort()), data.test, data.classes)

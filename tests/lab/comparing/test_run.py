@@ -19,6 +19,7 @@ from splitveil.lab.comparing.verdict import findings, overlap
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset
 from splitveil.lab.protection import protect, validation_accuracy
+from splitveil.lab.recipe import Recipe
 from splitveil.lab.seeds import derive
 
 from .conftest import ASKED, Compare
@@ -97,7 +98,7 @@ def test_a_setting_that_answers_nan_has_missed_and_the_others_go_on(
 def test_what_was_kept_answers_as_what_was_trained(
     codec: str, data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
 ) -> None:
-    shop = Trials(tmp_path, fresh, data, epochs=1, lr=1e-3)
+    shop = Trials(tmp_path, fresh, data, Recipe(epochs=1, lr=1e-3))
     setting = Setting("siftfunnel:channels=3", codec)
     trial = shop.trial(setting, 0)
     torch.manual_seed(derive(0, "training"))

@@ -105,6 +105,7 @@ def test_every_part_of_a_question_decides_its_card() -> None:
         {"suite": replace(first.suite, fallback=("shadow",))}, {"suite": replace(first.suite, stochastic=("repeat",))},
         {"knows": PRESETS["black-box"]}, {"n": 4}, {"aux": data}, {"aux": other}, {"aux_n": 3}, {"metrics": ("gms",)},
         {"judge": Judge(net(), "a")}, {"judge": Judge(net(2.0), "a")}, {"plates": data}, {"samples": 1},
+        {"examiners": (Plain,)},
     ]  # fmt: skip
     names = [name(), name(data=other), name(seed=1), name(words="x"), *(name(replace(first, **c)) for c in changes)]
     assert len(set(names)) == len(names)

@@ -1,11 +1,13 @@
 """`Question`: what is asked of an audit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from splitveil.core.errors import InputError
 from splitveil.lab.attacks.view import PRESETS, Knows
+from splitveil.lab.auditing.examiners import Examiner
 from splitveil.lab.auditing.suites import Suite
-from splitveil.lab.data import Dataset
+from splitveil.lab.data import Dataset, Images
 from splitveil.lab.metrics.judge import Judge
 
 WHITE_BOX = PRESETS["white-box"]
@@ -28,6 +30,7 @@ class Question:
     metrics: tuple[str, ...] = ()
     judge: Judge | None = None
     plates: Dataset | None = None
+    examiners: tuple[Callable[[Images], Examiner], ...] = ()
     samples: int = SHOWN
 
     def __post_init__(self) -> None:

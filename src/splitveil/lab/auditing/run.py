@@ -1,7 +1,7 @@
 """`audit`: run every attack of a suite at every cut, score it, and write what leaked as a card."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from splitveil.core.records.card import plain_name
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
 from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
+from splitveil.lab.auditing.examiners import Examiner
 from splitveil.lab.auditing.features import groups, memory_budget, most_images
 from splitveil.lab.auditing.judging import asked_of
 from splitveil.lab.auditing.outcome import Audit
@@ -27,7 +28,7 @@ from splitveil.lab.auditing.units import LabelUnit, Unit
 from splitveil.lab.auditing.words import words_of
 from splitveil.lab.auditing.work import Work
 from splitveil.lab.auditing.worst import strongest, worst_cases
-from splitveil.lab.data import Dataset
+from splitveil.lab.data import Dataset, Images
 from splitveil.lab.data.parts import Parts, partition
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.seeds import digest, fingerprint, hardware
@@ -52,6 +53,7 @@ def audit(
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
     plates: Dataset | None = None,
+    examiners: Sequence[Callable[[Images], Examiner]] = (),
 ) -> Audit:
     """What the features at each cut leak to an adversary.
 
@@ -74,6 +76,8 @@ def audit(
             ``plate_characters`` in `Row.extra`, of the private plates that it reads on the image itself; `data` itself
             or more cars of the kind.
 
+        examiners: further ones who look at every guess: each is called with the private images and gives an `Examiner`.
+
     Raises:
         OverlapError: an image would be private and the adversary's.
         UnknownNameError: no such metric.
@@ -84,7 +88,8 @@ def audit(
     """
     question = Question(
         suite=find_suite(suite) if isinstance(suite, str) else suite, knows=knows, n=n, aux=aux, aux_n=aux_n,
-        metrics=tuple(metrics), judge=judge, plates=plates, samples=samples,
+        metrics=tuple(metrics), judge=judge, plates=plates,
+        examiners=tuple(examiners), samples=samples,
     )  # fmt: skip
     results = Results(folder=None if out is None else Path(out), resume=resume, cache=cache)
     return conducted(subject, data, question, results, seed)
@@ -95,13 +100,15 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
     begun = time.perf_counter()
     suite, knows, n, aux = question.suite, question.knows, question.n, question.aux
     results.claimed()
-    samples = min(question.samples, n)
+    question = replace(question, samples=min(question.samples, n))
     plan = Schedule.of(subject, suite, knows)
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, question.most_aux
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
     further = asked_of(question.metrics, question.judge, parts.private, subject)
     lesson = Lesson.of(question.plates, parts.private) if question.plates is not None else None
+    made = tuple(make(parts.private) for make in question.examiners)
+    further = replace(further, examiners=(*further.examiners, *made))
     # Labels of other classes would only mislead: without them the class mean falls back on the mean.
     task = parts.aux.y if aux is None or aux.classes == data.classes else np.full(len(parts.aux), -1)
     guard = {
@@ -125,10 +132,9 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
             torch.from_numpy(task),
             {name: torch.from_numpy(values) for name, values in parts.aux.attributes.items()},
         ),
-        knows,
+        question,
         tuple(secrets(parts, task, len(data.classes))),
         seed,
-        samples,
         store,
         further,
     )
@@ -183,7 +189,7 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
         stand_in=subject.stand_in,
         words=_described([u.row for u in units], [u.row for u in labels]),
     )
-    found = _audit(card, units, labels, parts, samples)
+    found = _audit(card, units, labels, parts, question.samples)
     if results.folder is not None:
         with resumable(store.where):
             found.save(results.folder)

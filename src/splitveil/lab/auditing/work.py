@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from splitveil.lab.attacks.base import Attack, LabelAttack
-from splitveil.lab.attacks.view import Aux, Knows
+from splitveil.lab.attacks.view import Aux
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.auditing.examiners import Asked
 from splitveil.lab.auditing.facts import Adversary, Answered, At, Attacked, Common, Inferred, Looking, Private
 from splitveil.lab.auditing.features import Collected, collect
 from splitveil.lab.auditing.plan import Schedule
+from splitveil.lab.auditing.question import Question
 from splitveil.lab.auditing.scoring import Secret, attacked, inferred
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.units import LabelUnit, Unit
@@ -58,10 +59,9 @@ class Work:
         data: its test part gives the task accuracy.
         parts: private and auxiliary images.
         aux: the latter as the adversary holds them.
-        knows: its grants.
+        question: what is asked: grants and sample pictures.
         secrets: private labels to infer.
         seed: of every draw.
-        samples: private images to keep pictures of.
         store: of what is finished.
         asked: further metrics and examiners; they decide what a unit on images holds, and nothing where none is asked.
     """
@@ -72,18 +72,17 @@ class Work:
         data: Dataset,
         parts: Parts,
         aux: Aux,
-        knows: Knows,
+        question: Question,
         secrets: Sequence[Secret],
         seed: int,
-        samples: int,
         store: Store,
         asked: Asked | None = None,
     ) -> None:
-        self.subject, self.data, self.parts, self.aux, self.knows = subject, data, parts, aux, knows
-        self.secrets, self.seed, self.samples, self.store = secrets, seed, samples, store
+        self.subject, self.data, self.parts, self.aux, self.question = subject, data, parts, aux, question
+        self.secrets, self.seed, self.store = secrets, seed, store
         self.asked = asked or Asked()
         self._tested, self._private = Private(data.test), Private(parts.private)
-        self._adversary = Adversary(knows, parts.aux, aux.y.numpy())
+        self._adversary = Adversary(question.knows, parts.aux, aux.y.numpy())
         self._looking = Looking(self.asked.metrics, self.asked.examiners, self.asked.adaptive) if self.asked else None
 
     def finished(self, group: Sequence[Configuration], plan: Schedule) -> Iterator[Finished]:
@@ -97,13 +96,13 @@ class Work:
             yield self._configuration(c, own, features)
 
     def _configuration(self, c: Configuration, todo: Todo, features: Collected) -> Finished:
-        x, shown = torch.from_numpy(self.parts.private.x), torch.arange(self.samples)
+        x, shown = torch.from_numpy(self.parts.private.x), torch.arange(self.question.samples)
 
         @cache
         def wire() -> Wire:
             z, known = features.private[c.cut.name], features.aux[c.cut.name]
             images = x if c.random else None
-            return Wire(c, z, known, self.aux, self.knows, self.seed, self.store.workdir(todo.common), images)
+            return Wire(c, z, known, self.aux, self.question.knows, self.seed, self.store.workdir(todo.common), images)
 
         def rate(_: Path | None) -> Kept:
             return json.dumps(features.accuracies[c.label]), {}
@@ -130,7 +129,10 @@ class Work:
             Answered(at, self._tested, self.seed),
             Common(at, adversary, self.seed),
             [
-                (Attacked(at, adversary, private, a, self._looking, self.seed, self.samples), self._seed(c, repr(a)))
+                (
+                    Attacked(at, adversary, private, a, self._looking, self.seed, self.question.samples),
+                    self._seed(c, repr(a)),
+                )
                 for a in plan.images[c.label]
             ],
             [

@@ -13,6 +13,7 @@ from splitveil.lab.data.base import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.metrics import METRICS
 from splitveil.lab.metrics.base import Metric
+from splitveil.lab.recipe import Recipe
 from splitveil.lab.store import Facts
 from splitveil.wire.codecs import CODECS
 
@@ -77,8 +78,7 @@ class Trained(Facts):
     defense: Defended
     codec: Sent
     data: Taught
-    epochs: int
-    lr: float
+    recipe: Recipe
     seed: int
 
     @property

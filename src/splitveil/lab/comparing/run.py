@@ -26,6 +26,7 @@ from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import EPOCHS, Protected
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.protection import scheduled
+from splitveil.lab.recipe import SLOW, Recipe
 from splitveil.lab.seeds import fingerprint, hardware
 from splitveil.wire.codecs import CODECS
 
@@ -51,7 +52,7 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     trials: int = 6,
     epochs: int | None = None,
-    lr: float = 5e-4,
+    lr: float = SLOW,
     tuning: Images | None = None,
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
@@ -98,7 +99,7 @@ def compare(
     _check(drops, seeds, trials, out, resume=resume)
     candidates = parse_all(list(defenses), codec)
     epochs = epochs_for(list(defenses), codec) if epochs is None else epochs
-    shop = Trials(out / "trials", fresh, data, epochs=epochs, lr=lr, tuning=tuning)
+    shop = Trials(out / "trials", fresh, data, Recipe(epochs=epochs, lr=lr), tuning)
     question = Question(
         suite=suite, knows=knows, n=n, aux=aux, aux_n=aux_n, metrics=tuple(metrics), judge=judge, samples=0
     )

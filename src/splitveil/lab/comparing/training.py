@@ -9,11 +9,12 @@ from splitveil.lab.cut import Split
 from splitveil.lab.data.base import Dataset
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.protection import accuracy_of, protect, validation_accuracy
+from splitveil.lab.recipe import Recipe
 from splitveil.lab.seeds import derive
 
 
 def trained(
-    split: Split, setting: Setting, data: Dataset, *, epochs: int, lr: float, seed: int, tuned: bool,
+    split: Split, setting: Setting, data: Dataset, *, recipe: Recipe, seed: int, tuned: bool,
     checkpoint: Path | None,
 ) -> tuple[Protected, float]:  # fmt: skip
     """The trained split, and its accuracy.
@@ -22,14 +23,21 @@ def trained(
         split: fresh halves.
         setting: what to train.
         data: its training part.
-        epochs: of the training.
-        lr: peak learning rate.
+        recipe: of the training.
         seed: of every draw.
         tuned: by the test part of `data`; else by the images of the training part that `protect` sets aside.
         checkpoint: to go on from.
     """
     torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
     protected, _ = protect(
-        split, setting.defense, setting.codec, data, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, resume=True
+        split,
+        setting.defense,
+        setting.codec,
+        data,
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        seed=seed,
+        checkpoint=checkpoint,
+        resume=True,
     )
     return protected, accuracy_of(protected, data, seed) if tuned else validation_accuracy(protected, data, seed)

@@ -19,6 +19,7 @@ from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.protection import held_out
+from splitveil.lab.recipe import Recipe
 from splitveil.lab.restoring.weights import assembled
 from splitveil.lab.seeds import derive
 from splitveil.lab.store import Store
@@ -34,8 +35,7 @@ class Trials:
         folder: for what came of each training, and for its weights until they are dropped.
         fresh: seed -> halves with the weights that training starts from.
         data: training part only.
-        epochs: of every training.
-        lr: peak learning rate.
+        recipe: of every training.
         tuning: images that no training saw, to tune by; None for those of the training part that `protect` sets aside.
 
     Raises:
@@ -47,12 +47,10 @@ class Trials:
         folder: Path,
         fresh: Callable[[int], Split],
         data: Dataset,
-        *,
-        epochs: int,
-        lr: float,
+        recipe: Recipe,
         tuning: Images | None = None,
     ) -> None:
-        self.store, self.fresh, self.epochs, self.lr = Store(folder), fresh, epochs, lr
+        self.store, self.fresh, self.recipe = Store(folder), fresh, recipe
         self.data, self.tuning = data, tuning
         self._taught = Taught(data.train, len(data.classes), tuning)
         self._starts: dict[int, Start] = {}
@@ -62,7 +60,7 @@ class Trials:
         if seed not in self._starts:
             self._starts[seed] = Start.of(self.fresh(seed))
         defense, codec = Defended.of(setting.defense), Sent.of(setting.codec)
-        return Trained(self._starts[seed], defense, codec, self._taught, self.epochs, self.lr, seed)
+        return Trained(self._starts[seed], defense, codec, self._taught, self.recipe, seed)
 
     @property
     def _validated_on(self) -> int:
@@ -77,8 +75,8 @@ class Trials:
     def missed(self, setting: Setting, seed: int) -> Trial:
         """Keep that this setting has no answers, because its training came to nothing: no image is right."""
         trial = Trial(
-            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs, seconds=0.0, validation=0.0,
-            whole=False, validated_on=self._validated_on,
+            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.recipe.epochs, seconds=0.0,
+            validation=0.0, whole=False, validated_on=self._validated_on,
         )  # fmt: skip
         self.store.keep(self.facts(setting, seed), trial.to_json(), {})
         return trial
@@ -90,7 +88,7 @@ class Trials:
         tensors = found[1]
         kept = {part: _own(tensors, part) for part in PARTS}
         codec = CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec")))
-        return assembled(self.fresh(seed), DEFENSES.build(setting.defense), codec, kept, self.epochs)
+        return assembled(self.fresh(seed), DEFENSES.build(setting.defense), codec, kept, self.recipe.epochs)
 
     def drop(self, setting: Setting, seed: int) -> None:
         """Forget the weights."""
@@ -102,11 +100,11 @@ class Trials:
         whole = folder is None or not any(folder.iterdir())
         protected, accuracy = trained(
             self.fresh(seed), setting, self.data if self.tuning is None else replace(self.data, test=self.tuning),
-            epochs=self.epochs, lr=self.lr, seed=seed, tuned=self.tuning is not None,
+            recipe=self.recipe, seed=seed, tuned=self.tuning is not None,
             checkpoint=folder and folder / "checkpoint.safetensors",
         )  # fmt: skip
         trial = Trial(
-            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.epochs,
+            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.recipe.epochs,
             seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole,
             validated_on=self._validated_on,
         )  # fmt: skip

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from splitveil.core.records import LIMITS, Card, Figure, Place
-from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing.question import SHOWN, Question
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.suites import Suite
@@ -32,6 +31,7 @@ from splitveil.lab.planning.latency import Way
 from splitveil.lab.planning.proxies import proxy
 from splitveil.lab.planning.space import Option
 from splitveil.lab.protection import CALIBRATION, protect
+from splitveil.lab.recipe import Recipe
 from splitveil.lab.seeds import derive
 from splitveil.lab.store import Facts, Kept, Store
 from splitveil.wire.codecs import CODECS
@@ -65,8 +65,7 @@ class Bench:
         epochs: of a defence's training, None for what each needs and at least `SHORT`; undefended splits stay as
             they are.
         lr: peak learning rate.
-        n: private images of an audit.
-        knows: the adversary's grants.
+        asked: of every audit of the search; fresh ones have another suite.
         seed: of training and the search's attacks; fresh ones have the next.
         way: device, link and server, for the latency.
     """
@@ -80,11 +79,9 @@ class Bench:
     out: Path
     epochs: int | None
     lr: float
-    n: int
-    knows: Knows
+    asked: Question
     seed: int
     way: Way
-    quick: Suite = QUICK
     _splits: dict[str, Split] = field(default_factory=dict)
     _starts: dict[str, Start] = field(default_factory=dict)
     _trials: dict[tuple[str, int], Trials] = field(default_factory=dict)
@@ -183,7 +180,7 @@ class Bench:
     def audited(self, option: Option, protected: Protected, suite: Suite, *, fresh: bool) -> tuple[Card, Path]:
         """The card of one trained split, and where it lies. fresh: other images and another seed than the search's."""
         data = self.data if fresh else self.seen
-        asked = self._asked(suite, min(self.n, len(data.test) // 2), samples=SHOWN if fresh else 0)
+        asked = self._asked(suite, min(self.asked.n, len(data.test) // 2), samples=SHOWN if fresh else 0)
         trained = self._shop(option).facts(Setting(option.defense, "raw"), self.seed)
         weights = f"{self.weights}, {option.defense}"
         facts = Carded.of(
@@ -194,7 +191,7 @@ class Bench:
 
     def undefended(self, cuts: Sequence[str], suite: Suite) -> tuple[Card, Path]:
         """The model as it is at several cuts: one forward pass serves all of them."""
-        asked = self._asked(suite, min(self.n, len(self.held) // 2), samples=0)
+        asked = self._asked(suite, min(self.asked.n, len(self.held) // 2), samples=0)
         starts = tuple(self._start(cut) for cut in cuts)
         facts = Carded.of(
             "undefended", (self.model, self.weights), starts, Shown.of(self.seen), asked, self.seed
@@ -216,13 +213,13 @@ class Bench:
         key = option.cut, epochs
         if key not in self._trials:
             self._trials[key] = Trials(
-                self.out / "trials", lambda _: self.split(option.cut), self.data, epochs=epochs, lr=self.lr,
-                tuning=self.held,
+                self.out / "trials", lambda _: self.split(option.cut), self.data,
+                Recipe(epochs=epochs, lr=self.lr), self.held,
             )  # fmt: skip
         return self._trials[key]
 
     def _asked(self, suite: Suite, n: int, *, samples: int) -> Question:
-        return Question(suite=suite, knows=self.knows, n=n, samples=samples)
+        return replace(self.asked, suite=suite, n=n, samples=samples)
 
     def _start(self, cut: str) -> Start:
         if cut not in self._starts:

@@ -93,7 +93,7 @@ class Planner:
     @property
     def decoder(self) -> str:
         """The decoder of the search's quick suite."""
-        return next((a for a in self.bench.quick.attacks if a.startswith("decoder")), DECODER)
+        return next((a for a in self.bench.asked.suite.attacks if a.startswith("decoder")), DECODER)
 
     def zones_verified(self, zones: Sequence[Zone]) -> list[Zone]:
         """The zone by R_c^2, with decoders trained on both sides of its edge where two quick audits still fit."""
@@ -104,7 +104,7 @@ class Planner:
                 try:
                     known = verify_zone(
                         zone, self.bench.traced, self.bench.seen, attack=self.decoder, seed=self.bench.seed,
-                        n=min(self.bench.n, len(self.bench.held) // 2), out=self.bench.out / "zone",
+                        n=min(self.bench.asked.n, len(self.bench.held) // 2), out=self.bench.out / "zone",
                     )  # fmt: skip
                 except InputError as why:
                     self.notes.append(f"zone not verified: {why}")
@@ -182,7 +182,7 @@ class Planner:
             protected = self.bench.protected(k.option)
             k.costs = self.bench.counted(protected, k.option.codec)
             with self.clock.timing("audit"):
-                card, path = self.bench.audited(k.option, protected, self.bench.quick, fresh=False)
+                card, path = self.bench.audited(k.option, protected, self.bench.asked.suite, fresh=False)
         k.found = figures(card, card.places[0], self._held, self._source(card), intervals=False)
         k.card = path.relative_to(self.bench.out).as_posix()
 
@@ -272,7 +272,7 @@ class Planner:
         ]  # fmt: skip
         names = [cuts[i].name for i in dict.fromkeys(places)]
         with self.clock.timing("calibration"):
-            card, path = self.bench.undefended(names, self.bench.quick)
+            card, path = self.bench.undefended(names, self.bench.asked.suite)
         self.floors = {
             name: max(((r.attack, r.scores[name].mean) for r in card.rows if r.role is Role.FLOOR),
                       key=lambda pair: pair[1])

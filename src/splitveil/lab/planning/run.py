@@ -13,7 +13,8 @@ from splitveil.core.progress import task
 from splitveil.core.records import Budget, Cut, Device, Finishing, Link, Plan, claim
 from splitveil.core.registry import nearest as nearest_name
 from splitveil.lab.attacks import ATTACKS
-from splitveil.lab.attacks.view import PRESETS, Knows
+from splitveil.lab.attacks.view import Knows
+from splitveil.lab.auditing.question import WHITE_BOX, Question
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing import without_tuning
 from splitveil.lab.cut import Traced
@@ -28,6 +29,7 @@ from splitveil.lab.planning.proxies import LEAST
 from splitveil.lab.planning.recommendation import Verdict, nearest, verified, why, why_not
 from splitveil.lab.planning.search import Known, Search
 from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES, LEVELS, Space
+from splitveil.lab.recipe import SLOW
 from splitveil.lab.seeds import derive, digest, fingerprint, hardware
 from splitveil.lab.store import Results
 
@@ -54,12 +56,12 @@ def plan(
     server: Device | None = None,
     suite: str | Suite = "smoke",
     quick: Suite = QUICK,
-    knows: Knows = PRESETS["white-box"],
+    knows: Knows = WHITE_BOX,
     n: int = 200,
     held_n: int | None = None,
     train_n: int = 10_000,
     epochs: int | None = None,
-    lr: float = 5e-4,
+    lr: float = SLOW,
     audits: int | None = None,
     minutes: float | None = None,
     curve_n: int = 1000,
@@ -150,7 +152,8 @@ def plan(
     }
     store = Results(folder=out, resume=resume).store(guard)
     way = Way(device, link, server, len(data.classes))
-    bench = Bench(traced, rest, held, model, weights, store, out, epochs, lr, n, knows, seed, way, quick)
+    asked = Question(suite=quick, knows=knows, n=n)
+    bench = Bench(traced, rest, held, model, weights, store, out, epochs, lr, asked, seed, way)
     with task("plan", 4) as show:
         planner = Planner(bench, space, budget.limits(), leak_of(list(budget.leakage)), suite, clock)
         depth = planner.depth(curve_n, zone)
