@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ def test_a_stopped_audit_leaves_whole_files_and_goes_on(number: int, tmp_path: P
     for line in process.stderr:
         if line.startswith("linear"):
             break
+    while not (finished := list((tmp_path / "a" / "units").glob("*---linear-*.safetensors"))):
+        assert process.poll() is None, "the attack is told of before it is scored and kept"
+        time.sleep(0.05)
     process.send_signal(number)
     err = process.stderr.read()
     process.stderr.close()
@@ -85,7 +89,7 @@ def test_a_stopped_audit_leaves_whole_files_and_goes_on(number: int, tmp_path: P
     assert "--resume goes on" in err
     assert "Traceback" not in err
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")], "nothing half-written"
-    (kept,) = (tmp_path / "a" / "units").glob("*---linear-*")
+    (kept,) = finished
     written = kept.stat().st_mtime_ns
     words[-1] = "decoder:size=tiny,epochs=1,steps=5"
     done = subprocess.run(

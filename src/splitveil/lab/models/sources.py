@@ -19,7 +19,7 @@ from splitveil.core.registry import nearest
 from splitveil.lab.models import MODELS, hub
 from splitveil.lab.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
 from splitveil.lab.probing import copied
-from splitveil.lab.silence import quiet
+from splitveil.lab.silence import unwarned
 from splitveil.lab.wrappers import unwrapped
 
 Shape = tuple[int, int, int]
@@ -128,7 +128,7 @@ def _torchvision(name: str) -> Source:
 
 def _file(path: Path, function: str) -> Source:
     spec = f"{path.name}:{function}"
-    with _searching(path.parent), quiet():
+    with _searching(path.parent), unwarned():
         module = _imported(path)
     factory = getattr(module, function, None)
     if not callable(factory):
@@ -152,7 +152,7 @@ def _file(path: Path, function: str) -> Source:
 
     def build(shape: Shape, classes: int, pretrained: bool) -> nn.Module:
         asked: dict[str, Any] = {"shape": shape, "classes": classes}
-        with _searching(path.parent), _explained(spec, pretrained), quiet():
+        with _searching(path.parent), _explained(spec, pretrained), unwarned():
             net = factory(**{name: value for name, value in asked.items() if name in parameters})
         if not isinstance(net, nn.Module):
             raise InputError(f"expected a torch.nn.Module from {spec}, got {type(net).__name__}; return the model.")
