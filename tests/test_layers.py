@@ -19,6 +19,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "lab": (
         ("seeds", "recipe", "tensors", "images", "vision", "silence", "wrappers"),
         ("training", "probing", "store"),
+        ("jobs",),
         ("cut", "metrics", "models", "data"),
         ("defenses", "attacks"),
         ("export", "protection", "restoring"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -47,11 +48,21 @@ class Store:
         self._elsewhere: Counter[str] = Counter()
 
     def kept(self, facts: Facts, make: Callable[[Path | None], Kept]) -> Kept:
-        """What `make` gives, made only where it is not there. make: takes the folder of its checkpoints, or None."""
-        if (found := self.find(facts)) is None:
-            found = make(self.workdir(facts))
-            self.keep(facts, *found)
+        """What `make` gives, made only where it is not there. make: takes the folder of its checkpoints, or None.
+
+        What another run has under way is waited for.
+        """
+        if (found := self.find(facts)) is not None:
+            return found
+        with self._claim(facts, wait=True) or Claim():
+            if (found := self.find(facts)) is None:
+                found = make(self.workdir(facts))
+                self.keep(facts, *found)
         return found
+
+    def claim(self, facts: Facts) -> "Claim | None":
+        """The right to make a result, until it is released or this process ends; None where another run has it."""
+        return self._claim(facts, wait=False)
 
     def __contains__(self, facts: Facts) -> bool:
         return self._place is not None and self._place.has(_file(facts))
@@ -102,9 +113,43 @@ class Store:
         """Which of the results that were found another machine made; for the card."""
         return [f"{n} of the results were found finished, made on {of}" for of, n in sorted(self._elsewhere.items())]
 
+    def _claim(self, facts: Facts, *, wait: bool) -> "Claim | None":
+        if self._work is None:
+            return Claim()
+        self._work.mkdir(parents=True, exist_ok=True)
+        path = self._work / f"{facts.name}.lock"
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            return None
+        if facts in self:
+            path.unlink(missing_ok=True)
+        return Claim(lock)
+
     def _clear(self, facts: Facts) -> None:
         if self._work is not None:
             shutil.rmtree(self._work / f"{facts.name}.work", ignore_errors=True)
+            # Whoever waits for it finds a finished result before it would make one.
+            (self._work / f"{facts.name}.lock").unlink(missing_ok=True)
+
+
+class Claim:
+    """The right to make one result. Of no weight where results are kept at a URL alone."""
+
+    def __init__(self, lock: FileLock | None = None) -> None:
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class _Folder:

@@ -1,0 +1,184 @@
+"""`Workers`: does lists of jobs, each once, whoever else does the same at the time."""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from splitveil.core.progress import task
+from splitveil.lab.jobs.job import Job, Shared
+from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
+from splitveil.lab.store import Claim, Kept, Store
+
+T = TypeVar("T")
+TRIES = 3
+"""Workers that may be lost over one job; before the last one it has all the others to itself."""
+LOOK = 0.5
+"""Seconds between two looks at what another run has under way."""
+
+
+@dataclass(slots=True, eq=False)
+class _Going:
+    """One job on its way."""
+
+    job: Job
+    tries: int = 0
+    claim: Claim | None = None
+    future: "Future[Kept]" = field(default_factory=Future)
+    found: Kept | None = None
+    error: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.found is not None or self.error is not None
+
+
+@dataclass(slots=True, eq=False)
+class Workers:
+    """Runs jobs in a pool.
+
+    The result of a job depends on its arguments alone, so that records are the same for every pool, number of workers
+    and order. What is finished is found in the store; what another run on the same folder has under way is waited for,
+    while there is other work. A job that fails does not stop the others: its error is raised when they are finished.
+    """
+
+    pool: Pool = field(default_factory=Inline)
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _busy: int = 0
+    _alone: bool = False
+
+    @property
+    def inline(self) -> bool:
+        """Whether jobs run in this process, one after another."""
+        return self.pool.local
+
+    def share(self, value: object) -> Shared:
+        """An argument that every worker gets once."""
+        return self.pool.share(value)
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def each(self, flows: Sequence[Callable[[], T]]) -> list[T]:
+        """What these give, which go on beside each other where there are workers; each asks for jobs as it goes.
+
+        A flow computes nothing itself that draws at random: it runs in a thread. All go on to their end, also where
+        one fails; then its error is raised.
+        """
+        if self.inline or len(flows) < 2:
+            return [flow() for flow in flows]
+        with ThreadPoolExecutor(len(flows), thread_name_prefix="flow") as threads:
+            futures = [threads.submit(contextvars.copy_context().run, flow) for flow in flows]
+        return [future.result() for future in futures]
+
+    def run(self, jobs: Sequence[Job], store: Store, what: str = "jobs") -> list[Kept]:
+        """Results, in the order of `jobs`. Every job that one of them needs is among them.
+
+        Raises:
+            WorkerLostError: a job that no worker survives.
+            Exception: what a job raised, with the names of the others that failed.
+        """
+        going = {id(job): _Going(job) for job in jobs}
+        with task(what, len(jobs)) as show:
+            try:
+                self._all(list(going.values()), going, store, show)
+            finally:
+                for g in going.values():
+                    if g.claim is not None:
+                        g.claim.release()
+        return [_result(going[id(job)], going.values()) for job in jobs]
+
+    def _all(self, waiting: list[_Going], going: dict[int, _Going], store: Store, show: Callable[..., None]) -> None:
+        total, under_way = len(waiting), list[_Going]()
+        while waiting or under_way:
+            for g in [g for g in under_way if g.future.done()]:
+                under_way.remove(g)
+                if not self._ended(g, store):
+                    waiting.insert(0, g)
+            elsewhere = 0
+            for g in list(waiting):
+                needed = [going[id(n)] for n in g.job.needs]
+                if any(n.error for n in needed):
+                    g.error = next(n.error for n in needed if n.error)
+                    waiting.remove(g)
+                elif all(n.over for n in needed):
+                    begun = self._begin(g, store, first=not under_way)
+                    if begun is None:
+                        elsewhere += 1
+                    elif begun:
+                        waiting.remove(g)
+                        if not g.over:
+                            under_way.append(g)
+            show(total - len(waiting) - len(under_way), ", ".join(g.job.label for g in under_way[:2]))
+            if under_way or elsewhere:
+                with self._turn:
+                    if not any(g.future.done() for g in under_way):
+                        self._turn.wait(LOOK)
+
+    def _begin(self, g: _Going, store: Store, *, first: bool) -> bool | None:
+        """Whether it is under way now, or finished; None where another run has it."""
+        if g.tries == 0 and (found := store.find(g.job.facts)) is not None:
+            g.found = found
+            return True
+        with self._turn:
+            if self._busy >= self.pool.slots or self._alone or (g.tries == TRIES - 1 and self._busy):
+                return False
+            g.claim = g.claim or store.claim(g.job.facts)
+            if g.claim is None:
+                return None
+            self._busy += 1
+            self._alone = g.tries == TRIES - 1
+        # Once more, for another run may have finished it a moment ago.
+        if (found := store.find(g.job.facts)) is not None:
+            g.found = found
+            self._free(g)
+            return True
+        g.tries += 1
+        g.future = self.pool.submit(g.job.call, g.job.args, store.workdir(g.job.facts))
+        g.future.add_done_callback(lambda _: self._wake())
+        return True
+
+    def _ended(self, g: _Going, store: Store) -> bool:
+        """Keep what it came to; whether that is its end."""
+        error = g.future.exception()
+        lost = isinstance(error, WorkerLostError) and g.tries < TRIES
+        if error is None:
+            g.found = g.future.result()
+            store.keep(g.job.facts, *g.found)
+        elif not lost:
+            g.error = error
+        self._free(g, keep=lost)
+        return not lost
+
+    def _free(self, g: _Going, *, keep: bool = False) -> None:
+        with self._turn:
+            self._busy -= 1
+            self._alone = False
+            self._turn.notify_all()
+        if g.claim is not None and not keep:
+            g.claim.release()
+            g.claim = None
+
+    def _wake(self) -> None:
+        with self._turn:
+            self._turn.notify_all()
+
+
+def _result(g: _Going, everything: Iterable[_Going]) -> Kept:
+    if g.error is not None:
+        failed = {id(o.error): o for o in everything if o.error is not None}
+        if others := [o.job.label for key, o in failed.items() if key != id(g.error)]:
+            g.error.add_note(f"{len(others)} other job{'s' * (len(others) > 1)} failed as well: {', '.join(others)}.")
+        raise g.error
+    if g.found is None:
+        raise RuntimeError(f"{g.job.label} was neither done nor given up")
+    return g.found

@@ -1,0 +1,113 @@
+"""Each job is done once, whatever happens to its worker and whoever else does the same."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splitveil.core.errors import SplitVeilError
+from splitveil.lab.jobs import Job, Workers
+from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
+from splitveil.lab.jobs.processes import Processes
+from splitveil.lab.store import Kept, Store
+
+from .work import Named, broken, doubled, job, killed_always, killed_once, pid
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Workers]:
+    with Workers(Processes(2, threads=1)) as workers:
+        yield workers
+
+
+@pytest.fixture(params=["inline", "processes"])
+def workers(request: pytest.FixtureRequest, two: Workers) -> Workers:
+    return two if request.param == "processes" else Workers(Inline())
+
+
+def test_results_come_in_order_and_are_kept(workers: Workers, tmp_path: Path) -> None:
+    store, x = Store(tmp_path), workers.share(torch.arange(3))
+    jobs = [job(f"a {i}", doubled, x if i % 2 else torch.full((2,), i)) for i in range(5)]
+    found = workers.run(jobs, store)
+    assert [kept[1]["x"].tolist() for kept in found] == [[0, 0], [0, 2, 4], [4, 4], [0, 2, 4], [8, 8]]
+    assert all(j.facts in store for j in jobs)
+    assert workers.run([job(f"a {i}", broken) for i in range(5)], store)[2][1]["x"].tolist() == [4, 4]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".safetensors"] * 5, "no locks, no checkpoints"
+
+
+def test_what_a_job_needs_is_done_before_it(workers: Workers, tmp_path: Path) -> None:
+    first = job("first", pid)
+    last = job("last", needing, tmp_path / f"{Named('first').name}.safetensors", needs=(first,))
+    assert workers.run([last, first], Store(tmp_path))[0][0] == "true"
+
+
+def needing(path: Path, folder: Path | None) -> Kept:
+    return str(path.exists()).lower(), {}
+
+
+def test_one_that_fails_takes_none_along_but_those_that_need_it(workers: Workers, tmp_path: Path) -> None:
+    bad, store = job("bad", broken), Store(tmp_path)
+    jobs = [bad, job("worse", broken), job("built on it", pid, needs=(bad,)), *(job(f"{i}", pid) for i in range(3))]
+    with pytest.raises(ValueError, match="cannot be done") as raised:
+        workers.run(jobs, store)
+    assert raised.value.__notes__ == ["1 other job failed as well: worse."]
+    assert [j.facts in store for j in jobs] == [False, False, False, True, True, True]
+
+
+def test_a_worker_that_is_killed_is_replaced(two: Workers, tmp_path: Path) -> None:
+    jobs = [job("k", killed_once), *(job(f"{i}", pid) for i in range(3))]
+    assert two.run(jobs, Store(tmp_path))[0][0] == '"went on"'
+
+
+def test_a_job_that_no_worker_survives_is_given_up(two: Workers, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    jobs: list[Job] = [job("k", killed_always), *(job(f"{i}", pid) for i in range(3))]
+    with pytest.raises(WorkerLostError, match="ended in the middle"):
+        two.run(jobs, store)
+    assert all(j.facts in store for j in jobs[1:])
+    assert isinstance(WorkerLostError(""), SplitVeilError)
+
+
+def test_what_another_run_has_under_way_is_not_done_twice(workers: Workers, tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    jobs = [job("theirs", broken), job("ours", pid)]
+    claim = other.claim(jobs[0].facts)
+    assert claim is not None
+    assert store.claim(jobs[0].facts) is None
+
+    def theirs() -> None:
+        other.keep(jobs[0].facts, '"theirs"', {})
+        claim.release()
+
+    workers.pool, told = Telling(workers.pool, theirs), workers.pool
+    try:
+        assert workers.run(jobs, store)[0][0] == '"theirs"'
+    finally:
+        workers.pool = told
+
+
+class Telling:
+    """A pool that says when it gets a job."""
+
+    def __init__(self, inner: Pool, then: Callable[[], None]) -> None:
+        self.inner, self.then = inner, then
+        self.slots, self.local, self.share, self.close = inner.slots, inner.local, inner.share, inner.close
+
+    def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
+        self.then()
+        return self.inner.submit(call, args, folder)
+
+
+def test_flows_ask_for_jobs_as_they_go(workers: Workers, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def flow(name: str) -> list[int]:
+        x = torch.ones(1)
+        for step in range(3):
+            x = workers.run([job(f"{name} {step}", doubled, x)], store)[0][1]["x"]
+        return [int(x)]
+
+    assert workers.each([lambda: flow("a"), lambda: flow("b")]) == [[8], [8]]
