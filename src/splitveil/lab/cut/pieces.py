@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from splitveil.core.records import Cut
 from splitveil.lab.cut.literals import OWN
+from splitveil.lab.cut.packing import packed, unpacked
 
 
 class Piece(fx.GraphModule):
@@ -23,6 +24,11 @@ class Piece(fx.GraphModule):
         out._save_only(self._saved)
         return out
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With its graph as it is: torch would trace the code anew, and give a module of another class."""
+        held = {k: v for k, v in self.__dict__.items() if k != "_graph"}
+        return _reopened, (held, packed(self.graph), type(self).__name__, self._saved)
+
     def _save_only(self, saved: frozenset[str]) -> None:
         self._saved = saved
         for path, module in self.named_modules():
@@ -30,6 +36,15 @@ class Piece(fx.GraphModule):
             module._non_persistent_buffers_set.update(
                 name for name, _ in module.named_buffers(recurse=False) if prefix + name not in saved
             )
+
+
+def _reopened(held: dict[str, Any], rows: list[tuple[Any, ...]], name: str, saved: frozenset[str]) -> Piece:
+    root = nn.Module()
+    root.__dict__.update(held)
+    made = Piece(root, unpacked(rows), name, saved)
+    for path, module in made.named_modules():
+        module.training = root.get_submodule(path).training
+    return made
 
 
 class Split(nn.Module):
