@@ -17,10 +17,15 @@ class WorkerLostError(SplitVeilError):
 class Pool(Protocol):
     """Workers, each doing one job at a time."""
 
-    slots: int
-    """Jobs that can run at once."""
-    local: bool
-    """Whether work may be done in the calling thread: one slot, and nothing has to be sent."""
+    @property
+    def slots(self) -> int:
+        """Jobs that can run at once."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """Whether work may be done in the calling thread: one slot, and nothing has to be sent."""
+        ...
 
     def share(self, value: object) -> Shared:
         """Make `value` an argument that every worker gets once."""

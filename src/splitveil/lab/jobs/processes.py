@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from splitveil.lab.jobs.job import Shared
 from splitveil.lab.jobs.pool import WorkerLostError
 from splitveil.lab.store import Kept
 
-KEPT = 4
+KEPT = 8
 """Shared values that a worker holds at once."""
 
 
@@ -38,21 +38,25 @@ class Processes:
 
     def __init__(self, workers: int, threads: int) -> None:
         self.slots, self.threads = workers, threads
-        self._folder = Path(tempfile.mkdtemp(prefix="splitveil-jobs-"))
         self._lock = threading.Lock()
-        self._pool = self._fresh()
+        self._pool: ProcessPoolExecutor | None = None  # started when there is something to do
+
+    @cached_property
+    def _folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="splitveil-jobs-"))
 
     def share(self, value: object) -> Shared:
         """In a file."""
         handle, name = tempfile.mkstemp(dir=self._folder, prefix="shared-")
         with os.fdopen(handle, "wb") as out:
             cloudpickle.dump(value, out)
-        return Shared(name, name)
+        return Shared(Path(name).name, name)
 
     def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
         """Send it. Where one worker is lost all of them begin anew, and every job under way is lost."""
         sent = cloudpickle.dumps((call, args, folder))
         with self._lock:
+            self._pool = self._pool or self._fresh()
             try:
                 inner = self._pool.submit(_run, sent)
             except BrokenProcessPool:
@@ -64,10 +68,14 @@ class Processes:
     def close(self) -> None:
         """Kill what is under way."""
         with self._lock:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                for process in list((pool._processes or {}).values()):
+                    process.kill()
+                pool.shutdown(wait=True, cancel_futures=True)
+        if "_folder" in vars(self):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            del self._folder
 
     def _fresh(self) -> ProcessPoolExecutor:
         with _environment(OMP_NUM_THREADS=str(self.threads)):

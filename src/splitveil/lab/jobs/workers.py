@@ -2,12 +2,16 @@
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Union
+
+import torch
 
 from splitveil.core.progress import task
+from splitveil.lab.jobs.choice import Choice
 from splitveil.lab.jobs.job import Job, Shared
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
 from splitveil.lab.store import Claim, Kept, Store
@@ -48,6 +52,33 @@ class Workers:
     _turn: threading.Condition = field(default_factory=threading.Condition)
     _busy: int = 0
     _alone: bool = False
+
+    @classmethod
+    @contextmanager
+    def of(cls, asked: Union[int, str, "Workers"] = 1, threads: int | None = None) -> Iterator["Workers"]:
+        """Those that words ask for, closed at the end; given workers are given back as they are.
+
+        While inside, torch has their number of threads in this process too, so that all parts of a result are made
+        with the same number, whoever makes them.
+
+        Args:
+            asked: ``1`` for this process, a number of others, ``auto``, ``ray`` or ``ray://HOST:PORT``; see `Choice`.
+            threads: of torch in each worker; None as `Choice.of` says.
+
+        Raises:
+            InputError: other words.
+            MissingExtraError: Ray is not installed.
+        """
+        if isinstance(asked, Workers):
+            yield asked
+            return
+        choice, before = Choice.of(asked, threads), torch.get_num_threads()
+        with cls(choice.pool()) as workers:
+            try:
+                torch.set_num_threads(choice.threads or before)
+                yield workers
+            finally:
+                torch.set_num_threads(before)
 
     @property
     def inline(self) -> bool:
