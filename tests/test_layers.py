@@ -17,8 +17,8 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "core": (("errors",), ("arguments", "proportions"), ("registry", "records", "progress")),
     "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
     "lab": (
-        ("seeds", "recipe", "tensors", "images", "vision", "silence", "wrappers"),
-        ("training", "probing", "store"),
+        ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers"),
+        ("recipe", "training", "probing", "store"),
         ("jobs",),
         ("cut", "metrics", "models", "data"),
         ("defenses", "attacks"),

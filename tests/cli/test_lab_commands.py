@@ -57,7 +57,7 @@ def test_cuts_as_json_and_as_a_table(splitveil: Command) -> None:
     assert "…" not in shown.out
 
 
-@pytest.mark.parametrize("kind", ["attacks", "defenses", "metrics", "models", "data", "codecs", "suites"])
+@pytest.mark.parametrize("kind", ["attacks", "defenses", "metrics", "models", "data", "codecs", "recipes", "suites"])
 def test_list(splitveil: Command, kind: str) -> None:
     done = splitveil("list", kind, "--json")
     assert done.code == 0, done.err

@@ -38,6 +38,10 @@ def run(
         typer.Option(min=0, help="default 10 without --weights, else what the defense needs; 0 keeps the weights"),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(help="NAME[:k=v,...] of how to train; see splitveil list recipes; --epochs and --lr go before"),
+    ] = "usual",
     seed: Annotated[int, typer.Option(min=0, help="of initialisation, shuffling and noise")] = 0,
     quantize: Annotated[
         str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
@@ -64,7 +68,7 @@ def run(
     from splitveil.lab.export import save
     from splitveil.lab.models.loader import load_model
     from splitveil.lab.protection import lost, protect, right_of, tested
-    from splitveil.lab.recipe import usual_rate
+    from splitveil.lab.recipe import USUAL, Recipe, read_recipe, usual_rate
     from splitveil.wire.bundle import refuse_foreign, refuse_taken
     from splitveil.wire.codecs import CODECS
 
@@ -88,11 +92,12 @@ def run(
     if partial.exists() and not resume:
         raise InputError(f"a killed run left {partial}; go on with --resume or delete it.")
     name = " + ".join(Spec.parse(spec).name for spec in specs)
-    if epochs is None:
-        epochs = chosen.least_epochs if weights else max(UNTRAINED_MODEL, chosen.least_epochs)
-        if weights and epochs:
-            (err if as_json else screen).print(f"{epochs} epochs: what {name} needs; --epochs changes it")
-    lr = lr if lr is not None else usual_rate(trained=bool(weights))
+    needed = chosen.least_epochs if weights else max(UNTRAINED_MODEL, chosen.least_epochs)
+    usual = Recipe(epochs=needed, lr=usual_rate(trained=bool(weights)))
+    trained = read_recipe(recipe, epochs=epochs, lr=lr, usual=usual)
+    if weights and needed and trained == usual and epochs is None and recipe == USUAL:
+        (err if as_json else screen).print(f"{needed} epochs: what {name} needs; --epochs changes it")
+    epochs = trained.epochs
     if weights is None and not epochs:
         err.print("warning: neither --weights nor training: the bundle answers at random", style="yellow")
     if chosen.needs_training and not epochs:
@@ -100,7 +105,7 @@ def run(
     with showing_progress():
         whole = right_of(halves, images.test, seed) if weights else None
         protected, history = protect(
-            halves, chosen, wire, images, epochs=epochs, lr=lr, seed=seed,
+            halves, chosen, wire, images, recipe=trained, seed=seed,
             checkpoint=partial / "checkpoint.safetensors" if epochs else None, resume=resume,
         )  # fmt: skip
         right = right_of(protected, images.test, seed)
@@ -121,7 +126,8 @@ def run(
     if as_json:
         record = {
             "bundle": str(out), "model": model, "weights": loaded.weights, "data": data, "cut": manifest.cut,
-            "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "seed": seed,
+            "defense": manifest.defense, "codec": manifest.codec, "epochs": epochs, "recipe": repr(trained),
+            "seed": seed,
             "task_accuracy": manifest.task_accuracy, "tested": now, "undefended": before, "lost": cost,
             "untrained": manifest.untrained, "losses": history.losses, "contract": manifest.contract,
             "differential_privacy": privacy, "quantization": found, "remarks": [*images.remarks, *loaded.remarks],

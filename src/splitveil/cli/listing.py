@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-Kind = Literal["attacks", "defenses", "metrics", "models", "data", "codecs", "suites"]
+Kind = Literal["attacks", "defenses", "metrics", "models", "data", "codecs", "recipes", "suites"]
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     from splitveil.lab.defenses import DEFENSES
     from splitveil.lab.metrics import METRICS
     from splitveil.lab.models import MODELS
+    from splitveil.lab.recipe import RECIPES
     from splitveil.wire.codecs import CODECS
 
     tables: dict[str, Registry[Any]] = {
@@ -29,6 +30,7 @@ def run(
         "models": MODELS,
         "data": DATA,
         "codecs": CODECS,
+        "recipes": RECIPES,
     }
     if kind == "suites":
         from splitveil.lab.auditing.suites import SUITES

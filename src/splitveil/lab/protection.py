@@ -1,5 +1,6 @@
 """`protect`: give a split its defence and codec, train it if asked, and fix every scale on training images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Defense, Protected, Sample, Stage
 from splitveil.lab.images import as_floats
 from splitveil.lab.probing import probe
-from splitveil.lab.recipe import FRESH
+from splitveil.lab.recipe import FRESH, Recipe
 from splitveil.lab.seeds import derive, digest, generator
 from splitveil.lab.tensors import classes_of
 from splitveil.lab.training import History, IndexBatches, fit, infer
@@ -24,8 +25,6 @@ from splitveil.wire.codecs import CODECS, Codec
 
 CALIBRATION = 1024
 """Training images that scales are fixed on."""
-BATCH = range(32, 129)
-"""A 32nd of the training images, within this range."""
 
 
 class TrainingLoss(nn.Module):
@@ -48,14 +47,17 @@ def protect(
     *,
     epochs: int = 0,
     lr: float = FRESH,
+    recipe: Recipe | None = None,
     seed: int = 0,
     checkpoint: Path | str | None = None,
     resume: bool = False,
+    watch: Callable[[Protected], None] | None = None,
 ) -> tuple[Protected, History]:
     """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
 
     All scales are fixed anew after every epoch, since features grow while the edge half learns. The epoch kept is the
-    one most accurate on a tenth of the training images that is set aside. No test image is touched.
+    one most accurate on a tenth of the training images that is set aside, unless the recipe says otherwise. No test
+    image is touched.
 
     Args:
         split: halves with their weights; changed in place.
@@ -65,9 +67,11 @@ def protect(
         epochs: 0 keeps the weights; a defence that works by training then does nothing yet, and `Protected.untrained`,
             the bundle and every audit of it say so. `Defense.least_epochs` is what it needs.
         lr: peak learning rate.
+        recipe: how it is trained, in place of `epochs` and `lr`; None for them and what is usual.
         seed: of shuffling, augmentation and noise.
         checkpoint: see `splitveil.lab.training.fit`.
         resume: go on from the checkpoint.
+        watch: called after each epoch, in eval mode, with what would be kept of it.
 
     Raises:
         InputError: fewer epochs than the defence has stages; a stage in which nothing may move; a split that is random
@@ -79,18 +83,21 @@ def protect(
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
     checkpoint = None if checkpoint is None else Path(checkpoint)
+    recipe = recipe or Recipe(epochs=epochs, lr=lr)
     begun = {**split.edge.state_dict(), **{f"cloud.{k}": v for k, v in split.cloud.state_dict().items()}}
     decides = digest(data.train.x, data.train.y, *(begun[k].cpu().numpy() for k in sorted(begun)))
     torch.manual_seed(derive(seed, "install"))
     split = defense.install(split)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
     held, train = _parted(len(x), seed)
+    if recipe.keep == "last":
+        train = torch.cat([held, train])
     sample = Sample(as_floats(x[train[:CALIBRATION]]), y[train[:CALIBRATION]], derive(seed, "study"))
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
-    protected.epochs = epochs
+    protected.epochs = recipe.epochs
     _settle(protected, codec, sample, seed)
-    stages, spans = scheduled(protected, epochs)
+    stages, spans = scheduled(protected, recipe.epochs)
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
@@ -99,9 +106,14 @@ def protect(
     def accuracy() -> float:
         return _accuracy(protected, x[held], y[held])
 
+    def settle() -> None:
+        _rescale(protected, codec, sample, seed)
+        if watch is not None:
+            watch(protected)
+
     def train_for(stage: Stage, epochs: int) -> History:
         named = stage.name != stages[0].name
-        protected.stage = stage
+        protected.stage, protected.smoothing = stage, recipe.smoothing
         for name, part in protected.parts().items():
             _let_move(part, name in stage.trains)
         if not stage.task_only:
@@ -109,21 +121,22 @@ def protect(
             protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
         history = fit(
             TrainingLoss(protected),
-            IndexBatches(len(train), min(BATCH[-1], max(BATCH[0], len(train) // 32)), read),
+            IndexBatches(len(train), recipe.batch_of(len(train)), read),
             epochs=epochs,
-            lr=lr * stage.rate,
-            weight_decay=1e-2,
+            lr=recipe.lr * stage.rate,
+            descent=recipe.descent,
             seed=derive(seed, stage.name) if named else seed,
             checkpoint=checkpoint.with_suffix(f".{stage.name}{checkpoint.suffix}")
             if checkpoint and named
             else checkpoint,
             resume=resume,
-            settle=lambda: _rescale(protected, codec, sample, seed),
-            validate=None if stage.last else accuracy,
+            settle=settle,
+            validate=None if stage.last or recipe.keep == "last" else accuracy,
             what=stage.name,
-            of=f"{defense!r} {codec!r} at {protected.split.cut.name} of {decides}",
+            of=f"{defense!r} {codec!r} at {protected.split.cut.name} of {decides}"
+            + (f" smoothing {recipe.smoothing}" if recipe.smoothing else ""),
         )
-        protected.rival = protected.stage = None
+        protected.rival, protected.stage, protected.smoothing = None, None, 0.0
         return history
 
     history = History()

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from splitveil.core.errors import InputError, TrainingError
 from splitveil.core.progress import task
 from splitveil.core.records import write_atomically
+from splitveil.lab.optimizers import Average, Descent
 from splitveil.lab.seeds import bf16_pays, generator
 
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -95,6 +97,7 @@ def fit(
     epochs: int,
     lr: float,
     weight_decay: float = 0.0,
+    descent: Descent | None = None,
     seed: int = 0,
     precision: str = "auto",
     checkpoint: Path | str | None = None,
@@ -105,7 +108,7 @@ def fit(
     what: str = "training",
     of: str = "",
 ) -> History:
-    """Minimise ``objective(*batch)`` with AdamW; one cycle of warm-up and cosine.
+    """Minimise ``objective(*batch)``; one cycle of warm-up and cosine.
 
     Args:
         objective: a module whose call on a batch gives the scalar loss; trained in place, left on the CPU in eval mode.
@@ -113,6 +116,8 @@ def fit(
         epochs: passes over the data.
         lr: peak learning rate.
         weight_decay: decoupled, on weights of two dimensions or more only.
+        descent: how weights move, its own weight decay included; None for AdamW. Where it averages weights, the average
+            is what settles, is validated and stays.
         seed: of shuffling, dropout and noise; initialisation is the caller's.
         precision: Fabric's word for it, or ``auto``: see `native_precision`. A given `fabric` has its own.
         checkpoint: file written after every epoch; None for none.
@@ -136,22 +141,20 @@ def fit(
     chosen = native_precision() if precision == "auto" else precision
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]
     share = slice(fabric.global_rank, None, fabric.world_size)
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=lr,
-    )
+    descent = descent or Descent(weight_decay=weight_decay)
+    optimizer = descent.over((p for p in objective.parameters() if p.requires_grad), lr)
     steps = epochs * len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: one_cycle(k, steps))
     module, wrapped = fabric.setup(objective, optimizer)
+    average = Average(objective, descent.average) if descent.average else None
     history = History(precision=chosen)
     best: dict[str, Tensor] = {}
-    run = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "seed": seed, "batches": len(batches), "of": of}
+    run: dict[str, Any] = {"epochs": epochs, "lr": lr, "weight_decay": descent.weight_decay, "seed": seed}
+    run |= {"batches": len(batches), "of": of}
+    if descent != Descent(weight_decay=descent.weight_decay):
+        run["descent"] = repr(descent)
     if resume and checkpoint is not None and checkpoint.exists():
-        best = _restore(checkpoint, run, objective, optimizer, schedule, history)
+        best = _restore(checkpoint, run, objective, optimizer, schedule, history, average)
     with task(what, steps) as show:
         for epoch in range(len(history.losses), epochs):
             objective.train()
@@ -164,21 +167,26 @@ def fit(
                 fabric.backward(loss)
                 wrapped.step()
                 schedule.step()
+                if average is not None:
+                    average.step()
                 losses.append(loss.detach())
                 show(epoch * len(batches) + k + 1)
             mean = torch.stack(losses).float().mean().item()
             if not math.isfinite(mean):
                 raise TrainingError(f"{what}: the loss is {mean} in epoch {epoch + 1}; lower the learning rate ({lr}).")
             objective.eval()
-            if settle is not None:
-                settle()
-            score = validate() if validate is not None else math.nan
-            if validate is not None and score > max(history.scores, default=-math.inf):
-                best = {k: v.detach().cpu().clone() for k, v in objective.state_dict().items()}
+            with nullcontext() if average is None else average.standing_in():
+                if settle is not None:
+                    settle()
+                score = validate() if validate is not None else math.nan
+                if validate is not None and score > max(history.scores, default=-math.inf):
+                    best = {k: v.detach().cpu().clone() for k, v in objective.state_dict().items()}
             history.losses.append(mean)
             history.scores.append(score)
             if checkpoint is not None and fabric.global_rank == 0:
-                _keep(checkpoint, run, objective, optimizer, schedule, history, best)
+                _keep(checkpoint, run, objective, optimizer, schedule, history, best, average)
+    if average is not None:
+        average.swap()
     if best:
         objective.load_state_dict(best)
     objective.cpu().eval()
@@ -208,9 +216,11 @@ def _keep(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     history: History,
     best: dict[str, Tensor],
+    average: Average | None,
 ) -> None:
     tensors = {f"model.{k}": v for k, v in objective.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
+    tensors |= {f"average.{k}": v for k, v in average.mean.items()} if average else {}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     words = {"run": run, "losses": history.losses, "scores": history.scores, "steps": schedule.last_epoch}
@@ -225,6 +235,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     history: History,
+    average: Average | None,
 ) -> dict[str, Tensor]:
     """Load a checkpoint into everything given; the answer is the best weights so far."""
     try:
@@ -253,5 +264,7 @@ def _restore(
     schedule.last_epoch = words["steps"]
     for group, base in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
         group["lr"] = base * schedule.lr_lambdas[0](words["steps"])
+    if average is not None:
+        average.resume(part("average."), words["steps"])
     history.losses, history.scores = words["losses"], words["scores"]
     return part("best.")

@@ -16,6 +16,7 @@ LEAST = {
     "vgg16": 32,
     "alexnet": 16,
     "mobilenetv2": 8,
+    "whitenet": 16,
     "vit_tiny32": 8,
 }
 

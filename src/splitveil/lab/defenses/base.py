@@ -261,12 +261,15 @@ class Protected(nn.Module):
     """The co-trained adversary, there while training only."""
     stage: Stage | None
     """The part of training under way."""
+    smoothing: float
+    """Share of the task's loss that pulls to no class, there while training only."""
     epochs: int | None
     """Of training with the defence; None where nobody recorded it, as in a split that was put together by hand."""
 
     def __init__(self, split: Split, defense: Defense, codec: Codec) -> None:
         super().__init__()
         self.split, self.defense, self.codec, self.rival, self.stage = split, defense, codec, None, None
+        self.smoothing = 0.0
         self.epochs: int | None = None
 
     @property
@@ -327,6 +330,8 @@ class Protected(nn.Module):
         z, reached = self.defense.traced(h)
         logits = self.split.cloud(z)
         loss = self.defense.task_loss(logits, y)
+        if self.smoothing:
+            loss = (1 - self.smoothing) * loss - self.smoothing * F.log_softmax(logits, 1).mean()
         if self.stage is not None and self.stage.task_only:
             return loss
         if self.rival is not None:

@@ -22,6 +22,7 @@ MODELS: "Registry[nn.Module]" = Registry(
         "vgg16": "splitveil.lab.models.vgg:vgg16",
         "alexnet": "splitveil.lab.models.alexnet:alex_net",
         "mobilenetv2": "splitveil.lab.models.mobilenet:mobilenetv2",
+        "whitenet": "splitveil.lab.models.whitenet:white_net",
         "vit_tiny32": "splitveil.lab.models.vit:vit_tiny32",
     },
 )

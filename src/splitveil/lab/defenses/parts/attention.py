@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from splitveil.lab.defenses.parts.banded import BandedConv2d
+
 
 class SqueezeExcitation(nn.Module):
     """Channels weighted by what they hold on average (Hu et al. 2018). (N, C, H, W) -> the same.
@@ -30,9 +32,7 @@ class _ZPoolGate(nn.Module):
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.gate = nn.Sequential(
-            nn.Conv2d(2, 1, kernel, 1, kernel // 2, bias=False), nn.BatchNorm2d(1), nn.Sigmoid()
-        )  # fmt: skip
+        self.gate = nn.Sequential(BandedConv2d(2, 1, kernel), nn.BatchNorm2d(1), nn.Sigmoid())
 
     def forward(self, x: Tensor, axis: int) -> Tensor:
         """(N, C, H, W) -> (N, 1, A, B), A and B being the axes that are left, in order."""
@@ -73,7 +73,7 @@ class BlockAttention(nn.Module):
         self.shared = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=False)
         )
-        self.place = nn.Conv2d(2, 1, 7, 1, 3, bias=False)
+        self.place = BandedConv2d(2, 1, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * torch.sigmoid(self.shared(x.mean((2, 3), keepdim=True)) + self.shared(x.amax((2, 3), keepdim=True)))
