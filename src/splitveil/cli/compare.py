@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitveil.cli.reading import JudgeAdapt, SkipBroken
+from splitveil.cli.working import ThreadsAsked, WorkersAsked
 
 if TYPE_CHECKING:
     from splitveil.core.records import Comparison, Contender, Measured
@@ -60,6 +61,8 @@ def run(
     judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
     judge_adapt: JudgeAdapt = False,
     skip_broken: SkipBroken = False,
+    workers: WorkersAsked = "1",
+    threads: ThreadsAsked = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -109,7 +112,7 @@ def run(
             codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,
             seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or usual_rate(trained=bool(weights)),
             tuning=tuning, metrics=metric or (), resume=resume,
-            judge=read_judge(judge, judge_weights, images, adaptive=judge_adapt),
+            judge=read_judge(judge, judge_weights, images, adaptive=judge_adapt), workers=workers, threads=threads,
         )  # fmt: skip
         page, picture = out / "comparison.html", out / "comparison.svg"
         with finishing.writing(page):

@@ -44,6 +44,16 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 
 @contextmanager
+def unreported() -> Iterator[None]:
+    """Nobody sees the progress of what is inside; whoever showed it before does so again afterwards."""
+    token = _reporter.set(None)
+    try:
+        yield
+    finally:
+        _reporter.reset(token)
+
+
+@contextmanager
 def task(what: str, total: int) -> Iterator[Show]:
     """Tell of long work while inside: ``with task("decoder at layer1", 600) as show: show(1)``."""
     reporter = _reporter.get()

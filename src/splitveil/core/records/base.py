@@ -7,6 +7,7 @@ major schema.
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -69,6 +70,10 @@ class Document(Record):
         return found
 
 
+_masking = threading.Lock()
+"""The mask can only be read by setting it, which two threads must not do at once."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, then rename over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +83,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
+        with _masking:
+            umask = os.umask(0)
+            os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
     except BaseException as error:

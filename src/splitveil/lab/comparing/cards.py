@@ -1,36 +1,91 @@
 """Audits of trained splits, each in a folder of its own that is found again for the same question."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from splitveil.core.records import Card
+import torch
+from torch import Tensor
+
+from splitveil.core.records import Card, write_atomically
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.auditing.configuration import Configuration
+from splitveil.lab.auditing.question import Question
 from splitveil.lab.auditing.run import conducted
 from splitveil.lab.auditing.subject import Halfway, Subject
 from splitveil.lab.comparing.facts import Carded
+from splitveil.lab.comparing.setting import Setting
+from splitveil.lab.comparing.weights import restored
+from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset
 from splitveil.lab.defenses.base import Protected
-from splitveil.lab.store import Results
+from splitveil.lab.store import Facts, Kept, Results, Store
+
+CARD = "card.json"
 
 
-def carded(facts: Carded, data: Dataset, subject: Callable[[], Subject], out: Path) -> tuple[Card, Path]:
-    """The card, and where it lies; from disk where it is finished.
+class Cards(Store):
+    """Audits in ``audits`` of a folder: the card is the result, with all that lies beside it.
 
-    Its parts are in ``units`` of `out`, so that another card of the same split finds those that it asks for too.
+    Their parts are in ``units`` of it, so that another card of the same split finds those that it asks for too.
 
     Args:
-        facts: what decides it.
-        data: that `facts` tell.
-        subject: made only where something is to be done.
         out: folder of the comparison or plan.
     """
-    folder = out / "audits" / facts.name
-    path = folder / "card.json"
-    if path.exists():
-        return Card.load(path), path
-    results = Results(folder=folder, resume=True, cache=out / "units")
-    return conducted(subject(), data, facts.question, results, facts.seed).card, path
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out / "audits")
+        self.folder, self.units = out / "audits", out / "units"
+
+    def path(self, facts: Facts) -> Path:
+        """Where the card lies."""
+        return self.folder / facts.name / CARD
+
+    def __contains__(self, facts: Facts) -> bool:
+        return self.path(facts).exists()
+
+    def find(self, facts: Facts) -> Kept | None:
+        """The card's text, if the audit is finished."""
+        return (self.path(facts).read_text(), {}) if facts in self else None
+
+    def keep(self, facts: Facts, text: str, tensors: Mapping[str, Tensor]) -> None:
+        """What `attacked` gave; the card is the last file that is written."""
+        for name in sorted(tensors, key=lambda name: name == CARD):
+            write_atomically(self.folder / facts.name / name, tensors[name].numpy().tobytes())
+        self._clear(facts)
+
+    def workdir(self, facts: Facts) -> Path:
+        """The folder of the audit itself."""
+        folder = self.path(facts).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def attacked(
+    start: Split, setting: Setting, weights: dict[str, Tensor], epochs: int, named: tuple[str, str], data: Dataset,
+    question: Question, seed: int, units: Path, folder: Path | None,
+) -> Kept:  # fmt: skip
+    """The card of one trained split; arguments as of `restored` and `conducted`.
+
+    named: model and weights in words; units: finished attacks that several audits share.
+    """
+    return told(alone(restored(start, setting, weights, epochs), *named), data, question, seed, units, folder)
+
+
+def told(subject: Subject, data: Dataset, question: Question, seed: int, units: Path, folder: Path | None) -> Kept:
+    """The card of an audit, whose files are in `folder` then; where there is no such, they come with it, as bytes."""
+    if folder is not None:
+        results = Results(folder=folder, resume=True, cache=units)
+        return conducted(subject, data, question, results, seed).card.to_json(), {}
+    with tempfile.TemporaryDirectory(prefix="splitveil-audit-") as elsewhere:
+        own = Path(elsewhere)
+        card = conducted(subject, data, question, Results(folder=own, resume=True), seed).card
+        files = {p.relative_to(own).as_posix(): p.read_bytes() for p in own.rglob("*") if p.is_file()}
+    return card.to_json(), {
+        name: torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        for name, content in files.items()
+        if content and not name.startswith("units/")
+    }
 
 
 def alone(protected: Protected, model: str, weights: str) -> Subject:
@@ -38,3 +93,17 @@ def alone(protected: Protected, model: str, weights: str) -> Subject:
     frozen(protected)
     cut, whole = protected.split.cut, Halfway(protected.split, protected.defense.rest())
     return Subject(model, weights, whole, (cut,), (Configuration(cut, protected),))
+
+
+def carded(facts: Carded, data: Dataset, subject: Callable[[], Subject], out: Path) -> tuple[Card, Path]:
+    """The card, and where it lies; from disk where it is finished, else made in this process.
+
+    Args:
+        facts: what decides it.
+        data: that `facts` tell.
+        subject: made only where something is to be done.
+        out: folder of the comparison or plan.
+    """
+    cards = Cards(out)
+    text, _ = cards.kept(facts, lambda folder: told(subject(), data, facts.question, facts.seed, cards.units, folder))
+    return Card.from_json(text, f"{cards.path(facts)}"), cards.path(facts)

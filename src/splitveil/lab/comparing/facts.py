@@ -113,6 +113,19 @@ class Shown(Facts):
 
 
 @dataclass(frozen=True)
+class Looked(Facts):
+    """What a trained split answers and costs."""
+
+    made_by: ClassVar = ("splitveil.lab.comparing.looking",)
+    of: Trained
+    data: Shown
+
+    @property
+    def label(self) -> str:
+        return f"answers of {self.of.label}"
+
+
+@dataclass(frozen=True)
 class Carded(Facts):
     """The card of one audit. subject: what its configurations were made from."""
 

@@ -1,11 +1,12 @@
 """Audits of trained splits over the seeds, and what they cost, as one record."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from splitveil.core.records import (
@@ -31,34 +32,53 @@ from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.summary import estimate
 from splitveil.lab.auditing.worst import strongest
 from splitveil.lab.comparing.candidate import PLAIN
-from splitveil.lab.comparing.cards import alone, carded
-from splitveil.lab.comparing.costs import edge_cost
-from splitveil.lab.comparing.facts import Carded, Shown
+from splitveil.lab.comparing.cards import Cards, attacked
+from splitveil.lab.comparing.costs import EdgeCost
+from splitveil.lab.comparing.facts import Carded, Looked, Shown
+from splitveil.lab.comparing.looking import looked
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
-from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import partition
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
-from splitveil.lab.images import as_floats
+from splitveil.lab.jobs import Job
 from splitveil.lab.metrics import ALWAYS
-from splitveil.lab.metrics.geometry import class_radius
-from splitveil.lab.protection import lost, right_of
-from splitveil.lab.seeds import derive
+from splitveil.lab.protection import lost
 from splitveil.wire.codecs import CODECS
-
-IMAGES, AT_ONCE, LEAST = 2000, 250, 5
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one setting and seed.
+
+    right: (N,) bool, the test images that it answers correctly; radius: R_c^2 / D, None where classes have too few
+    images; path: of the card.
+    """
+
+    trial: Trial
+    right: Tensor
+    radius: float | None
+    cost: EdgeCost
+    card: Card
+    path: Path
+
+    @property
+    def accuracy(self) -> float:
+        """On test images."""
+        return self.right.float().mean().item()
+
+
+@dataclass(frozen=True)
 class Auditor:
     """Attacks trained splits, each in a folder of its own, and reads the cards.
 
     Attributes:
+        trials: trains them.
         model: name for the card.
         weights: description for the card.
         out: folder of the comparison.
         question: what is asked of every audit.
+        codec: what crosses, for all that name none.
     """
 
     trials: Trials
@@ -66,6 +86,7 @@ class Auditor:
     weights: str
     out: Path
     question: Question
+    codec: str
 
     def check(self, seed: int) -> None:
         """Read everything that an audit is asked for, so that a wrong word stops a long run before it begins.
@@ -84,30 +105,49 @@ class Auditor:
                           seed=seed)  # fmt: skip
         asked_of(asked.metrics, asked.judge, parts.private, subject)
 
-    def card(self, setting: Setting, seed: int) -> tuple[Card, Path]:
-        """The card of one trained split, and where it lies; from disk where it is finished."""
-        data, trained = self.trials.data, self.trials.facts(setting, seed)
-        weights = f"{self.weights}, {setting.defense}"
-        facts = Carded.of(trained.label, (self.model, weights), (trained,), Shown.of(data), self.question, seed)
-        return carded(facts, data, lambda: alone(self.trials.protected(setting, seed), self.model, weights), self.out)
+    @cached_property
+    def _shown(self) -> Shown:
+        return Shown.of(self.trials.data)
 
-    def right(self, setting: Setting, seed: int) -> Tensor:
-        """Which test images one trained split answers correctly: (N,) bool."""
-        return right_of(self.trials.protected(setting, seed), self.trials.data.test, seed)
+    @cached_property
+    def _cards(self) -> Cards:
+        return Cards(self.out)
 
-    def measured(self, setting: Setting, seeds: Sequence[int], plain: "Plain | None") -> tuple[Measured, list[Card]]:
+    def outcome(self, setting: Setting, seed: int) -> Outcome:
+        """Of one setting and seed: trained, looked at and attacked where it was not before."""
+        trials, send = self.trials, self.trials.sending
+        trial, trained = trials.trial(setting, seed), trials.facts(setting, seed)
+        named = self.model, f"{self.weights}, {setting.defense}"
+        look = Looked(trained, self._shown)
+        card = Carded.of(trained.label, named, (trained,), self._shown, self.question, seed)
+        finished = look in trials.store and card in self._cards
+        weights = dict[str, Tensor]() if finished else trials.weights(setting, seed)
+        halves, data, epochs = send(trials.start(seed)), send(trials.data), trials.recipe.epochs
+        looking = Job(facts=look, call=looked, args=(halves, setting, weights, epochs, data, seed))
+        attacking = Job(
+            facts=card, call=attacked,
+            args=(halves, setting, weights, epochs, named, data, send(self.question), seed, self._cards.units),
+        )  # fmt: skip
+        (text, found), (written, _) = send.workers.each(
+            [
+                lambda: send.workers.run([looking], trials.store, look.label)[0],
+                lambda: send.workers.run([attacking], self._cards, card.label)[0],
+            ]
+        )
+        told, path = json.loads(text), self._cards.path(card)
+        cost = EdgeCost(macs=told["macs"], params=told["params"], payload=told["payload"])
+        return Outcome(trial, found["right"], told["radius"], cost, Card.from_json(written, f"{path}"), path)
+
+    def outcomes(self, setting: Setting, seeds: Sequence[int]) -> list[Outcome]:
+        """Of all seeds."""
+        return self.trials.sending.workers.each([partial(self.outcome, setting, seed) for seed in seeds])
+
+    def measured(self, found: Sequence[Outcome], plain: "Plain | None") -> Measured:
         """All seeds together. plain: the undefended split's; None where this is it."""
-        trained = [self.trials.trial(setting, seed) for seed in seeds]
-        accuracies, radii, rights = list[float](), list[float](), list[Tensor]()
-        for seed in seeds:
-            protected = self.trials.protected(setting, seed)
-            rights.append(self.right(setting, seed))
-            accuracies.append(rights[-1].float().mean().item())
-            if (radius := _radius(protected, self.trials.data, seed)) is not None:
-                radii.append(radius)
-        cards, paths = zip(*(self.card(setting, seed) for seed in seeds), strict=True)
+        trained, cards = [o.trial for o in found], [o.card for o in found]
+        accuracies, radii = [o.accuracy for o in found], [o.radius for o in found if o.radius is not None]
+        rights, cost = [o.right for o in found], found[-1].cost
         by_psnr, by_ssim = ([_row(c, worst_case(m)) for c in cards] for m in CHOSEN_BY)
-        cost = edge_cost(protected, self.trials.data.shape)
         against = plain.accuracies if plain else accuracies
         validated = plain.validations if plain else [t.validation for t in trained]
         names = [name for name in by_psnr[0].extra if all(name in r.extra for r in by_psnr)]
@@ -123,15 +163,15 @@ class Auditor:
             ssim=estimate(r.ssim for r in by_ssim),
             mse=estimate(r.mse for r in by_psnr),
             strongest=strongest_over(cards),
-            radius=estimate(radii) if len(radii) == len(seeds) else None,
+            radius=estimate(radii) if len(radii) == len(found) else None,
             extra={name: _further([r.extra[name] for r in by_psnr]) for name in names},
             edge_macs=cost.macs,
             edge_params=cost.params,
             payload_bytes=cost.payload,
             epoch_ratio=round(seconds / usual, 3) if seconds and usual else None,
             unreliable=[f"seed {card.seed}: {why}" for card in cards for why in card.unreliable],
-            cards=[path.relative_to(self.out).as_posix() for path in paths],
-        ), list(cards)
+            cards=[o.path.relative_to(self.out).as_posix() for o in found],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +187,12 @@ class Plain:
     rights: list[Tensor]
 
     @classmethod
-    def of(cls, measured: Measured, trained: Sequence[Trial], rights: list[Tensor]) -> "Plain":
-        """From its record and its trainings."""
-        return cls(measured.accuracy.values, [t.validation for t in trained], _pace(trained), rights)
+    def of(cls, found: Sequence[Outcome]) -> "Plain":
+        """From what came of it."""
+        trained = [o.trial for o in found]
+        return cls(
+            [o.accuracy for o in found], [t.validation for t in trained], _pace(trained), [o.right for o in found]
+        )
 
 
 def floors(cards: Sequence[Card]) -> list[Floor]:
@@ -189,14 +232,3 @@ def _pace(trained: Sequence[Trial]) -> float | None:
 
 def _row(card: Card, attack: str) -> Row:
     return next(r for r in card.rows if r.attack == attack)
-
-
-def _radius(protected: Protected, data: Dataset, seed: int) -> float | None:
-    """R_c^2 / D of what leaves the device for test images; None where the classes have too few."""
-    x, y = torch.from_numpy(data.test.x[:IMAGES]), torch.from_numpy(data.test.y[:IMAGES])
-    if int(torch.bincount(y[y >= 0], minlength=1).max()) < LEAST:
-        return None
-    torch.manual_seed(derive(seed, "radius"))
-    with torch.no_grad():
-        z = [protected.observe(protected.split.edge(as_floats(part))) for part in x.split(AT_ONCE)]
-    return class_radius(z, y, len(data.classes), least=LEAST, resamples=0).per_dimension

@@ -3,11 +3,14 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from splitveil.core.arguments import checked
-from splitveil.core.errors import AnswerError, InputError, TrainingError
-from splitveil.core.progress import task
+from splitveil.core.errors import InputError
+from splitveil.core.progress import task, unreported
 from splitveil.core.records import Comparison, Contender, Doubt, Measured, Trial, claim
 from splitveil.core.records.comparison import TUNED
 from splitveil.lab.attacks.view import Knows
@@ -15,15 +18,18 @@ from splitveil.lab.auditing.checks import check_lost
 from splitveil.lab.auditing.question import PRIVATE, WHITE_BOX, Question
 from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing.candidate import PLAIN, Candidate, parse_all
-from splitveil.lab.comparing.measuring import Auditor, Plain, floors
+from splitveil.lab.comparing.measuring import Auditor, Outcome, Plain, floors
+from splitveil.lab.comparing.sending import Sending
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
-from splitveil.lab.comparing.tuning import strongest
+from splitveil.lab.comparing.tuned import Tuned
+from splitveil.lab.comparing.tuning import silenced
 from splitveil.lab.comparing.verdict import findings
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import EPOCHS, Protected
+from splitveil.lab.jobs import Workers
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.protection import scheduled
 from splitveil.lab.recipe import SLOW, Recipe
@@ -57,6 +63,8 @@ def compare(
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
     resume: bool = False,
+    workers: int | str | Workers = 1,
+    threads: int | None = None,
 ) -> Comparison:
     """Defences at the same accuracy and the same cut.
 
@@ -88,6 +96,10 @@ def compare(
         metrics: further metrics of the audits.
         judge: see `splitveil.lab.auditing.audit`.
         resume: go on with what is in `out`.
+        workers: who trains and attacks: 1 for this process, a number of processes, ``auto``, ``ray`` or
+            ``ray://HOST:PORT``; candidates are tuned beside each other. Records are the same for all of them at the
+            same number of threads, but for the time that things took.
+        threads: of each worker; None shares the cores out.
 
     Raises:
         UnknownNameError: no such defence, suite, attack or metric.
@@ -103,7 +115,7 @@ def compare(
     question = Question(
         suite=suite, knows=knows, n=n, aux=aux, aux_n=aux_n, metrics=tuple(metrics), judge=judge, samples=0
     )
-    auditor = Auditor(shop, model, weights, out, question)
+    auditor = Auditor(shop, model, weights, out, question, codec)
     start = fresh(seeds[0])
     cut = start.cut
     auditor.check(seeds[0])
@@ -111,44 +123,79 @@ def compare(
         for strength in (0.0, 1.0) if candidate.knob else (0.0,):
             defense = DEFENSES.build(candidate.at(strength, cut.shape[0]).defense)
             scheduled(Protected(defense.install(copy.deepcopy(start)), defense, CODECS.build(codec)), epochs)
-    with task("compare", 1 + 2 * len(candidates) * len(drops)) as show:
-        setting = Setting(PLAIN, codec)
-        reference = [shop.trial(setting, seed) for seed in seeds]
-        measured, cards = auditor.measured(setting, seeds, None)
-        plain = Plain.of(measured, reference, [auditor.right(setting, seed) for seed in seeds])
-        contenders = [
-            Contender(
-                label=PLAIN, drop=None, defense=PLAIN, codec=codec, defends=False, validation=reference[0].validation,
-                measured=measured, tried=reference[:1],
-            )
-        ]  # fmt: skip
-        done = 1
-        show(done)
-        for candidate in candidates:
-            tuned = _Tuned(candidate, shop, seeds[0], cut.shape[0])
-            for drop in drops:
-                show(done, f"tuning {candidate.label}")
-                found = tuned.within(drop, reference[0].validation, trials)
-                done += 1
-                show(done, f"auditing {candidate.label}")
-                if found.reached:
-                    own = auditor.measured(Setting(found.defense, found.codec), seeds, plain)[0]
-                    doubts = [*own.unreliable, *_too_few(own, reference[0], drop)]
-                    found = found.model_copy(update={"measured": own.model_copy(update={"unreliable": doubts})})
-                contenders.append(found)
-                done += 1
-                show(done)
-            tuned.drop_weights(contenders)
-    card = cards[0]
-    comparison = Comparison(
-        model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
-        threat_model=card.threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
-        drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
-        notes=[*card.notes, f"{TUNED}{_tuned_by(tuning)}", *shop.store.notes], tuned_by=_tuned_by(tuning),
-        words=card.words, hardware=hardware(), seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
-    )  # fmt: skip
+    with Workers.of(workers, threads) as crew:
+        values = [*(shop.start(seed) for seed in seeds), *shop.sent, question]
+        shop.sending = Sending.of(crew, values)
+        found = _found(auditor, candidates, list(seeds), list(drops), trials, start.cut.shape[0])
+        plain = Plain.of(found[0][1])
+        contenders = [_with_leakage(c, outcomes, auditor, plain, found[0][0].tried[0]) for c, outcomes in found]
+        cards = [o.card for o in found[0][1]]
+        comparison = Comparison(
+            model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
+            threat_model=cards[0].threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
+            drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
+            notes=[
+                *cards[0].notes, f"{TUNED}{_tuned_by(tuning)}", *shop.sending.notes, *shop.store.notes,
+            ],
+            tuned_by=_tuned_by(tuning), words=cards[0].words, hardware=hardware(),
+            seconds=round(time.perf_counter() - begun, 3), versions=fingerprint(),
+        )  # fmt: skip
     comparison.save(out / "comparison.json")
     return comparison
+
+
+def _found(
+    auditor: Auditor, candidates: Sequence[Candidate], seeds: list[int], drops: list[float], trials: int, channels: int
+) -> list[tuple[Contender, list[Outcome]]]:
+    """Every contender, the undefended split first, and what came of it; of none that missed its budget."""
+    shop, workers = auditor.trials, auditor.trials.sending.workers
+    with ExitStack() as stack:
+        show = stack.enter_context(task("compare", 1 + 2 * len(candidates) * len(drops)))
+        stack.enter_context(silenced())
+        if not workers.inline:
+            stack.enter_context(unreported())  # one line for all that goes on at once
+        done = count(1)
+        setting = Setting(PLAIN, auditor.codec)
+        reference = workers.each([partial(shop.trial, setting, seed) for seed in seeds])
+        undefended = Contender(
+            label=PLAIN, drop=None, defense=PLAIN, codec=auditor.codec, defends=False,
+            validation=reference[0].validation, tried=reference[:1],
+        )  # fmt: skip
+        chosen = [undefended]
+
+        def audited(found: Contender) -> list[tuple[Contender, list[Outcome]]]:
+            outcomes = auditor.outcomes(Setting(found.defense, found.codec), seeds) if found.reached else []
+            show(next(done), f"{found.label} audited" if found.reached else "")
+            return [(found, outcomes)]
+
+        def budgets(tuned: Tuned, at: int) -> list[tuple[Contender, list[Outcome]]]:
+            if at == len(drops):
+                return []
+            found = tuned.within(drops[at], undefended.validation, trials)
+            chosen.append(found)
+            show(next(done), f"{found.label} tuned to {drops[at]:g}")
+            # What is found is attacked while the next budget is tuned for.
+            return list(chain(*workers.each([partial(audited, found), partial(budgets, tuned, at + 1)])))
+
+        def one(candidate: Candidate) -> list[tuple[Contender, list[Outcome]]]:
+            tuned = Tuned(candidate, shop, seeds[0], channels)
+            found = budgets(tuned, 0)
+            tuned.drop_weights(list(chosen))
+            return found
+
+        return list(chain(*workers.each([partial(audited, undefended), *(partial(one, c) for c in candidates)])))
+
+
+def _with_leakage(
+    contender: Contender, found: Sequence[Outcome], auditor: Auditor, plain: Plain, reference: Trial
+) -> Contender:
+    if not found:
+        return contender
+    if contender.drop is None:
+        return contender.model_copy(update={"measured": auditor.measured(found, None)})
+    own = auditor.measured(found, plain)
+    doubts = [*own.unreliable, *_too_few(own, reference, contender.drop)]
+    return contender.model_copy(update={"measured": own.model_copy(update={"unreliable": doubts})})
 
 
 def epochs_for(defenses: Sequence[str], codec: str) -> int:
@@ -160,49 +207,6 @@ def epochs_for(defenses: Sequence[str], codec: str) -> int:
     """
     ends = [c.at(end, 1) for c in parse_all(list(defenses), codec) for end in ((0.0, 1.0) if c.knob else (0.0,))]
     return max([EPOCHS, *(DEFENSES.build(setting.defense).least_epochs for setting in ends)])
-
-
-class _Tuned:
-    """The settings of one candidate that were tried, by strength."""
-
-    def __init__(self, candidate: Candidate, shop: Trials, seed: int, channels: int) -> None:
-        self.candidate, self.shop, self.seed, self.channels = candidate, shop, seed, channels
-        self.tried: dict[float, Trial] = {}
-
-    def within(self, drop: float, reference: float, trials: int) -> Contender:
-        """The strongest setting within a budget, without what it leaks. reference: the undefended split's accuracy."""
-        knob, target = self.candidate.knob, reference - drop / 100
-        if knob is None:
-            self._accuracy(0.0)
-            best = 0.0
-        else:
-            known = {s: t.validation for s, t in self.tried.items()}
-            best, _ = strongest(self._accuracy, target, trials, reference=reference, known=known)
-        trial = self.tried[best]
-        value = knob.at(best, self.channels) if knob else None
-        return Contender(
-            label=self.candidate.label, drop=drop, defense=trial.defense, codec=trial.codec,
-            knob=knob.option if knob else "", value=float(value) if value is not None else None,
-            defends=self.candidate.defends, validation=trial.validation,
-            ended=knob is not None and best == 1.0 and trial.validation >= target,
-            missing=max(0.0, round(100 * (target - trial.validation), 6)),
-            tried=[t.model_copy(update={"strength": s}) for s, t in sorted(self.tried.items())],
-        )  # fmt: skip
-
-    def drop_weights(self, chosen: Sequence[Contender]) -> None:
-        """Forget the weights of all settings but the chosen ones."""
-        kept = {(c.defense, c.codec) for c in chosen if c.reached}
-        for trial in self.tried.values():
-            if (trial.defense, trial.codec) not in kept:
-                self.shop.drop(Setting(trial.defense, trial.codec), self.seed)
-
-    def _accuracy(self, strength: float) -> tuple[str, float]:
-        setting = self.candidate.at(strength, self.channels)
-        try:
-            self.tried[strength] = self.shop.trial(setting, self.seed)
-        except (AnswerError, TrainingError):  # NaN is no class, and no reason to lose the other settings
-            self.tried[strength] = self.shop.missed(setting, self.seed)
-        return f"{setting.defense} {setting.codec}", self.tried[strength].validation
 
 
 def _too_few(measured: Measured, reference: Trial, drop: float) -> list[str]:

@@ -1,31 +1,29 @@
 """Trainings on disk by what decides them: a killed comparison goes on, a longer one does only what is new."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import Trial
 from splitveil.lab.comparing.facts import Defended, Sent, Start, Taught, Trained, Weights
+from splitveil.lab.comparing.sending import Sending
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.training import trained
+from splitveil.lab.comparing.weights import restored, weights_of
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset, Images
-from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.jobs import Job
 from splitveil.lab.protection import held_out
 from splitveil.lab.recipe import Recipe
-from splitveil.lab.restoring.weights import assembled
 from splitveil.lab.seeds import derive
-from splitveil.lab.store import Store
-from splitveil.wire.codecs import CODECS
-
-PARTS = ("edge", "cloud", "defense")
+from splitveil.lab.store import Kept, Store
 
 
 class Trials:
@@ -37,6 +35,7 @@ class Trials:
         data: training part only.
         recipe: of every training.
         tuning: images that no training saw, to tune by; None for those of the training part that `protect` sets aside.
+        sending: to those who train; None for this process.
 
     Raises:
         InputError: a file is damaged.
@@ -49,22 +48,31 @@ class Trials:
         data: Dataset,
         recipe: Recipe,
         tuning: Images | None = None,
+        sending: Sending | None = None,
     ) -> None:
         self.store, self.fresh, self.recipe = Store(folder), fresh, recipe
-        self.data, self.tuning = data, tuning
+        self.data, self.tuning, self.sending = data, tuning, sending or Sending()
         self._taught = Taught(data.train, len(data.classes), tuning)
-        self._starts: dict[int, Start] = {}
+        self._learns_from = data if tuning is None else replace(data, test=tuning)
+        self._starts: dict[int, tuple[Split, Start]] = {}
+
+    def start(self, seed: int) -> Split:
+        """The halves that training starts from, to be left as they are; made in the calling thread at first."""
+        if seed not in self._starts:
+            split = self.fresh(seed)
+            self._starts[seed] = split, Start.of(split)
+        return self._starts[seed][0]
+
+    @property
+    def sent(self) -> list[object]:
+        """What goes to all who train, beside the halves."""
+        return [self.data, self._learns_from]
 
     def facts(self, setting: Setting, seed: int) -> Trained:
         """What decides one training."""
-        if seed not in self._starts:
-            self._starts[seed] = Start.of(self.fresh(seed))
+        self.start(seed)
         defense, codec = Defended.of(setting.defense), Sent.of(setting.codec)
-        return Trained(self._starts[seed], defense, codec, self._taught, self.recipe, seed)
-
-    @property
-    def _validated_on(self) -> int:
-        return held_out(self.data) if self.tuning is None else len(self.tuning)
+        return Trained(self._starts[seed][1], defense, codec, self._taught, self.recipe, seed)
 
     def trial(self, setting: Setting, seed: int) -> Trial:
         """What training this setting came to; trained if it was not before."""
@@ -81,38 +89,53 @@ class Trials:
         self.store.keep(self.facts(setting, seed), trial.to_json(), {})
         return trial
 
+    def weights(self, setting: Setting, seed: int) -> dict[str, Tensor]:
+        """Of the trained split; trained again where they were dropped."""
+        if (found := self.store.find(Weights(self.facts(setting, seed)))) is not None:
+            return found[1]
+        return self._train(setting, seed)[1]
+
     def protected(self, setting: Setting, seed: int) -> Protected:
-        """The trained split; trained again where its weights were dropped."""
-        if (found := self.store.find(Weights(self.facts(setting, seed)))) is None:
-            return self._train(setting, seed)[1]
-        tensors = found[1]
-        kept = {part: _own(tensors, part) for part in PARTS}
-        codec = CODECS.build(setting.codec).restore(_listed(_own(tensors, "codec")))
-        return assembled(self.fresh(seed), DEFENSES.build(setting.defense), codec, kept, self.recipe.epochs)
+        """The trained split."""
+        weights = self.weights(setting, seed)
+        return restored(self.start(seed), setting, weights, self.recipe.epochs)
 
     def drop(self, setting: Setting, seed: int) -> None:
         """Forget the weights."""
         self.store.drop(Weights(self.facts(setting, seed)))
 
-    def _train(self, setting: Setting, seed: int) -> tuple[Trial, Protected]:
-        facts = self.facts(setting, seed)
-        begun, folder = time.perf_counter(), self.store.workdir(facts)
-        whole = folder is None or not any(folder.iterdir())
-        protected, accuracy = trained(
-            self.fresh(seed), setting, self.data if self.tuning is None else replace(self.data, test=self.tuning),
-            recipe=self.recipe, seed=seed, tuned=self.tuning is not None,
-            checkpoint=folder and folder / "checkpoint.safetensors",
+    @property
+    def _validated_on(self) -> int:
+        return held_out(self.data) if self.tuning is None else len(self.tuning)
+
+    def _train(self, setting: Setting, seed: int) -> tuple[Trial, dict[str, Tensor]]:
+        facts, send = self.facts(setting, seed), self.sending
+        job = Job(
+            facts=Weights(facts), call=learned,
+            args=(send(self.start(seed)), setting, send(self._learns_from), self.recipe, seed, self.tuning is not None,
+                  self._validated_on),
         )  # fmt: skip
-        trial = Trial(
-            defense=setting.defense, codec=setting.codec, seed=seed, epochs=self.recipe.epochs,
-            seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole,
-            validated_on=self._validated_on,
-        )  # fmt: skip
-        tensors = {f"{part}.{k}": v for part, m in protected.parts().items() for k, v in m.state_dict().items()}
-        tensors |= {f"codec.{k}": torch.tensor(v) for k, v in protected.codec.state().items()}
-        self.store.keep(Weights(facts), "{}", {k: v.contiguous().clone() for k, v in tensors.items()})
-        self.store.keep(facts, trial.to_json(), {})
-        return trial, protected
+        ((text, weights),) = send.workers.run([job], self.store, facts.label)
+        # Apart from the weights, which may be dropped.
+        self.store.keep(facts, text, {})
+        return Trial.from_json(text, "a kept training"), weights
+
+
+def learned(
+    start: Split, setting: Setting, data: Dataset, recipe: Recipe, seed: int, tuned: bool, validated_on: int,
+    folder: Path | None,
+) -> Kept:  # fmt: skip
+    """A `Trial` and the weights: one training, from the checkpoints in `folder`. Arguments as of `trained`."""
+    begun, whole = time.perf_counter(), folder is None or not any(folder.iterdir())
+    protected, accuracy = trained(
+        copy.deepcopy(start), setting, data, recipe=recipe, seed=seed, tuned=tuned,
+        checkpoint=folder and folder / "checkpoint.safetensors",
+    )  # fmt: skip
+    trial = Trial(
+        defense=setting.defense, codec=setting.codec, seed=seed, epochs=recipe.epochs,
+        seconds=round(time.perf_counter() - begun, 3), validation=accuracy, whole=whole, validated_on=validated_on,
+    )  # fmt: skip
+    return trial.to_json(), weights_of(protected)
 
 
 def without_tuning(data: Dataset, n: int) -> tuple[Dataset, Images | None]:
@@ -127,11 +150,3 @@ def without_tuning(data: Dataset, n: int) -> tuple[Dataset, Images | None]:
         return data, None
     order = np.random.default_rng(derive(0, "tuning")).permutation(len(data.test))
     return replace(data, test=data.test.take(np.sort(order[n:]))), data.test.take(np.sort(order[:n]))
-
-
-def _own(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
-
-
-def _listed(state: dict[str, Tensor]) -> dict[str, object]:
-    return {k: v.tolist() for k, v in state.items()}

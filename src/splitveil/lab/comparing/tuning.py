@@ -1,7 +1,8 @@
 """The strongest setting whose accuracy stays within a budget, found by interpolation inside an Optuna study."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -103,9 +104,7 @@ def strongest(
         reference: accuracy without a defence.
         known: accuracy by strength of settings tried for another target.
     """
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with silenced():
         known = known or {}
         study = optuna.create_study(
             direction="maximize", sampler=Interpolation(target, reference, trials + len(known), len(known))
@@ -129,6 +128,15 @@ def strongest(
             seen.add(name)
         best = study.best_trial
         return best.params[STRENGTH], best.user_attrs[ACCURACY]
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Optuna tells warnings alone while inside. Where several studies go on at once, enter it around all of them."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
     finally:
         optuna.logging.set_verbosity(before)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cloudpickle
 from torch import nn
 
 from splitveil.core.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
@@ -174,6 +175,8 @@ def _imported(path: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise InputError(f"cannot import {path} ({type(error).__name__}: {error}); mend the file.") from error
+    # A worker cannot import it by name; its classes go there with what is made of them.
+    cloudpickle.register_pickle_by_value(module)
     return module
 
 
