@@ -17,6 +17,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "core": (("errors",), ("arguments", "proportions"), ("registry", "records", "progress")),
     "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
     "lab": (
+        ("accelerator",),
         ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers"),
         ("recipe", "training", "probing", "store"),
         ("jobs",),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from splitveil.cli import bundle as bundle_commands
 from splitveil.cli.fit import run
-from splitveil.core.errors import InputError
+from splitveil.core.errors import InputError, UnknownNameError
 from splitveil.core.records import Accuracy, Manifest
 from splitveil.lab.cut import trace
 from splitveil.lab.data import load_data
@@ -187,3 +187,19 @@ def test_protect_in_python_records_it_too(weights: Path) -> None:
         protected, _ = protect(traced.split("relu2"), defense, "raw", data, epochs=epochs)
         assert (protected.epochs, protected.untrained) == (epochs, untrained)
     assert np.isfinite(protected(torch.zeros(1, *data.shape)).detach().numpy()).all()
+
+
+def test_a_recipe_is_followed_and_told(tmp_path: Path) -> None:
+    words = ("--epochs", 1, "--codec", "raw", "--json")
+    done = fit(tmp_path / "b", "--recipe", "usual:optimizer=muon,average=0.9,keep=last", *words)
+    assert json.loads(done.stdout)["recipe"] == (
+        "Recipe(epochs=1, lr=0.002, optimizer='muon', momentum=0.9, weight_decay=0.01, average=0.9, batch=0, "
+        "smoothing=0.0, keep='last')"
+    )
+
+
+def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
+    done = fit(tmp_path / "b", "--recipe", "whitnet", ok=False)
+    assert isinstance(done.exception, UnknownNameError)
+    assert "Did you mean 'whitenet'" in str(done.exception)
+    assert not (tmp_path / "b").exists()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.core.errors import TrainingError
-from splitveil.lab.seeds import bf16_pays
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.training import IndexBatches, fit, infer, native_precision, one_cycle
 
 
@@ -186,7 +186,7 @@ def test_training_is_in_bf16_where_the_machine_multiplies_it() -> None:
     objective = Regression()
     objective.net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     history = fit(objective, BATCHES, epochs=1, lr=1e-3)
-    assert history.precision == native_precision() == ("bf16-mixed" if bf16_pays() else "32-true")
+    assert history.precision == native_precision() == ("bf16-mixed" if Accelerator.chosen().bf16 else "32-true")
     assert all(p.dtype == torch.float32 for p in objective.parameters())
     assert all(b.dtype in (torch.float32, torch.int64) for b in objective.buffers())
 

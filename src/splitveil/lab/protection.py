@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from splitveil.core.arguments import checked
 from splitveil.core.errors import InputError
 from splitveil.core.records import Accuracy, Lost
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
@@ -25,6 +26,8 @@ from splitveil.wire.codecs import CODECS, Codec
 
 CALIBRATION = 1024
 """Training images that scales are fixed on."""
+SHARE_OF_MEMORY = 0.25
+"""Of the accelerator's, that training images may fill; more of them stay in the machine's and go there by batches."""
 
 
 class TrainingLoss(nn.Module):
@@ -52,6 +55,7 @@ def protect(
     checkpoint: Path | str | None = None,
     resume: bool = False,
     watch: Callable[[Protected], None] | None = None,
+    accelerator: str = "auto",
 ) -> tuple[Protected, History]:
     """Install, calibrate, train, finish; scales of the codec come from defended features of training images.
 
@@ -72,27 +76,42 @@ def protect(
         checkpoint: see `splitveil.lab.training.fit`.
         resume: go on from the checkpoint.
         watch: called after each epoch, in eval mode, with what would be kept of it.
+        accelerator: where to train, see `Accelerator.chosen`; the answer is on the processor.
 
     Raises:
-        InputError: fewer epochs than the defence has stages; a stage in which nothing may move; a split that is random
-            in eval mode, mixes the images of a batch or gives NaN or infinity.
+        InputError: no such accelerator here; fewer epochs than the defence has stages; a stage in which nothing may
+            move; a split that is random in eval mode, mixes the images of a batch or gives NaN or infinity.
         TrainingError: training diverged.
         AnswerError: it answers NaN or infinity.
     """
+    with Accelerator.chosen(accelerator).used() as where:
+        return _protected(
+            split, defense, codec, data, recipe or Recipe(epochs=epochs, lr=lr), where.device,
+            seed=seed, checkpoint=checkpoint, resume=resume, watch=watch,
+        )  # fmt: skip
+
+
+def _protected(
+    split: Split, defense: Defense | str, codec: Codec | str, data: Dataset, recipe: Recipe, device: torch.device, *,
+    seed: int, checkpoint: Path | str | None, resume: bool, watch: Callable[[Protected], None] | None,
+) -> tuple[Protected, History]:  # fmt: skip
     _refuse_unsteady(split, data.shape)
     defense = DEFENSES.build(defense) if isinstance(defense, str) else defense
     codec = CODECS.build(codec) if isinstance(codec, str) else codec
     checkpoint = None if checkpoint is None else Path(checkpoint)
-    recipe = recipe or Recipe(epochs=epochs, lr=lr)
     begun = {**split.edge.state_dict(), **{f"cloud.{k}": v for k, v in split.cloud.state_dict().items()}}
     decides = digest(data.train.x, data.train.y, *(begun[k].cpu().numpy() for k in sorted(begun)))
     torch.manual_seed(derive(seed, "install"))
-    split = defense.install(split)
-    x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
+    # What is new gets its weights on the processor, the same for every device.
+    split = defense.install(split.cpu()).to(device)
+    defense.to(device)
+    x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y).to(device)
+    if x.nbytes <= SHARE_OF_MEMORY * Accelerator.of(y).memory:
+        x = x.to(device)
     held, train = _parted(len(x), seed)
     if recipe.keep == "last":
         train = torch.cat([held, train])
-    sample = Sample(as_floats(x[train[:CALIBRATION]]), y[train[:CALIBRATION]], derive(seed, "study"))
+    sample = Sample(as_floats(x[train[:CALIBRATION]].to(device)), y[train[:CALIBRATION]], derive(seed, "study"))
     defense.study(split.eval(), sample)
     protected = Protected(split, defense, codec)
     protected.epochs = recipe.epochs
@@ -101,7 +120,8 @@ def protect(
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = train[index]
-        return augmented(as_floats(x[chosen]), draws).contiguous(memory_format=torch.channels_last), y[chosen]
+        images = augmented(as_floats(x[chosen].to(device)), draws)
+        return images.contiguous(memory_format=torch.channels_last), y[chosen]
 
     def accuracy() -> float:
         return _accuracy(protected, x[held], y[held])
@@ -118,7 +138,8 @@ def protect(
             _let_move(part, name in stage.trains)
         if not stage.task_only:
             torch.manual_seed(derive(seed, "adversary"))
-            protected.rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
+            rival = defense.adversary(protected.split.cut.shape, data.shape, len(data.classes))
+            protected.rival = None if rival is None else rival.to(device)
         history = fit(
             TrainingLoss(protected),
             IndexBatches(len(train), recipe.batch_of(len(train)), read),
@@ -148,7 +169,7 @@ def protect(
             history = History(history.losses + more.losses, history.scores + more.scores, more.precision)
     protected.split = defense.finish(protected.split)
     _settle(protected, codec, sample, seed)
-    return protected, history
+    return protected.cpu(), history
 
 
 def _let_move(part: nn.Module, moves: bool) -> None:
@@ -211,7 +232,8 @@ def right_of(net: nn.Module, images: Images, seed: int = 0) -> Tensor:
         AnswerError: it answers NaN or infinity.
     """
     torch.manual_seed(derive(seed, "accuracy"))
-    return _right(net, torch.from_numpy(images.x), torch.from_numpy(images.y))
+    with Accelerator.chosen().used(net):
+        return _right(net, torch.from_numpy(images.x), torch.from_numpy(images.y))
 
 
 def tested(right: Tensor) -> Accuracy:
@@ -229,7 +251,8 @@ def validation_accuracy(protected: Protected, data: Dataset, seed: int = 0) -> f
     """The same for the training images that `protect` set aside with this seed: what tuning may look at."""
     held, _ = _parted(len(data.train), seed)
     torch.manual_seed(derive(seed, "validation"))
-    return _accuracy(protected, torch.from_numpy(data.train.x)[held], torch.from_numpy(data.train.y)[held])
+    with Accelerator.chosen().used(protected):
+        return _accuracy(protected, torch.from_numpy(data.train.x)[held], torch.from_numpy(data.train.y)[held])
 
 
 def held_out(data: Dataset) -> int:
@@ -247,7 +270,8 @@ def augmented(x: Tensor, draws: torch.Generator) -> Tensor:
     if channels == 3:
         mirror = torch.rand(n, 1, generator=draws) < 0.5
         columns = torch.where(mirror, columns.flip(1), columns)
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    rows, columns, each = rows.to(x.device), columns.to(x.device), torch.arange(n, device=x.device)
+    return padded[each[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -258,8 +282,7 @@ def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _refuse_unsteady(split: Split, shape: tuple[int, int, int]) -> None:
-    device = next((p.device for p in split.parameters()), torch.device("cpu"))
-    images = torch.rand((3, *shape), generator=generator(0, "probe")).to(device)
+    images = torch.rand((3, *shape), generator=generator(0, "probe")).to(Accelerator.of(split).device)
     training = {m: m.training for m in split.modules()}
     told = probe(split.eval(), (images,), images=True).words
     for module, mode in training.items():
@@ -276,9 +299,7 @@ def _settle(protected: Protected, codec: Codec, sample: Sample, seed: int) -> No
 
 def _rescale(protected: Protected, codec: Codec, sample: Sample, seed: int) -> None:
     """Fix the scales of the defence, and those of the codec on defended features."""
-    edge = protected.split.edge
-    device = next((p.device for p in edge.parameters()), torch.device("cpu"))
-    features = infer(edge, sample.x.split(250)).to(device)
+    features = infer(protected.split.edge, sample.x.split(250)).to(sample.x.device)
     protected.defense.calibrate(features)
     torch.manual_seed(derive(seed, "codec"))
     with torch.no_grad():
@@ -292,4 +313,4 @@ def _accuracy(protected: Protected, x: Tensor, y: Tensor) -> float:
 
 def _right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     logits = infer(net.eval(), (as_floats(part) for part in x.split(250)))
-    return classes_of(logits, "the net") == y
+    return classes_of(logits, "the net").cpu() == y.cpu()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import splitveil
+from splitveil.lab.accelerator import Accelerator
 
 
 def derive(seed: int, *parts: object) -> int:
@@ -55,25 +56,21 @@ def named(label: str, facts: object = None) -> str:
     return f"{words[:60]}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 
 
-@cache
 def hardware() -> str:
-    """One line: processor, usable cores, accelerator and bf16 support."""
+    """One line: processor, usable cores, the accelerator in use and whether that multiplies bf16."""
+    used = Accelerator.chosen()
+    return f"{_processor()}{', bf16' if used.bf16 else ''}{f', {used.words}' if used.words else ''}"
+
+
+@cache
+def _processor() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
-    return f"{model}, {cores} cores{', bf16' if bf16_pays() else ''}{gpu}"
-
-
-@cache
-def bf16_pays() -> bool:
-    """Whether this machine multiplies bf16 natively (AVX-512 BF16 or AMX on a CPU, compute capability 8 on a GPU)."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return f"{model}, {cores} cores"
 
 
 @cache

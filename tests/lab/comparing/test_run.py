@@ -237,3 +237,12 @@ def test_a_comparison_says_on_how_many_images_and_how_sure(compared: tuple[Compa
 def test_epochs_are_what_the_defences_need() -> None:
     assert epochs_for(["noise", "dropout"], "raw") == 4
     assert epochs_for(["noise", "shredder:collection=7"], "raw") == 7
+
+
+def test_a_recipe_that_sets_no_images_aside_tunes_by_none_of_them(
+    data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    recipe = Recipe(epochs=1, lr=1e-3, keep="last")
+    with pytest.raises(InputError, match="trains on all of them"):
+        Trials(tmp_path / "a", fresh, data, recipe).trial(Setting("none", "raw"), 0)
+    assert Trials(tmp_path / "b", fresh, data, recipe, data.test).trial(Setting("none", "raw"), 0).validation >= 0

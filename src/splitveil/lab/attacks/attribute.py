@@ -56,7 +56,7 @@ class Embedding(nn.Module):
         wide = c * math.prod(self.fine)
         kept = 0 if wide <= WIDEST else WIDEST - c * math.prod(self.coarse) if c <= WIDEST // 2 else WIDEST
         self.pooled = 0 < kept < WIDEST
-        self.register_buffer("projection", torch.randn(wide, kept, generator=draws) * (wide**-0.5))
+        self.register_buffer("projection", (torch.randn(wide, kept, generator=draws) * (wide**-0.5)).to(z.device))
         self.last: nn.Module = nn.Identity()
         self.last = ChannelScale(torch.cat([self(part) for part in z.split(512)]))
 
@@ -131,20 +131,23 @@ class Ridge:
     Args:
         width: numbers a sample.
         classes: K.
+        device: of the samples.
     """
 
-    def __init__(self, width: int, classes: int) -> None:
-        self.gram, self.cross = torch.zeros(width + 1, width + 1), torch.zeros(width + 1, classes)
+    def __init__(self, width: int, classes: int, device: torch.device | None = None) -> None:
+        self.gram = torch.zeros(width + 1, width + 1, device=device)
+        self.cross = torch.zeros(width + 1, classes, device=device)
 
     def add(self, a: Tensor, targets: Tensor) -> None:
         """a: (n, D); targets: (n, K)."""
-        a = torch.cat([a, torch.ones(len(a), 1)], 1)
+        a = torch.cat([a, a.new_ones(len(a), 1)], 1)
         self.gram += a.T @ a
         self.cross += a.T @ targets
 
     def solve(self, penalty: float) -> Callable[[Tensor], Tensor]:
         """Scores (n, K) of inputs (n, D)."""
-        ridge = torch.full((len(self.gram),), penalty * float(self.gram.diagonal()[:-1].mean().clamp_min(1e-6)))
+        unit = float(self.gram.diagonal()[:-1].mean().clamp_min(1e-6))
+        ridge = torch.full((len(self.gram),), penalty * unit, device=self.gram.device)
         ridge[-1] = 1e-6 * float(self.gram[-1, -1])
         weight = torch.cholesky_solve(self.cross, torch.linalg.cholesky(self.gram + ridge.diag()))
         return lambda a: a @ weight[:-1] + weight[-1]
@@ -183,7 +186,7 @@ class AttributeInference(LabelAttack):
 
     def run(self, view: View, labels: Tensor, classes: int) -> Tensor:
         seed_view(view, self.name)
-        known = torch.nonzero(labels >= 0).flatten()
+        known = torch.nonzero(labels >= 0).flatten().cpu()
         known = known[torch.randperm(len(known), generator=generator(view.seed, self.name, "held"))]
         if len(labels[known].unique()) < 2:
             shares = torch.bincount(labels[known], minlength=classes).float()
@@ -200,7 +203,7 @@ class AttributeInference(LabelAttack):
     def _linear(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> TrainedHead:
         embed = Embedding(view.observe(train[:2048]), generator(view.seed, self.name, "projection"))
         width = embed(view.z[:1]).shape[1]
-        ridge = Ridge(width, classes)
+        ridge = Ridge(width, classes, view.z.device)
 
         def add(index: Tensor) -> None:
             for part in index.repeat(DRAWS if view.stochastic else 1).split(1024):
@@ -218,8 +221,8 @@ class AttributeInference(LabelAttack):
 
     def _mlp(self, view: View, labels: Tensor, classes: int, train: Tensor, valid: Tensor) -> TrainedHead:
         scale = ChannelScale(view.observe(train[:2048]))
-        head = Head(tuple(view.z.shape[1:]), classes)
-        precision = native_precision()
+        head = Head(tuple(view.z.shape[1:]), classes).to(view.z.device)
+        precision = native_precision(view.z)
 
         def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
             return scale(view.observe(train[index])), labels[train[index]]

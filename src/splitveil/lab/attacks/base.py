@@ -100,7 +100,7 @@ class LabelAttack(Threat):
         """
         self.check_grants(view)
         start = time.perf_counter()
-        scores = self.run(view, labels, classes).detach().float().cpu()
+        scores = self.run(view, labels.to(view.z.device), classes).detach().float().cpu()
         seconds = time.perf_counter() - start
         _expect(self.name, "scores", (len(view.z), classes), scores)
         return LabelScores(scores, seconds, dict(view.evidence))

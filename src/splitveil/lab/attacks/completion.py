@@ -85,7 +85,8 @@ class ModelCompletion(LabelAttack):
     def _chosen(self, labels: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions of the few labelled images, and of those that only lend their features."""
         order = torch.randperm(len(labels), generator=draws)
-        few = [order[labels[order] == k][: self.per_class] for k in labels[labels >= 0].unique()]
+        known = labels.cpu()
+        few = [order[known[order] == k][: self.per_class] for k in known[known >= 0].unique()]
         labelled = torch.cat(few) if few else order[:0]
         free = torch.ones(len(labels), dtype=torch.bool)
         free[labelled] = False
@@ -96,9 +97,9 @@ def neighbours(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Positions and similarities (n, count) of the nearest other points by cosine. points: (n, D)."""
     points = F.normalize(points, dim=1)
     found = []
-    for rows in torch.arange(len(points)).split(1024):
+    for rows in torch.arange(len(points), device=points.device).split(1024):
         cosines = points[rows] @ points.T
-        cosines[torch.arange(len(rows)), rows] = -math.inf
+        cosines[torch.arange(len(rows), device=points.device), rows] = -math.inf
         found.append(cosines.topk(min(count, len(points) - 1), 1))
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
 
@@ -110,16 +111,16 @@ def spread(index: Tensor, similarity: Tensor, y: Tensor, classes: int) -> Spread
     dense place (our reading); leaving one out is then leaving out its column.
     """
     n, k = index.shape
-    rows = torch.arange(n).repeat_interleave(k)
+    rows = torch.arange(n, device=index.device).repeat_interleave(k)
     weights = similarity.clamp_min(0).pow(3).flatten() + 1e-9
     edges = torch.sparse_coo_tensor(torch.stack([rows, index.flatten()]), weights, (n, n), check_invariants=False)
-    degree = torch.zeros(n).index_add_(0, rows, weights).index_add_(0, index.flatten(), weights).rsqrt()
+    degree = weights.new_zeros(n).index_add_(0, rows, weights).index_add_(0, index.flatten(), weights).rsqrt()
     graph = (edges + edges.t()).coalesce()
     at = graph.indices()
     graph = torch.sparse_coo_tensor(
         at, graph.values() * degree[at[0]] * degree[at[1]], (n, n), is_coalesced=True, check_invariants=False
     )
-    reach = solve(graph, torch.eye(n, len(y))).clamp_min(0)
+    reach = solve(graph, torch.eye(n, len(y), device=index.device)).clamp_min(0)
     reach = reach / reach.sum(0)
     hot = F.one_hot(y, classes).float()
     left = reach[: len(y)].clone().fill_diagonal_(0) @ hot

@@ -139,7 +139,7 @@ class InverseNetwork(Attack):
                 tuple(view.z.shape[1:]), view.image_shape, mean, *SIZES[size],
                 kind=self.kind, frequency=self.frequency, linear=linear,
             )  # fmt: skip
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.to(view.z.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             return net
 
         def score(net: Decoder) -> float:
@@ -155,7 +155,7 @@ class InverseNetwork(Attack):
 
         epochs = max(self.epochs, math.ceil(self.steps / math.ceil(train / self.batch)))
         size, lr = self.size, self.lr
-        precision = native_precision()
+        precision = native_precision(view.z)
         alone = mean_psnr(linear(valid_z), valid_x) if linear is not None else -math.inf
         if alone > EXACT_DB:
             return Inverse(scale, without_body(build("tiny")), "32-true", {"gain": 0.0, "gap": 0.0})

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import Show, task
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.inner import image_attack
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
 from splitveil.lab.attacks.view import Knows, View
-from splitveil.lab.seeds import bf16_pays, generator
+from splitveil.lab.seeds import generator
 from splitveil.lab.tensors import total_variation
 
 PRIORS = (0.0, 0.03, 0.3, 3.0)
@@ -68,6 +69,7 @@ class Generators(nn.Module):
             self.shifts.append(torch.zeros(self.count * now))
         self.head = nn.Parameter(torch.zeros(self.count * self.channels, widths[-1], 1, 1))
         self.bias = nn.Parameter(torch.zeros(self.count * self.channels))
+        self.to(guess.device)
 
     def forward(self) -> Tensor:
         x = self.noise
@@ -151,7 +153,7 @@ class DeepPrior(Attack):
                 )
             found = []
             for k, (z, start) in enumerate(chunks):
-                weights = torch.full((len(z),), choice.prior)
+                weights = torch.full((len(z),), choice.prior, device=z.device)
                 *_, (_, best) = self._descend(
                     view.seed, likelihood, z, start, weights, choice.stop, show, done + k * self.steps
                 )
@@ -162,10 +164,10 @@ class DeepPrior(Attack):
     def _guess(self, view: View, z: Tensor) -> Tensor:
         """What the generators add to, for features z: (n, *cut) -> (n, C, H, W)."""
         if self.first.needs in view.knows:
-            return self.first(view.within("start", view.knows, z=z)).x_hat
+            return self.first(view.within("start", view.knows, z=z)).x_hat.to(z.device)
         if Knows.AUX in view.knows:
             return view.aux.images().mean(0).expand(len(z), -1, -1, -1)
-        return torch.full((len(z), *view.image_shape), 0.5)
+        return torch.full((len(z), *view.image_shape), 0.5, device=z.device)
 
     def _tuned(
         self,
@@ -179,7 +181,7 @@ class DeepPrior(Attack):
     ) -> Stop:
         """The prior and the stop that recover the adversary's own images x: (m, C, H, W) best."""
         many = len(priors)
-        weights = torch.tensor(priors).repeat_interleave(len(z))
+        weights = torch.tensor(priors, device=z.device).repeat_interleave(len(z))
         start, truth = guess.repeat(many, 1, 1, 1), x.repeat(many, 1, 1, 1)
         best, least = Stop(priors[0], self.steps), math.inf
         for step, image in self._descend(
@@ -208,20 +210,23 @@ class DeepPrior(Attack):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: min(1, (k + 1) / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * k / self.steps)))
         )
-        exact = int(ROUGH * stop) if bf16_pays() else 0
+        where = Accelerator.of(z)
+        exact = int(ROUGH * stop) if where.bf16 else 0
         marks = {round(k * self.steps / STOPS) for k in range(STOPS)}
-        best, least = guess.clamp(0, 1), torch.full((len(z),), math.inf)
+        best, least = guess.clamp(0, 1), torch.full((len(z),), math.inf, device=z.device)
         for step in range(stop + 1):
             rough = 0 < step < exact
-            with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            with where.autocast(enabled=rough):
                 x = nets()
                 inside = x.clamp(0, 1)
                 far = distance(inside)
             value = far + priors * (total_variation(x) + 10 * (x - guess).square().mean((1, 2, 3)))
             value = value + OUTSIDE * (x - inside).square().mean((1, 2, 3))
             if not rough:
+                # Without masks as indices, which a GPU would have to wait for.
                 better = value.detach() < least
-                least[better], best[better] = value.detach()[better], inside.detach()[better]
+                least = torch.where(better, value.detach(), least)
+                best = torch.where(better.reshape(-1, 1, 1, 1), inside.detach(), best)
             if step in marks and step < stop:
                 yield step, inside.detach()
             if step < stop:

@@ -59,11 +59,11 @@ class NearestAux(Attack):
         spread = view.observe(parts[0]).flatten(1).std(0)
         spread[spread < 1e-3 * spread.max()] = torch.inf
         target = view.z.flatten(1) / spread
-        best = torch.full((len(target),), torch.inf)
-        chosen = torch.zeros(len(target), dtype=torch.long)
+        best = torch.full((len(target),), torch.inf, device=target.device)
+        chosen = torch.zeros(len(target), dtype=torch.long, device=target.device)
         for part in parts:
             distance = torch.cdist(target, view.observe(part).flatten(1) / spread)
             nearest, at = distance.min(1)
             nearer = nearest < best
-            best, chosen = torch.where(nearer, nearest, best), torch.where(nearer, part[at], chosen)
+            best, chosen = torch.where(nearer, nearest, best), torch.where(nearer, part.to(at.device)[at], chosen)
         return view.aux.images(chosen)

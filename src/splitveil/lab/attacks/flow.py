@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.decoder import Inverse, decoder_attack, last_gain
 from splitveil.lab.attacks.parts.velocity import Matching, Velocity, follow
@@ -42,13 +43,12 @@ class ResidualFlow:
 
     def draw(self, z: Tensor, guess: Tensor, steps: int, draws: torch.Generator) -> Tensor:
         """A residual for each image. z: (N, *cut), normalised; guess: (N, C, H, W) -> (N, C, H, W)."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        net = self.net.to(device)
-        noise = self.space.image(torch.randn(guess.shape, generator=draws)) / self.unit
-        with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in self.precision):
-            context = net.context(z.to(device), guess.to(device))
-            r = follow(lambda r, t: net(r, t, context), noise.to(device), steps)
-        return r.cpu() * self.unit * self.stretch
+        net = self.net
+        noise = self.space.image(torch.randn(guess.shape, generator=draws).to(z.device)) / self.unit
+        with Accelerator.of(z).autocast(self.precision):
+            context = net.context(z, guess)
+            r = follow(lambda r, t: net(r, t, context), noise, steps)
+        return r * self.unit * self.stretch
 
 
 class FlowMatching(Attack):
@@ -85,8 +85,8 @@ class FlowMatching(Attack):
         inverse = self.decoder.trained(view)
         seed_view(view, self.name)
         net = Velocity(tuple(view.z.shape[1:]), view.image_shape, self.width, 2)
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        precision = native_precision()
+        net.to(view.z.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        precision = native_precision(view.z)
         flow = self._trained(view, inverse, net, precision)
         return self._drawn(view, flow)
 
@@ -114,14 +114,14 @@ class FlowMatching(Attack):
         held = (z, guess, off / max(stretch, 1e-6))
         matching = Matching(net, space, unit)
         draws = generator(view.seed, self.name, "held out")
-        times, noise = torch.rand(len(valid), generator=draws), space.image(torch.randn(held[2].shape, generator=draws))
+        times = torch.rand(len(valid), generator=draws).to(z.device)
+        noise = space.image(torch.randn(held[2].shape, generator=draws).to(z.device))
 
         def score(read: tuple[Tensor, ...]) -> float:
             """Minus the velocity's error in dB, at the same times and with the same noise whenever it is asked."""
-            device = net.head.weight.device
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled="bf16" in precision):
+            with torch.inference_mode(), Accelerator.of(net).autocast(precision):
                 parts = zip(*(t.split(256) for t in (*read, times, noise)), strict=True)
-                errors = torch.cat([matching.errors(*(t.to(device) for t in part)) for part in parts])
+                errors = torch.cat([matching.errors(*part) for part in parts])
             return -10 * math.log10(max(1e-10, float(errors.mean())))
 
         batches = IndexBatches(train, 64, read)
@@ -140,10 +140,10 @@ class FlowMatching(Attack):
         with task(f"{self.name} draws {view.label}".strip(), len(parts) * self.draws) as show, torch.inference_mode():
             for k, part in enumerate(parts):
                 z, guess = flow.inverse.scale(part), flow.inverse.guess(part)
-                best, least = guess, torch.full((len(z),), math.inf)
+                best, least = guess, torch.full((len(z),), math.inf, device=z.device)
                 for draw in range(self.draws):
                     x = (guess + flow.draw(z, guess, self.ode, draws)).clamp(0, 1)
-                    far = self._distance(view, flow.inverse, x, z) if self.draws > 1 else torch.zeros(len(z))
+                    far = self._distance(view, flow.inverse, x, z) if self.draws > 1 else torch.zeros_like(least)
                     closer = far < least
                     best, least = torch.where(closer[:, None, None, None], x, best), torch.where(closer, far, least)
                     show(k * self.draws + draw + 1)

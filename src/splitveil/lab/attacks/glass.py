@@ -83,7 +83,7 @@ class Glass(Attack):
                 show(k + 1, f"priors {priors[0]:g} and {priors[1]:g}")
                 blind += search.blind(part)
                 start = self._nearest(search, part, priors[0])
-                weights = torch.tensor([priors]).expand(len(part.z), 2)
+                weights = torch.tensor([priors], device=x.device).expand(len(part.z), 2)
                 guesses.append(self._refined(search, part, start, weights))
         view.record(draws=likelihood.averaged, gradient=blind / len(view.z))
         return torch.cat(guesses)
@@ -135,13 +135,13 @@ class Glass(Attack):
         points = [torch.zeros_like(target.w), *(torch.randn_like(target.w) for _ in range(self.starts - 1))]
         if self.starts == 1:
             return (points[0],)
-        weights, found, far = torch.full((len(target.z), 2), prior), [], []
+        weights, found, far = torch.full((len(target.z), 2), prior, device=target.z.device), [], []
         for point in points:
             (u,) = search.descend(target, (point,), weights, self.rough, rough=True)
             with torch.no_grad():
                 far.append(search.likelihood.to(target.z)(search.image(target, (u,)).clamp(0, 1)))
             found.append(u)
-        return (torch.stack(found)[torch.stack(far).argmin(0), torch.arange(len(target.z))],)
+        return (torch.stack(found)[torch.stack(far).argmin(0), torch.arange(len(target.z), device=target.z.device)],)
 
     def _refined(self, search: LatentSearch, target: LatentTarget, start: LatentPoint, weights: Tensor) -> Tensor:
         """The fine search in the latent space, then with all inputs free. (n, C, H, W)."""
@@ -157,7 +157,7 @@ class Glass(Attack):
     def _tuned(self, search: LatentSearch, own: LatentTarget, x: Tensor) -> tuple[float, float]:
         """Weights of both priors that recover the adversary's own images best, first the latents' and then the rest."""
         many = len(PRIORS)
-        targets, tried = own.repeat(many), torch.tensor(PRIORS).repeat_interleave(len(x))
+        targets, tried = own.repeat(many), torch.tensor(PRIORS, device=x.device).repeat_interleave(len(x))
 
         def best(x_hat: Tensor) -> int:
             error = (x_hat.clamp(0, 1) - x.repeat(many, 1, 1, 1)).square().mean((1, 2, 3)).clamp_min(1e-10)

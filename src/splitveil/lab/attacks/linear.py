@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.progress import task
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.features import ChannelScale, as_map, map_shape
 from splitveil.lab.attacks.parts.ridge import ridge_weights
@@ -57,8 +58,8 @@ class LinearInverse(nn.Module):
         self.grid = (math.ceil(height / self.ratio), math.ceil(width / self.ratio))
         inputs = c * window**2 if window else c * h * w
         outputs = channels * self.ratio**2 if window else math.prod(image)
-        self.register_buffer("weight", torch.zeros(outputs, inputs))
-        self.register_buffer("bias", torch.zeros(outputs))
+        self.register_buffer("weight", base.new_zeros(outputs, inputs))
+        self.register_buffer("bias", base.new_zeros(outputs))
 
     def forward(self, z: Tensor) -> Tensor:
         if not self.window:
@@ -138,16 +139,17 @@ def _solutions(shapes: list[LinearInverse], read: Read, count: int, seed: int) -
     keep = min(1.0, ROWS / (used * positions))
     outputs, inputs = first.weight.shape
     # An injective edge is undone exactly only if its weakest directions are not lost in rounding.
-    kind = torch.float64 if inputs <= WIDEST else torch.float32
-    gram = torch.zeros(inputs + 1, inputs + 1, dtype=kind)
-    cross = torch.zeros(inputs + 1, len(shapes) * outputs, dtype=kind)
+    device = first.weight.device
+    kind = Accelerator.of(first.weight).exact if inputs <= WIDEST else torch.float32
+    gram = torch.zeros(inputs + 1, inputs + 1, dtype=kind, device=device)
+    cross = torch.zeros(inputs + 1, len(shapes) * outputs, dtype=kind, device=device)
     draws = torch.Generator().manual_seed(seed)
     for index in torch.arange(used).split(256):
         z, x = read(index)
-        chosen = torch.rand(len(x), positions, generator=draws) < keep
+        chosen = (torch.rand(len(x), positions, generator=draws) < keep).to(device)
         a = first.inputs(z, chosen)
         b = torch.cat([shape.targets(x - shape.base) for shape in shapes], 2)[chosen]
-        a = torch.cat([a, torch.ones(len(a), 1)], 1).to(kind)
+        a = torch.cat([a, a.new_ones(len(a), 1)], 1).to(kind)
         gram += a.T @ a
         cross += a.T @ b.to(kind)
     for weights in ridge_weights(gram, cross, RIDGES, constant=True):

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.progress import task
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.base import Attack, seed_view
 from splitveil.lab.attacks.parts.inner import image_attack
 from splitveil.lab.attacks.parts.lbfgs import descend
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
 from splitveil.lab.attacks.parts.whitening import Whitening
 from splitveil.lab.attacks.view import Knows, View
-from splitveil.lab.seeds import bf16_pays
 from splitveil.lab.tensors import total_variation
 
 RATES, PRIORS = (0.05, 0.2), (0.0, 0.003, 0.03, 0.1, 0.3, 3.0)
@@ -135,8 +135,8 @@ class MaximumLikelihood(Attack):
         none = torch.arange(0)
         aux = view.aux if Knows.AUX in view.knows else None
         if aux is None:
-            grey = torch.full((len(view.z), *view.image_shape), 0.5)
-            return Start(grey, none, grey[:0], Whitening.of(None, view.image_shape))
+            grey = torch.full((len(view.z), *view.image_shape), 0.5, device=view.z.device)
+            return Start(grey, none, grey[:0], Whitening.of(None, view.image_shape, view.z.device))
         mean = aux.images().mean(0)
         if Knows.QUERIES not in view.knows:
             space = Whitening.of(aux.images(slice(0, 4096)) - mean, view.image_shape)
@@ -147,7 +147,7 @@ class MaximumLikelihood(Attack):
             both = mean.expand(len(view.z) + len(index), -1, -1, -1)
         else:
             z = torch.cat([view.z, view.observe(index)])
-            both = self.first(view.within("start", view.knows, z=z)).x_hat
+            both = self.first(view.within("start", view.knows, z=z)).x_hat.to(z.device)
             space = Whitening.of(aux.images(index) - both[len(view.z) :], view.image_shape)
         return Start(both[: len(view.z)], index, both[len(view.z) :], space)
 
@@ -177,7 +177,7 @@ class MaximumLikelihood(Attack):
             moved = centre + space.image(torch.randn_like(centre)) if restart else centre
             runs.append(self._invert(likelihood, space, z, moved, [choice] * len(z)))
         values = torch.stack([value for _, value in runs])
-        return torch.stack([guess for guess, _ in runs])[values.argmin(0), torch.arange(len(z))]
+        return torch.stack([guess for guess, _ in runs])[values.argmin(0), torch.arange(len(z), device=z.device)]
 
     def _invert(
         self, likelihood: Likelihood, space: Whitening, z: Tensor, centre: Tensor, choices: list[Tuning]
@@ -185,23 +185,24 @@ class MaximumLikelihood(Attack):
         """z: (n, *cut), centre: (n, C, H, W) -> best guess (n, C, H, W) and its value (n,), infinite where none was."""
         distance = likelihood.to(z)
         # Adam's step does not depend on the gradient's length: a rate per image is a scale of its coordinates.
-        rates, priors, variations = torch.tensor([(c.rate, c.prior, c.variation) for c in choices]).T
+        rates, priors, variations = torch.tensor([(c.rate, c.prior, c.variation) for c in choices], device=z.device).T
         pace = rates.reshape(-1, 1, 1, 1)
-        best, least = centre.clone(), torch.full((len(z),), math.inf)
+        best, least, where = centre.clone(), torch.full((len(z),), math.inf, device=z.device), Accelerator.of(z)
 
         def value(q: Tensor, rough: bool) -> tuple[Tensor, Tensor]:
             p = q * pace
             x = centre + space.image(p)
             inside = x.clamp(0, 1)
-            with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            with where.autocast(enabled=rough):
                 far = distance(inside)
             prior = variations * total_variation(x) + p.square().mean((1, 2, 3))
             return far + priors * prior + OUTSIDE * (x - inside).square().mean((1, 2, 3)), inside
 
         def keep(inside: Tensor, values: Tensor) -> None:
+            # Without masks as indices, which a GPU would have to wait for.
             better = values < least
-            least[better] = values[better]
-            best[better] = inside.detach()[better]
+            least.copy_(torch.where(better, values, least))
+            best.copy_(torch.where(better.reshape(-1, 1, 1, 1), inside.detach(), best))
 
         descent = self._by_lbfgs if self.optimizer == "lbfgs" else self._by_adam
         descent(value, keep, torch.zeros_like(centre))
@@ -213,7 +214,7 @@ class MaximumLikelihood(Attack):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: 0.02 + 0.49 * (1 + math.cos(math.pi * k / self.steps))
         )
-        rough = int(ROUGH * self.steps) if bf16_pays() else 0
+        rough = int(ROUGH * self.steps) if Accelerator.of(q).bf16 else 0
         for step in range(self.steps + 1):
             values, inside = value(q, step < rough)
             if step >= rough:

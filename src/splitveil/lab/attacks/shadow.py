@@ -127,7 +127,8 @@ class Shadow(Attack):
         def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
             x = aux.images(index)
             if mirror:
-                x = torch.where(torch.rand(len(x), 1, 1, 1, generator=draws) < 0.5, x.flip(3), x)
+                flipped = (torch.rand(len(x), 1, 1, 1, generator=draws) < 0.5).to(x.device)
+                x = torch.where(flipped, x.flip(3), x)
             return x.contiguous(memory_format=torch.channels_last), aux.y[index] if by_cloud else view.observe(index)
 
         def build() -> Likeness:
@@ -135,7 +136,7 @@ class Shadow(Attack):
             net = revivable(view.blank_edge()) if self.arch == "same" else OwnEdge(
                 view.image_shape, tuple(view.z.shape[1:]), rectified=bool((seen >= 0).all())
             )  # fmt: skip
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.to(view.z.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             return Likeness(StandInEdge(net, seen, aux.images(slice(0, 256))), seen, cloud)
 
         def train_one(epochs: int, rate: float, name: str) -> tuple[float, Likeness]:

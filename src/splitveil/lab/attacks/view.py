@@ -81,6 +81,10 @@ class Aux:
     def __len__(self) -> int:
         return len(self.x)
 
+    def to(self, device: torch.device) -> "Aux":
+        """The same on a device, where its images stay as bytes; positions are the processor's everywhere."""
+        return Aux(self.x.to(device), self.y.to(device), {k: v.to(device) for k, v in self.attributes.items()})
+
     @property
     def held_out(self) -> Tensor:
         """Positions of the images set aside to choose by: the last tenth, 512 at most, one at least."""

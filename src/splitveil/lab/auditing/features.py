@@ -1,6 +1,5 @@
 """One forward pass over the images gives the task accuracy and the features of every cut."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from splitveil.core.progress import Show, task
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.data import Dataset
 from splitveil.lab.data.parts import Parts
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 BATCH = 250
 SHARE_OF_MEMORY = 0.4
-"""Of the machine's, for the features kept at one time."""
+"""Of the machine's, and of the accelerator's, for the features kept at one time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Clean features of the private and the auxiliary images by cut name, and accuracies by configuration label."""
+    """Clean features of the private and the auxiliary images by cut name, and accuracies by configuration label.
+
+    The features lie in the machine's memory.
+    """
 
     private: dict[str, Tensor]
     aux: dict[str, Tensor]
@@ -35,8 +38,12 @@ class Collected:
 
 
 def memory_budget() -> int:
-    """Bytes of features that may be kept at one time on this machine."""
-    return int(SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    """Bytes of features that may be kept at one time on this machine, and on the accelerator in use.
+
+    All lie in the machine's memory, those of the configuration under attack on the accelerator too.
+    """
+    machine = Accelerator(torch.device("cpu"))
+    return int(SHARE_OF_MEMORY * min(machine.memory, Accelerator.chosen().memory))
 
 
 def most_images(subject: "Subject", budget: int) -> int:
@@ -76,9 +83,14 @@ def collect(subject: "Subject", wanted: Sequence[Configuration], data: Dataset, 
         for c in wanted:
             torch.manual_seed(derive(seed, "accuracy", c.label, first))
             answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
-            right[c.label] += int((classes_of(answers, c.label) == labels[first : first + len(answers)]).sum())
+            right[c.label] += int((classes_of(answers, c.label).cpu() == labels[first : first + len(answers)]).sum())
 
-    with task("features of all cuts", len(data.test) + len(others)) as show, torch.no_grad():
+    nets = [subject.tap, *(c.protected for c in wanted)]
+    with (
+        task("features of all cuts", len(data.test) + len(others)) as show,
+        Accelerator.chosen().used(*nets),
+        torch.no_grad(),
+    ):
         at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
         test = _features(subject, at, data.test.x, keep, count, show, 0, seed)
         extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test), seed)
@@ -93,7 +105,7 @@ def features_at(
     subject: "Subject", at: Sequence[str], images: "np.ndarray[Any, np.dtype[np.uint8]]"
 ) -> dict[str, Tensor]:
     """Clean features of all images at the cuts named `at`. images: (N, C, H, W) -> name -> (N, *cut)."""
-    with task("features of all cuts", len(images)) as show, torch.no_grad():
+    with task("features of all cuts", len(images)) as show, Accelerator.chosen().used(subject.tap), torch.no_grad():
         return _features(subject, at, images, np.arange(len(images)), None, show, 0, 0)
 
 
@@ -108,11 +120,11 @@ def _features(
     seed: int,
 ) -> dict[str, Tensor]:
     """Features of the images at `keep`, in that order, at the cuts named `at`; `each` sees every batch."""
-    out = dict[str, Tensor]()
+    out, device = dict[str, Tensor](), Accelerator.of(subject.tap).device
     place = np.full(len(images), -1)
     place[keep] = np.arange(len(keep))
     for first in range(0, len(images), BATCH):
-        x = as_floats(torch.from_numpy(images[first : first + BATCH]))
+        x = as_floats(torch.from_numpy(images[first : first + BATCH])).to(device)
         if subject.random:
             torch.manual_seed(derive(seed, "features", done + first))
         logits, features = subject.tap(x.contiguous(memory_format=torch.channels_last))
@@ -124,6 +136,6 @@ def _features(
         target = torch.from_numpy(place[first : first + BATCH])
         kept = target >= 0
         for name, z in zs.items():
-            out[name][target[kept]] = z[kept]
+            out[name][target[kept]] = z[kept].cpu()
         show(done + first + len(x))
     return {k: z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for k, z in out.items()}

@@ -72,21 +72,22 @@ def attacked(
         asked: further metrics and a judge; falsy for none.
     """
     resumed = wire.resumed or holds_files(workdir)
-    view = wire.view(seed, attack.crossings, workdir)
-    found = attack(view)
-    guess = found.x_hat.nan_to_num()
-    scores = scored(x, guess)
-    evidence = observed(found.evidence, finite=bool(found.x_hat.isfinite().all()))
-    evidence |= few_reads(view, wire.aux, resumed=resumed)
-    if not attack.scale_free:
-        again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
-        moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
-        evidence["scale"] = moved.mean().item()
-    scores |= asked.scores(x, guess)
-    if asked.adaptive is not None:
-        aside = wire.aux.held_out
-        own = attack(wire.own(seed, attack.crossings, aside)).x_hat.nan_to_num()
-        scores |= asked.adaptive.scores(guess, own, wire.aux.y[aside], seed)
+    with wire.placed():
+        view = wire.view(seed, attack.crossings, workdir)
+        found = attack(view)
+        guess = found.x_hat.nan_to_num()
+        scores = scored(x, guess)
+        evidence = observed(found.evidence, finite=bool(found.x_hat.isfinite().all()))
+        evidence |= few_reads(view, wire.aux, resumed=resumed)
+        if not attack.scale_free:
+            again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
+            moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
+            evidence["scale"] = moved.mean().item()
+        scores |= asked.scores(x, guess)
+        if asked.adaptive is not None:
+            aside = wire.aux.held_out
+            own = attack(wire.own(seed, attack.crossings, aside)).x_hat.nan_to_num()
+            scores |= asked.adaptive.scores(guess, own, wire.aux.y[aside].cpu(), seed)
     row = scored_row(
         scores,
         draws,
@@ -107,8 +108,9 @@ def inferred(
 ) -> LabelUnit:
     """Run and score an attack on one private label; arguments as for `attacked`."""
     resumed = wire.resumed or holds_files(workdir)
-    view = wire.view(seed, attack.crossings, workdir)
-    found = attack(view, torch.from_numpy(secret.known), secret.classes)
+    with wire.placed():
+        view = wire.view(seed, attack.crossings, workdir)
+        found = attack(view, torch.from_numpy(secret.known), secret.classes)
     truth = torch.from_numpy(secret.truth)
     known = truth >= 0
     evidence = observed(found.evidence, finite=bool(found.scores.isfinite().all()))

@@ -1,11 +1,13 @@
 """`Wire`: what crossed at one configuration, drawn once for all attacks, and the `View` that an adversary gets."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.view import Aux, Knows, Shared, View
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.images import as_floats
@@ -16,6 +18,8 @@ BATCH = 250
 
 class Wire:
     """The crossings of the private images at one configuration, drawn once for all attacks.
+
+    Everything lies on the accelerator in use; the nets are there as well while it is `placed`.
 
     Args:
         configuration: cut, defence and codec.
@@ -44,15 +48,21 @@ class Wire:
         workdir: Path | None,
         images: Tensor | None = None,
     ) -> None:
-        self.images = images
+        where = Accelerator.chosen()
+        self.images = None if images is None else images.to(where.device)
+        private, known, aux = private.to(where.device), known.to(where.device), aux.to(where.device)
         self.c, self.private, self.aux, self.knows, self.seed = configuration, private, aux, knows, seed
         self.stochastic, self.rest = configuration.stochastic, configuration.protected.defense.rest()
         if not self.stochastic and (not configuration.plain or self.rest is not None):
-            with torch.no_grad():
+            with torch.no_grad(), where.used(configuration.protected):
                 known = torch.cat([configuration.protected.observe(part) for part in known.split(1024)])
         self.known = known
         self.shared = Shared(derive(seed, configuration.label, "shared"), workdir)
         self.resumed = holds_files(workdir)
+
+    def placed(self) -> AbstractContextManager[object]:
+        """While attacks run."""
+        return Accelerator(self.private.device).used(self.c.protected)
 
     def crossing(self, k: int) -> Tensor:
         """What crosses when the private images are sent for the k-th time, (N, *cut)."""

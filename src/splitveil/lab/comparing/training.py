@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from splitveil.core.errors import InputError
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.cut import Split
 from splitveil.lab.data.base import Dataset
@@ -27,7 +28,14 @@ def trained(
         seed: of every draw.
         tuned: by the test part of `data`; else by the images of the training part that `protect` sets aside.
         checkpoint: to go on from.
+
+    Raises:
+        InputError: it is to be tuned by training images, and its recipe sets none aside.
     """
+    if recipe.keep == "last" and not tuned:
+        raise InputError(
+            "expected images to tune by, got a recipe that trains on all of them; give tuning images or use keep=best."
+        )
     torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
     protected, _ = protect(
         split,

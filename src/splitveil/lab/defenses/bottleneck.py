@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.cut import Split
 from splitveil.lab.cut.grafted import graft
 from splitveil.lab.defenses.base import Defense, Sample
@@ -105,7 +106,8 @@ class Bottleneck(Defense):
 def moments(edge: nn.Module, cloud: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of the channels, and second moment (C, C) of the loss's gradient to them.
 
-    Over images and positions, in float64; the loss is each image's own cross-entropy. x: (M, C, H, W), y: (M,).
+    Over images and positions, in float64 where the device has it; the loss is each image's own cross-entropy.
+    x: (M, C, H, W), y: (M,).
     """
     seen, slopes = [], []
     for part, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
@@ -116,7 +118,7 @@ def moments(edge: nn.Module, cloud: nn.Module, x: Tensor, y: Tensor) -> tuple[Te
         (slope,) = torch.autograd.grad(loss, h)
         seen.append(h.detach().transpose(0, 1).flatten(1))
         slopes.append(slope.transpose(0, 1).flatten(1))
-    flat, slope = torch.cat(seen, 1).double(), torch.cat(slopes, 1).double()
+    flat, slope = (torch.cat(parts, 1).to(Accelerator.of(x).exact) for parts in (seen, slopes))
     return flat.mean(1), torch.cov(flat, correction=0), slope @ slope.T / slope.shape[1]
 
 

@@ -86,14 +86,14 @@ class ConditionalEntropy(GaussianNoise):
 
     def begin(self, u: Tensor, y: Tensor, classes: int, seed: int = 0) -> None:
         """Find the clusters of each class. u: (M, D), in units of the root mean square; y: (M,)."""
-        groups, seen = clusters(u, labels=y, count=self.count, seed=seed % 2**32), y.unique()
+        groups, seen = clusters(u, labels=y, count=self.count, seed=seed % 2**32).to(u.device), y.unique()
         groups = seen[groups // self.count].long() * self.count + groups % self.count
         sizes = torch.bincount(groups, minlength=classes * self.count).float()
         total = sizes[:, None].clamp_min(1)
-        centres = torch.zeros(len(sizes), u.shape[1]).index_add_(0, groups, u) / total
+        centres = u.new_zeros(len(sizes), u.shape[1]).index_add_(0, groups, u) / total
         squares = self._squares(u - centres[groups])
         self.centres, self.sizes = centres, sizes
-        self.variances = torch.zeros(len(sizes), squares.shape[1]).index_add_(0, groups, squares) / total
+        self.variances = u.new_zeros(len(sizes), squares.shape[1]).index_add_(0, groups, squares) / total
 
     def penalty(self, batch: Batch) -> Tensor:
         with torch.autocast(batch.h.device.type, enabled=False):

@@ -117,7 +117,7 @@ class PrivyNet(Defense):
         useful = utility.argsort(descending=True, stable=True)[: len(channels) - useless]
         if leaky:
             told = reconstruction_privacy(z[:STUDIED], x[:STUDIED])[useful]
-            quiet = torch.ones(len(useful), dtype=torch.bool)
+            quiet = torch.ones(len(useful), dtype=torch.bool, device=useful.device)
             quiet[told.topk(leaky).indices] = False
             useful = useful[quiet]
         if self.choice == "supervised":

@@ -198,7 +198,7 @@ def train_generator(
     aux: Aux, image: tuple[int, int, int], *, width: int, blocks: int, steps: int, epochs: int, seed: int,
     checkpoint: Path | None, what: str,
 ) -> AutoEncoder:  # fmt: skip
-    """A generator of images like the adversary's and its recognition, on the CPU in eval mode.
+    """A generator of images like the adversary's and its recognition, where the images are, in eval mode.
 
     Args:
         aux: the adversary's images; those set aside only judge epochs.
@@ -215,8 +215,8 @@ def train_generator(
     train = len(aux) - len(aside)
     generator = Generator(image, aux.images().mean(0), width, blocks)
     both = AutoEncoder(generator)
-    both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = native_precision()
+    both.to(aux.x.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = native_precision(aux.x)
 
     def validate() -> float:
         parts = (aux.images(i) for i in aside.split(256))

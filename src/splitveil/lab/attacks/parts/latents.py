@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.parts.generator import Generator
 from splitveil.lab.attacks.parts.likelihood import OUTSIDE, Likelihood
-from splitveil.lab.seeds import bf16_pays
 
 ROUGH = 0.7
 """Share of the steps in bf16 where the machine has it; the choice of the best iterate is in float32."""
@@ -83,15 +83,16 @@ class LatentSearch:
             rough: all in bf16, where the machine has it.
         """
         point = tuple(t.clone().requires_grad_() for t in start)
-        best, least = tuple(t.clone() for t in start), torch.full((len(target.z),), math.inf)
+        best, least = tuple(t.clone() for t in start), torch.full((len(target.z),), math.inf, device=target.z.device)
         optimizer = torch.optim.Adam(point, lr=RATE, betas=(0.9, 0.99), eps=1e-12)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda k: 0.02 + 0.49 * (1 + math.cos(math.pi * k / steps))
         )
         far = self.likelihood.to(target.z)
-        exact = 0 if not bf16_pays() else 0 if rough else int(ROUGH * steps)
+        where = Accelerator.of(target.z)
+        exact = 0 if not where.bf16 else 0 if rough else int(ROUGH * steps)
         for step in range(steps + 1):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays() and (rough or 0 < step < exact)):
+            with where.autocast(enabled=where.bf16 and (rough or 0 < step < exact)):
                 x = self.image(target, point)
                 inside = x.clamp(0, 1)
                 distance = far(inside) + OUTSIDE * (x - inside).square().mean((1, 2, 3))
@@ -99,8 +100,10 @@ class LatentSearch:
             value = distance + weights[:, 0] * lengths[:, 0] + weights[:, 1] * lengths[:, 1:].sum(1)
             better = (value.detach() < least) & (step == 0 or step >= exact)
             least = torch.where(better, value.detach(), least)
-            for kept, now in zip(best, point, strict=True):
-                kept[better] = now.detach()[better]
+            best = tuple(
+                torch.where(better.reshape(-1, *[1] * (now.ndim - 1)), now.detach(), kept)
+                for kept, now in zip(best, point, strict=True)
+            )
             if step == steps:
                 break
             gradients = torch.autograd.grad(value.sum(), point)

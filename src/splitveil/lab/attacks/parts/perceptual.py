@@ -59,7 +59,7 @@ def trained_eye(aux: Aux, seed: int) -> Eye:
     """An `Eye` trained on the adversary's labelled images; of random weights where none has a label."""
     torch.manual_seed(seed)
     known = (aux.y >= 0).nonzero()[:, 0]
-    eye = Eye(aux.x.shape[1], max(2, int(aux.y.max()) + 1))
+    eye = Eye(aux.x.shape[1], max(2, int(aux.y.max()) + 1)).to(aux.x.device)
     if len(known) >= BATCH:
         batches = IndexBatches(len(known), BATCH, lambda i, _: (aux.images(known[i]), aux.y[known[i]]))
         fit(eye, batches, epochs=max(1, round(STEPS / len(batches))), lr=RATE, seed=seed, what="perceptual features")

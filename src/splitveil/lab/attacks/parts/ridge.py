@@ -18,7 +18,7 @@ def ridge_weights(
         constant: the last input is 1, whose weight costs nothing.
     """
     inputs = square.diagonal()[:-1] if constant else square.diagonal()
-    ridge = torch.eye(len(square), dtype=square.dtype) * inputs.mean().clamp_min(1e-12)
+    ridge = torch.eye(len(square), dtype=square.dtype, device=square.device) * inputs.mean().clamp_min(1e-12)
     if constant:
         ridge[-1, -1] = 0
     for penalty in penalties:

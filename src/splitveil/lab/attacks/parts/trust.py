@@ -31,8 +31,8 @@ class Trust:
     def learned(guess: Tensor, truth: Tensor, mean: Tensor) -> "Trust":
         """guess, truth: (n, C, H, W) in [0, 1]; mean: (C, H, W)."""
         found, wanted = (torch.fft.rfft2(images - mean) for images in (guess, truth))
-        band = _bands(guess.shape[-2:])
-        gains = torch.zeros(band.shape)
+        band = _bands(guess.shape[-2:]).to(guess.device)
+        gains = torch.zeros(band.shape, device=guess.device)
         for k in band.unique():
             own, true = found[..., band == k], wanted[..., band == k]
             energy = own.abs().square().sum().clamp_min(1e-12)

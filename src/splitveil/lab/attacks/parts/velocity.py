@@ -82,7 +82,7 @@ class Matching(nn.Module):
         self.velocity, self.space, self.unit = velocity, space, unit
 
     def forward(self, z: Tensor, guess: Tensor, r: Tensor) -> Tensor:
-        noise = self.space.image(torch.randn(r.shape)).to(r.device)
+        noise = self.space.image(torch.randn(r.shape, device=r.device))
         return self.errors(z, guess, r, torch.rand(len(r), device=r.device), noise).mean()
 
     def errors(self, z: Tensor, guess: Tensor, r: Tensor, t: Tensor, noise: Tensor) -> Tensor:

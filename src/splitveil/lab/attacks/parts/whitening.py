@@ -20,10 +20,16 @@ class Whitening:
     colours: Tensor
 
     @classmethod
-    def of(cls, differences: Tensor | None, shape: tuple[int, int, int]) -> "Whitening":
-        """Spread of images about their centre, (M, C, H, W); without any, a spectrum that falls as 1/f."""
+    def of(
+        cls, differences: Tensor | None, shape: tuple[int, int, int], device: torch.device | None = None
+    ) -> "Whitening":
+        """Spread of images about their centre, (M, C, H, W); without any, a spectrum that falls as 1/f.
+
+        It lies on the device of the images, without any on `device`.
+        """
         channels, height, width = shape
-        rows, columns, colours = cosines(height), cosines(width), opponents(channels)
+        device = device if differences is None else differences.device
+        rows, columns, colours = (axes.to(device) for axes in (cosines(height), cosines(width), opponents(channels)))
         if differences is not None and len(differences) > 1:
             coefficients = torch.einsum("cd,ndhw->nchw", colours, rows @ differences @ columns.T)
             spread = coefficients.square().mean(0).sqrt()
@@ -31,7 +37,7 @@ class Whitening:
         frequency = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
         spread = 0.15 * (height * width) ** 0.5 / (1 + 32 * frequency)
         strength = torch.tensor([1.0] + [0.3] * (channels - 1)).reshape(-1, 1, 1)
-        return cls(spread * strength, rows, columns, colours)
+        return cls((spread * strength).to(device), rows, columns, colours)
 
     def image(self, p: Tensor) -> Tensor:
         """p: (N, C, H, W) -> difference to the centre (N, C, H, W)."""

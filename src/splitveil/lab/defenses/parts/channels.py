@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 
 GRID = 2
 """Fields a side that a channel's map is averaged over before its class is asked for."""
@@ -55,11 +56,11 @@ def fisher_utility(z: Tensor, y: Tensor, *, grid: int = GRID) -> Tensor:
         grid: fields a side, no more than the map has positions.
 
     Returns:
-        (C,), float64.
+        (C,), float64 where the device has it.
     """
     maps = _maps(z)
     pooled = F.adaptive_avg_pool2d(maps, (min(grid, maps.shape[2]), min(grid, maps.shape[3])))
-    v = pooled.double().flatten(2).transpose(0, 1)
+    v = pooled.to(Accelerator.of(z).exact).flatten(2).transpose(0, 1)
     v = v - v.mean(1, keepdim=True)
     members = F.one_hot(y.long()).to(v)
     members = members[:, members.sum(0) > 0]
@@ -84,7 +85,7 @@ def reconstruction_privacy(z: Tensor, x: Tensor) -> Tensor:
         x: (M, C, H, W) in [0, 1], brought to a multiple of the map's size.
 
     Returns:
-        (C,), float64; higher tells more.
+        (C,), float64 where the device has it; higher tells more.
 
     Raises:
         InputError: fewer than 8 images.
@@ -96,7 +97,7 @@ def reconstruction_privacy(z: Tensor, x: Tensor) -> Tensor:
     rows, columns = (min(LARGEST, math.ceil(n / m)) for n, m in zip(x.shape[2:], (height, width), strict=True))
     sized = F.interpolate(x.float(), (height * rows, width * columns), mode="bilinear", antialias=True)
     patches = F.unfold(sized, (rows, columns), stride=(rows, columns))
-    known = int(KNOWN * len(x))
+    known, kind = int(KNOWN * len(x)), Accelerator.of(z).exact
     # Relative to each channel's own size, so that float32 serves channels of any scale.
     maps = maps - maps[:known].mean(0)
     maps = maps / maps[:known].square().mean((0, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
@@ -104,12 +105,12 @@ def reconstruction_privacy(z: Tensor, x: Tensor) -> Tensor:
     gram: Tensor = torch.zeros(())
     crossed: Tensor = torch.zeros(())
     for near, wanted in _parts(maps[:known], patches[:known]):
-        gram = gram + (near @ near.transpose(2, 3)).double().sum(0)
-        crossed = crossed + (near @ wanted).double().sum(0)
+        gram = gram + (near @ near.transpose(2, 3)).to(kind).sum(0)
+        crossed = crossed + (near @ wanted).to(kind).sum(0)
     weights = torch.linalg.solve(_ridged(gram, gram, RIDGE), crossed).transpose(1, 2).float()
     told = []
     for near, wanted in _parts(maps[known:], patches[known:]):
-        error = (weights @ near - wanted.transpose(2, 3)).square().mean((2, 3)).double()
+        error = (weights @ near - wanted.transpose(2, 3)).square().mean((2, 3)).to(kind)
         told.append(-10 * error.clamp_min(EXACT).log10())
     return torch.cat(told).mean(0)
 

@@ -1,0 +1,124 @@
+"""Every attack and every training runs where its data are, tried on a pretended device: see `tests.lab.pretending`."""
+
+import inspect
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from splitveil.lab.accelerator import Accelerator
+from splitveil.lab.attacks import ATTACKS
+from splitveil.lab.attacks.base import Attack, LabelAttack, Threat
+from splitveil.lab.attacks.mle import MaximumLikelihood
+from splitveil.lab.attacks.view import PRESETS, Aux, View
+from splitveil.lab.cut import Split, trace
+from splitveil.lab.data import Dataset, load_data
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Protected
+from splitveil.lab.models.loader import load_model
+from splitveil.lab.protection import protect
+from tests.lab.attacks.conftest import Passing, images, labels
+from tests.lab.pretending import DEVICE, pretending
+
+SHORT = {
+    "steps": 2, "epochs": 1, "size": "tiny", "width": 8, "draws": 2, "ode": 1, "rough": 2, "fine": 2, "free": 2,
+    "starts": 2, "per_class": 2, "k": 2, "decoder": "decoder:size=tiny,epochs=1,steps=2", "attack": "linear",
+}  # fmt: skip
+"""Options by name, of whatever attack has them."""
+PRIVATE, KNOWN = 6, 48
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    with pretending() as there, Accelerator(there).used():
+        yield there
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitveil.lab.attacks.attribute.STEPS", 1)
+    monkeypatch.setattr("splitveil.lab.attacks.shadow.MaximumLikelihood", lambda: MaximumLikelihood(steps=2))
+
+
+def shortened(name: str) -> Threat:
+    options = inspect.signature(ATTACKS.get(name)).parameters
+    return ATTACKS.build(name, **{k: v for k, v in SHORT.items() if k in options})
+
+
+class Cloud(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.head = nn.Linear(16 * 16, 2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.head(z.flatten(1))
+        return out
+
+
+def view_on(device: torch.device, crossings: int, sigma: float) -> tuple[View, Tensor]:
+    torch.manual_seed(3)
+    edge = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()).eval().to(device)
+    known = images(KNOWN, 2)
+    aux = Aux(known, labels(known)).to(device)
+    defense = Passing(sigma)
+    with torch.no_grad():
+        clean = edge(aux.images())
+        z, *more = (defense(edge(images(PRIVATE, 1).to(device) / 255)) for _ in range(crossings))
+
+    def observe(index: Tensor) -> Tensor:
+        with torch.no_grad():
+            seen: Tensor = defense(clean[index])
+        return seen
+
+    view = View(
+        z, (3, 16, 16), knows=PRESETS["white-box"], aux=aux, observe=observe, query=lambda x: defense(edge(x)),
+        edge=edge, defense=defense, cloud=Cloud().to(device), again=torch.stack(more) if more else None,
+        stochastic=sigma > 0, seed=0,
+    )  # fmt: skip
+    return view, aux.y.cpu()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_an_attack_runs_where_the_features_are(name: str, sigma: float, device: torch.device) -> None:
+    attack = shortened(name)
+    view, known = view_on(device, attack.crossings, sigma)
+    if isinstance(attack, Attack):
+        found = attack(view).x_hat
+    else:
+        assert isinstance(attack, LabelAttack)
+        found = attack(view, known, 2).scores
+    assert len(found) == PRIVATE
+    assert found.device.type == "cpu"
+
+
+def few() -> Dataset:
+    data = load_data("digits")
+    return Dataset("digits", data.train.take(np.arange(64)), data.test.take(np.arange(16)), data.classes)
+
+
+def fresh(data: Dataset) -> Split:
+    model = load_model("small", shape=data.shape, classes=10, weights=None).model
+    return trace(model, torch.zeros(2, *data.shape)).split("relu2")
+
+
+@pytest.mark.parametrize("name", DEFENSES.names())
+def test_a_defence_trains_on_the_accelerator_and_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, defense, losses = few(), DEFENSES.build(name), []
+    split = fresh(data)
+    taken = Protected.loss
+
+    def loss(self: Protected, x: Tensor, y: Tensor) -> Tensor:
+        found = taken(self, x, y)
+        losses.append((x.device, y.device, found.device))
+        return found
+
+    monkeypatch.setattr(Protected, "loss", loss)
+    with pretending() as there, Accelerator(there).used():
+        protected, _ = protect(split, defense, "uniform:bits=8", data, epochs=len(defense.stages()))
+    assert losses
+    assert {d for one in losses for d in one} == {DEVICE}
+    assert all(t.device.type == "cpu" for t in protected.state_dict().values())
