@@ -38,6 +38,10 @@ CASES = {
     "plan small --data digits?n=300 --out p --cuts ,": "expected names of cuts for --cuts",
     "plan small --data digits?n=300 --out p --minutes nan": "minutes above 0",
     "plan small --data digits?n=300 --out p --max-ssim nan": "expected a limit",
+    f"{AUDIT} --out a --accelerator gpu": "expected auto, cpu, cuda, cuda:1 or mps for --accelerator, got 'gpu'",
+    f"{FIT} --out f --accelerator cuda:x": "for --accelerator, got 'cuda:x'; use --accelerator auto",
+    "plan small --data digits?n=300 --out p --accelerator cuda:99": "for --accelerator cuda:99, got",
+    "compare small --data digits?n=60 --at relu1 --defense noise --out c --accelerator gpu": "got 'gpu'",
     "cuts small --input 3x0x4": "expected --input as CxHxW",
 }
 

@@ -106,6 +106,17 @@ class _Inference(torch.set_grad_enabled):
         super().__init__(torch.is_grad_enabled() and not mode)
 
 
+def _jvp(function: Any, given: tuple[Tensor], along: tuple[Tensor]) -> tuple[Tensor, Tensor]:
+    """Instead of `torch.func.jvp`, which ends the process for tensors of a subclass: the derivative of the gradient."""
+    with torch.enable_grad():
+        x = given[0].detach().requires_grad_(True)
+        z = function(x)
+        weight = torch.zeros_like(z, requires_grad=True)
+        (slope,) = torch.autograd.grad(z, x, weight, create_graph=True)
+        (found,) = torch.autograd.grad(slope, weight, along[0])
+    return z.detach(), found
+
+
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     flat, spec = tree_flatten((args, kwargs))
     wanted = next((a for a in flat if isinstance(a, torch.device)), None)
@@ -147,5 +158,5 @@ def _refuse(func: Any, flat: list[Any], *, there: bool, made_there: bool) -> Non
 @contextmanager
 def pretending() -> Iterator[torch.device]:
     """The device, there in this block."""
-    with patch("torch.inference_mode", _Inference), _Making(), _Watching():  # type: ignore[no-untyped-call]
+    with patch("torch.inference_mode", _Inference), patch("torch.func.jvp", _jvp), _Making(), _Watching():  # type: ignore[no-untyped-call]
         yield DEVICE

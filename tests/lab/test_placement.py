@@ -8,16 +8,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from splitveil.core.errors import InputError
 from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.base import Attack, LabelAttack, Threat
 from splitveil.lab.attacks.mle import MaximumLikelihood
 from splitveil.lab.attacks.view import PRESETS, Aux, View
+from splitveil.lab.auditing import Subject, audit
+from splitveil.lab.auditing.configuration import Configuration
+from splitveil.lab.auditing.criterion.material import Material
+from splitveil.lab.auditing.criterion.numbers import FAMILIES
+from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.cut import Split, trace
 from splitveil.lab.data import Dataset, load_data
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.images import as_floats
+from splitveil.lab.metrics import METRICS
+from splitveil.lab.metrics.information import ESTIMATORS
+from splitveil.lab.metrics.information.base import MIEstimate
+from splitveil.lab.metrics.judge import Judge, adapt
+from splitveil.lab.metrics.perceptual import deep_distance
+from splitveil.lab.metrics.plates import train_reader
 from splitveil.lab.models.loader import load_model
+from splitveil.lab.planning.depth import curves
+from splitveil.lab.planning.proxies import proxy
 from splitveil.lab.protection import protect
 from tests.lab.attacks.conftest import Passing, images, labels
 from tests.lab.pretending import DEVICE, pretending
@@ -121,4 +136,66 @@ def test_a_defence_trains_on_the_accelerator_and_comes_back(name: str, monkeypat
         protected, _ = protect(split, defense, "uniform:bits=8", data, epochs=len(defense.stages()))
     assert losses
     assert {d for one in losses for d in one} == {DEVICE}
+    assert all(t.device.type == "cpu" for t in protected.state_dict().values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cheap_numbers_are_made_where_the_features_are(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def brief(m: Material, name: str, x: Tensor, z: Tensor, *, seed: int = 0) -> MIEstimate:
+        options = {"steps": 2} if "steps" in inspect.signature(ESTIMATORS.get(name)).parameters else {}
+        return ESTIMATORS.build(name, x=x, z=z, seed=seed, **options)
+
+    monkeypatch.setattr("splitveil.lab.auditing.criterion.numbers._estimate", brief)
+    data = few()
+    protected, _ = protect(fresh(data), "noise", "raw", data)
+    x, y = as_floats(torch.from_numpy(data.train.x)), torch.from_numpy(data.train.y)
+    with pretending() as there, Accelerator(there).used(protected):
+        c = Configuration(protected.split.cut, protected)
+        with torch.no_grad():
+            z = protected.sent(x.to(there))
+            logits = protected.split.cloud(z)
+        numbers = FAMILIES[family](Material(c, x.to(there), z, y.to(there), logits, logits, 10, 0))
+    assert numbers
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_a_metric_is_computed_where_the_guesses_are(name: str, device: torch.device) -> None:
+    try:
+        metric = METRICS.build(name)
+    except (InputError, TypeError):
+        pytest.skip("it needs files")
+    x, guess = (torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(k)).to(device) for k in range(2))
+    assert metric(x, guess).device == device
+
+
+def test_a_judge_and_a_plate_reader_work_on_the_accelerator(device: torch.device) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.Flatten(), nn.LazyLinear(2))
+    x, y = as_floats(images(8, 0)), labels(images(8, 0))
+    net.cpu()(x)
+    judge = Judge(net, "own")
+    assert judge.probabilities(x).device.type == "cpu"
+    assert adapt(judge, x, y, epochs=1).probabilities(x).shape == (8, 2)
+    assert deep_distance(net, "own")(x, x.flip(0)).device.type == "cpu"
+    reader = train_reader(images(4, 0), torch.ones(4, 4).long(), torch.full((4, 2), 8), epochs=1)
+    assert reader.read(x).shape == (8, 4)
+
+
+def test_an_audit_and_a_plan_measure_on_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitveil.lab.auditing.intervals.RESAMPLES", 10)
+    monkeypatch.setattr("splitveil.lab.planning.depth.RESAMPLES", 2)
+    data = few()
+    protected, _ = protect(fresh(data), "noise", "uniform:bits=8", data)
+    subject = Subject.of_split(protected, model="small", weights="none")
+    wide = Dataset("digits", data.train, load_data("digits").train.take(np.arange(100)), data.classes)
+    traced = trace(load_model("small", shape=data.shape, classes=10, weights=None).model, torch.zeros(2, *data.shape))
+    cut = traced.cuts()[2].name
+    traced.tap([cut])
+    suite = custom_suite(["completion"])
+    with pretending() as there, Accelerator(there).used():
+        card = audit(subject, data, suite=suite, n=4, metrics=("registered_psnr",)).card
+        assert proxy(protected, ["raw", "uniform:bits=4"], data.train, 0)
+        (curve,) = curves(traced, wide, cuts=[cut])
+    assert "pretend:0" in card.hardware
+    assert {r.attack for r in card.rows} >= {"mean", "nearest"}
+    assert "linear_mse" in curve.numbers
     assert all(t.device.type == "cpu" for t in protected.state_dict().values())

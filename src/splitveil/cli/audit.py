@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import JudgeAdapt, SkipBroken
+from splitveil.cli.reading import AcceleratorAsked, JudgeAdapt, SkipBroken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="of every draw")] = 0,
     seeds: Annotated[str | None, typer.Option(help="0,1,2: an audit each in OUT/seed-K, and their summary")] = None,
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
+    accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     cache: Annotated[
@@ -68,12 +69,14 @@ def run(
     from splitveil.cli.cards import show_card, show_criterion, show_summary
     from splitveil.cli.console import print_json, showing_progress, tell, tell_doubts
     from splitveil.core.records import Finishing, claim
+    from splitveil.lab.accelerator import Accelerator
     from splitveil.lab.attacks.view import Knows
     from splitveil.lab.auditing import audit, summarise
     from splitveil.lab.auditing.suites import custom_suite, find_suite
     from splitveil.lab.data import load_data
     from splitveil.report import check_extras, render, samples_picture
 
+    computing = Accelerator.chosen(accelerator)
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
@@ -93,7 +96,7 @@ def run(
     cards, told, subjects = [], [], []
     # A card is on the disk before anything is drawn, and nothing that fails while drawing stops the next seed.
     finishing = Finishing(f"{out}", f"run `splitveil report {out}` for the page, or the same again with --resume")
-    with showing_progress():
+    with showing_progress(), computing.used():
         for k, folder in folders.items():
             subject = _subject(target, at, weights, logits, images, k)
             subjects.append(subject)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import JudgeAdapt, SkipBroken
+from splitveil.cli.reading import AcceleratorAsked, JudgeAdapt, SkipBroken
 from splitveil.cli.working import ThreadsAsked, WorkersAsked
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def run(
     judge: Annotated[str | None, typer.Option(help="an independent model that looks at the guesses: PA, PI")] = None,
     judge_weights: Annotated[str | None, typer.Option(help="of the judge, as --weights")] = None,
     judge_adapt: JudgeAdapt = False,
+    accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
     workers: WorkersAsked = "1",
     threads: ThreadsAsked = None,
@@ -73,6 +74,7 @@ def run(
     from splitveil.cli.console import err, print_json, showing_progress, tell, tell_doubts
     from splitveil.cli.console import out as screen
     from splitveil.core.records import Finishing, claim, resumable
+    from splitveil.lab.accelerator import Accelerator
     from splitveil.lab.attacks.view import Knows
     from splitveil.lab.auditing.suites import custom_suite, find_suite
     from splitveil.lab.comparing import compare, epochs_for, without_tuning
@@ -82,6 +84,7 @@ def run(
     from splitveil.lab.recipe import usual_rate
     from splitveil.report import check_extras, render_comparison, render_picture
 
+    computing = Accelerator.chosen(accelerator)
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
     if attack:
@@ -106,7 +109,7 @@ def run(
         epochs = epochs_for(defense, codec)
         (err if as_json else screen).print(f"{epochs} epochs for each training; --epochs changes it", highlight=False)
     finishing = Finishing(f"{out / 'comparison.json'}", f"run `splitveil report {out}` for the page")
-    with showing_progress(), resumable(out):
+    with showing_progress(), computing.used(), resumable(out):
         found = compare(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
             codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import AcceleratorAsked, SkipBroken
 
 if TYPE_CHECKING:
     from splitveil.core.records import Accuracy, Lost
@@ -46,6 +46,7 @@ def run(
     quantize: Annotated[
         str | None, typer.Option(help="int8: also OUT-int8, a bundle whose edge half computes in 8-bit integers")
     ] = None,
+    accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
     force: Annotated[bool, typer.Option("--force", help="replace the bundle that is there")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
@@ -61,6 +62,7 @@ def run(
     from splitveil.core.errors import InputError
     from splitveil.core.records import dumps
     from splitveil.core.registry import Spec
+    from splitveil.lab.accelerator import Accelerator
     from splitveil.lab.cut import split
     from splitveil.lab.data import load_data
     from splitveil.lab.defenses import DEFENSES
@@ -72,6 +74,7 @@ def run(
     from splitveil.wire.bundle import refuse_foreign, refuse_taken
     from splitveil.wire.codecs import CODECS
 
+    computing = Accelerator.chosen(accelerator)
     if quantize not in (None, "int8"):
         raise InputError(f"expected --quantize int8, got {quantize!r}; use int8 or leave it out.")
     refuse_foreign(out)
@@ -102,7 +105,7 @@ def run(
         err.print("warning: neither --weights nor training: the bundle answers at random", style="yellow")
     if chosen.needs_training and not epochs:
         err.print(f"warning: {name} works by training and gets none: {NEVER}", style="yellow", soft_wrap=True)
-    with showing_progress():
+    with showing_progress(), computing.used():
         whole = right_of(halves, images.test, seed) if weights else None
         protected, history = protect(
             halves, chosen, wire, images, recipe=trained, seed=seed,

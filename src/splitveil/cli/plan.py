@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import AcceleratorAsked, SkipBroken
 
 if TYPE_CHECKING:
     from splitveil.core.records import Budget, Choice, Figure, Plan
@@ -78,6 +78,7 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, help="of training and the search's attacks; fresh ones have the next")
     ] = 0,
+    accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
@@ -92,6 +93,7 @@ def run(
     from splitveil.cli.console import err, print_json, showing_progress, tell
     from splitveil.core.records import Budget, Finishing, claim, resumable
     from splitveil.device.profiling import find_device, find_link
+    from splitveil.lab.accelerator import Accelerator
     from splitveil.lab.attacks.view import Knows
     from splitveil.lab.auditing.suites import custom_suite, find_suite
     from splitveil.lab.cut import trace
@@ -101,6 +103,7 @@ def run(
     from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES
     from splitveil.report import check_extras, render_plan
 
+    computing = Accelerator.chosen(accelerator)
     chosen = custom_suite(attack) if attack else find_suite(suite)
     leakage = {
         "ssim": max_ssim, "ssim_worst": max_ssim_worst, "psnr": max_psnr, "psnr_worst": max_psnr_worst
@@ -127,7 +130,7 @@ def run(
         err.print("warning: no --weights: this plans for an untrained model", style="yellow")
     traced = trace(loaded.model, torch.zeros(2, *images.shape))
     finishing = Finishing(f"{out / 'plan.json'}", f"run `splitveil report {out}` for the page")
-    with showing_progress(), resumable(out):
+    with showing_progress(), computing.used(), resumable(out):
         found = plan(
             traced, images, model=model, weights=loaded.weights, budget=budget, out=out, cuts=_cuts(traced, cuts),
             defenses=defense or DEFENSES, codecs=codec or CODECS_TRIED, device=way[0], server=way[1],

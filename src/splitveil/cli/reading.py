@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 JudgeAdapt: TypeAlias = Annotated[
     bool, typer.Option("--judge-adapt", help="ask it also after it has learned from each attack's guesses")
 ]
+AcceleratorAsked: TypeAlias = Annotated[
+    str, typer.Option("--accelerator", metavar="auto|cpu|cuda|cuda:1|mps", help="what computes; auto: a GPU if any")
+]
 SkipBroken: TypeAlias = Annotated[
     bool, typer.Option("--skip-broken", help="leave out pictures that cannot be read, and count them")
 ]

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from splitveil.core.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 VARIABLE = "SPLITVEIL_ACCELERATOR"
 """Of the environment: what ``auto`` stands for, so that processes begun by this one choose alike."""
@@ -27,12 +31,17 @@ _used: ContextVar["Accelerator | None"] = ContextVar("accelerator", default=None
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """The processor or one GPU; plain words with a device in them, so that it can be sent to another process.
+    """The processor or one GPU.
 
     Random numbers are drawn by generators on the processor wherever a seed decides them, and moved.
+
+    Attributes:
+        device: one only; several GPUs are used by workers, one each.
+        name: as asked for, and as another process may ask: ``cuda`` for whichever GPU is its own.
     """
 
     device: torch.device
+    name: str = ""
 
     @classmethod
     def chosen(cls, name: str = "auto") -> Self:
@@ -45,13 +54,14 @@ class Accelerator:
             InputError: another word, or a device that is not here.
         """
         if name != "auto":
-            return cls(_device(name))
+            return cls(_device(name), name)
         if (used := _used.get()) is not None:
-            return cls(used.device)
+            return cls(used.device, used.name)
         if (named := os.environ.get(VARIABLE, "auto")) != "auto":
-            return cls(_device(named, f"{VARIABLE}="))
+            return cls(_device(named, f"{VARIABLE}="), named)
         apple = torch.backends.mps.is_available()
-        return cls(_device("cuda" if torch.cuda.is_available() else "mps" if apple else "cpu"))
+        found = "cuda" if torch.cuda.is_available() else "mps" if apple else "cpu"
+        return cls(_device(found), found)
 
     @classmethod
     def of(cls, what: Tensor | nn.Module) -> Self:
@@ -89,6 +99,10 @@ class Accelerator:
         """The widest type it computes in: Apple's GPUs have no float64."""
         return torch.float32 if self.device.type == "mps" else torch.float64
 
+    def with_doubles(self) -> "Accelerator":
+        """Itself where it computes in float64, else the processor."""
+        return self if self.exact == torch.float64 else Accelerator(torch.device("cpu"), "cpu")
+
     @property
     def bf16(self) -> bool:
         """Whether it multiplies bf16 natively. Searches use that and never fp16, whose small slopes are zero."""
@@ -124,6 +138,21 @@ class Accelerator:
         if kind in ("cpu", "cuda", "mps"):
             return Fabric(accelerator=kind, devices=[index] if kind == "cuda" else 1, precision=precision)  # type: ignore[arg-type]
         return Fabric(accelerator="cpu", strategy=SingleDeviceStrategy(device=self.device), precision=precision)  # type: ignore[arg-type]
+
+
+def computing(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, with what its keyword ``accelerator`` asks for in use.
+
+    Raises:
+        InputError: another word, or a device that is not here.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with Accelerator.chosen(str(kwargs.get("accelerator", "auto"))).used():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _device(name: str, flag: str = "--accelerator ") -> torch.device:

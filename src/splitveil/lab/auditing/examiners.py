@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splitveil.core.records import Score
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.auditing.intervals import CHUNK, LEVEL, RESAMPLES, bootstrap
 from splitveil.lab.images import as_floats
 from splitveil.lab.metrics.base import Metric, tail_mean
@@ -126,7 +127,10 @@ class Asked:
     def scores(self, x: Tensor, guess: Tensor) -> dict[str, Tensor]:
         """Name -> (N,). x: (N, C, H, W) uint8, the private images; guess: (N, C, H, W) in [0, 1]."""
         pairs = list(zip(x.split(BATCH), guess.split(BATCH), strict=True))
-        found = {m.name: torch.cat([m(as_floats(a), b) for a, b in pairs]) for m in self.metrics}
+        device = Accelerator.chosen().device
+        found = {
+            m.name: torch.cat([m(as_floats(a.to(device)), b.to(device)).cpu() for a, b in pairs]) for m in self.metrics
+        }
         for one in self.examiners:
             found |= one.scores(guess)
         return found

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.proportions import wilson
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.data.base import Array
 from splitveil.lab.defenses.base import Protected
@@ -74,8 +75,9 @@ def embeddings(protected: Protected, x: Tensor, classes: Tensor | None = None) -
         (N, k) float32 of unit length.
     """
     protected.eval()
-    with torch.inference_mode():
-        answers = torch.cat([protected(as_floats(part)).float() for part in x.split(CHUNK)])
+    with Accelerator.chosen().used(protected) as where, torch.inference_mode():
+        parts = (as_floats(part.to(where.device)) for part in x.split(CHUNK))
+        answers = torch.cat([protected(part).float().cpu() for part in parts])
     classes_of(answers, "the split")  # refuses NaN, which would sort anyhow
     answers = answers if classes is None else answers[:, classes]
     return F.normalize(answers - answers.mean(1, keepdim=True), dim=1)

@@ -11,6 +11,7 @@ import torch
 from splitveil.core.arguments import checked
 from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, resumable
 from splitveil.core.records.card import plain_name
+from splitveil.lab.accelerator import computing
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
 from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
@@ -36,6 +37,7 @@ from splitveil.lab.store import Results
 
 
 @checked
+@computing
 def audit(
     subject: Subject,
     data: Dataset,
@@ -54,6 +56,7 @@ def audit(
     judge: Judge | None = None,
     plates: Dataset | None = None,
     examiners: Sequence[Callable[[Images], Examiner]] = (),
+    accelerator: str = "auto",
 ) -> Audit:
     """What the features at each cut leak to an adversary.
 
@@ -75,8 +78,8 @@ def audit(
         plates: images with number plates, whose training part teaches a reader to read them in guesses: ``plates`` and
             ``plate_characters`` in `Row.extra`, of the private plates that it reads on the image itself; `data` itself
             or more cars of the kind.
-
         examiners: further ones who look at every guess: each is called with the private images and gives an `Examiner`.
+        accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
 
     Raises:
         OverlapError: an image would be private and the adversary's.

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.comparing.costs import edge_cost
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.weights import restored
@@ -39,6 +40,7 @@ def _radius(protected: Protected, data: Dataset, seed: int) -> float | None:
     if int(torch.bincount(y[y >= 0], minlength=1).max()) < LEAST:
         return None
     torch.manual_seed(derive(seed, "radius"))
-    with torch.no_grad():
-        z = [protected.observe(protected.split.edge(as_floats(part))) for part in x.split(AT_ONCE)]
+    with Accelerator.chosen().used(protected) as where, torch.no_grad():
+        parts = (as_floats(part.to(where.device)) for part in x.split(AT_ONCE))
+        z = [protected.observe(protected.split.edge(part)) for part in parts]
     return class_radius(z, y, len(data.classes), least=LEAST, resamples=0).per_dimension

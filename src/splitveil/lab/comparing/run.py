@@ -13,6 +13,7 @@ from splitveil.core.errors import InputError
 from splitveil.core.progress import task, unreported
 from splitveil.core.records import Comparison, Contender, Doubt, Measured, Trial, claim
 from splitveil.core.records.comparison import TUNED
+from splitveil.lab.accelerator import computing
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing.checks import check_lost
 from splitveil.lab.auditing.question import PRIVATE, WHITE_BOX, Question
@@ -40,6 +41,7 @@ DROPS = (1.0, 3.0)
 
 
 @checked
+@computing
 def compare(
     fresh: Callable[[int], Split],
     data: Dataset,
@@ -63,6 +65,7 @@ def compare(
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
     resume: bool = False,
+    accelerator: str = "auto",
     workers: int | str | Workers = 1,
     threads: int | None = None,
 ) -> Comparison:
@@ -96,6 +99,7 @@ def compare(
         metrics: further metrics of the audits.
         judge: see `splitveil.lab.auditing.audit`.
         resume: go on with what is in `out`.
+        accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
         workers: who trains and attacks: 1 for this process, a number of processes, ``auto``, ``ray`` or
             ``ray://HOST:PORT``; candidates are tuned beside each other. Records are the same for all of them at the
             same number of threads, but for the time that things took.

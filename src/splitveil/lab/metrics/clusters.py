@@ -77,7 +77,7 @@ def within_clusters(
     rows = rows - rows.mean(0)
     found = class_radius(rows, _nearest(rows, k, seed), k, standardise=False, resamples=resamples, seed=seed)
     turned = rows @ torch.linalg.eigh(rows.T.double() @ rows.double())[1].float()
-    orders = torch.rand(turned.shape, generator=generator(seed, "shuffled clusters", len(z))).argsort(0)
+    orders = torch.rand(turned.shape, generator=generator(seed, "shuffled clusters", len(z))).to(rows.device).argsort(0)
     mixed = turned.gather(0, orders)
     alone = class_radius(mixed, _nearest(mixed, k, seed), k, standardise=False, resamples=0, seed=seed)
     return Clusters(found.relative, found.relative_interval, alone.relative, k, rows.shape[1])
@@ -101,9 +101,9 @@ def _projected(rows: Tensor, directions: int, seed: int) -> Tensor:
     """(N, D) -> (N, min(D, directions))."""
     if rows.shape[1] <= directions:
         return rows
-    draws, total = generator(seed, "projection", rows.shape[1]), torch.zeros(len(rows), directions)
+    draws, total = generator(seed, "projection", rows.shape[1]), rows.new_zeros(len(rows), directions)
     for part in rows.split(COLUMNS, 1):
-        total += part @ torch.randn(part.shape[1], directions, generator=draws)
+        total += part @ torch.randn(part.shape[1], directions, generator=draws).to(part.device)
     return total.div_(math.sqrt(directions))
 
 
@@ -114,6 +114,6 @@ def _nearest(rows: Tensor, k: int, seed: int) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k: empty clusters are left out
-        means = KMeans(k, n_init=STARTS, random_state=derive(seed, "clusters") % 2**32).fit(rows.numpy())
+        means = KMeans(k, n_init=STARTS, random_state=derive(seed, "clusters") % 2**32).fit(rows.cpu().numpy())
     nearest: Tensor = torch.from_numpy(means.labels_).long()
     return nearest

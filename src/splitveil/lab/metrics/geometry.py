@@ -152,7 +152,7 @@ def cluster_radius(z: Tensor, k: int, seed: int = 0, *, standardise: bool = True
     rows = torch.cat([(block * scale).flatten(1).float() for block, _ in _blocks([z], everyone)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k: empty clusters are left out
-        means = KMeans(k, n_init=4, random_state=derive(seed, "clusters") % 2**32).fit(rows.numpy())
+        means = KMeans(k, n_init=4, random_state=derive(seed, "clusters") % 2**32).fit(rows.cpu().numpy())
     return class_radius(z, torch.from_numpy(means.labels_).long(), k, standardise=standardise, seed=seed)
 
 

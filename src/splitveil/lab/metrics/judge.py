@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.training import IndexBatches, fit
 
 CHUNK = 256
@@ -35,13 +36,13 @@ class Judge:
         self.net.eval()
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """(N, K) float64, rows sum to 1. x: (N, C, H, W) in [0, 1].
+        """(N, K) float64 on the processor, rows sum to 1. x: (N, C, H, W) in [0, 1].
 
         Raises:
             InputError: its answer is not one row of logits an image.
         """
-        with torch.no_grad():
-            logits = torch.cat([self.net(part) for part in x.split(CHUNK)])
+        with Accelerator.chosen().used(self.net) as where, torch.no_grad():
+            logits = torch.cat([self.net(part.to(where.device)).cpu() for part in x.split(CHUNK)])
         if logits.ndim != 2 or len(logits) != len(x):
             raise InputError(
                 f"expected logits ({len(x)}, K) from the judge {self.name}, got {tuple(logits.shape)}; "
@@ -106,7 +107,8 @@ def adapt(
             f"expected guesses (M, C, H, W) with labels (M,), got {tuple(guesses.shape)} and {tuple(labels.shape)}; "
             "give one label an image."
         )
-    learner = _Learner(copy.deepcopy(judge.net))
+    device = Accelerator.chosen().device
+    learner, guesses, labels = _Learner(copy.deepcopy(judge.net)).to(device), guesses.to(device), labels.to(device)
     batches = IndexBatches(len(guesses), BATCH, lambda index, _: (guesses[index], labels[index]))
     epochs = max(epochs, math.ceil(STEPS / len(batches)))
     fit(learner, batches, epochs=epochs, lr=lr, seed=seed, precision="32-true", what=f"adapting {judge.name}")

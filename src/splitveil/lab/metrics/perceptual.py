@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.metrics.base import Metric
 
 DEPTHS = 5
@@ -78,8 +79,8 @@ class FeatureMaps:
             for name, module in self.net.named_modules()
         ]
         try:
-            with torch.no_grad():
-                self.net(x)
+            with Accelerator.chosen().used(self.net) as where, torch.no_grad():
+                self.net(x.to(where.device))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -110,7 +111,7 @@ def deep_distance(
 
     def distance(x: Tensor, x_hat: Tensor) -> Tensor:
         found = [_unit_distance(a, b).sum(1).mean((1, 2)) for a, b in zip(maps(x), maps(x_hat), strict=True)]
-        return torch.stack(found).mean(0)
+        return torch.stack(found).mean(0).to(x.device)
 
     return Metric(f"deep@{name}", "1", higher_leaks=False, fn=distance, state=state)
 
@@ -128,7 +129,7 @@ def deep_embedding(net: nn.Module, x: Tensor) -> Tensor:
     maps = FeatureMaps(net)
     name = maps.chosen(x[:1])[-1:]
     maps = FeatureMaps(net, at=name)
-    z = torch.cat([_unit(maps(part)[0]) for part in x.split(256)])
+    z = torch.cat([_unit(maps(part)[0]).to(x.device) for part in x.split(256)])
     return z.flatten(1) / math.sqrt(z.shape[2] * z.shape[3])
 
 
@@ -166,8 +167,11 @@ class LPIPS:
                 f"lpips expected images of at least {ALEX_LEAST} pixels a side, got {tuple(x.shape[2:])}; "
                 "enlarge them with ?size= after the data's name."
             )
-        pairs = zip(self.maps(x), self.maps(x_hat), self.heads, strict=True)
-        return torch.stack([(_unit_distance(a, b) * head).sum(1).mean((1, 2)) for a, b, head in pairs]).sum(0)
+        with Accelerator.chosen().used(self.trunk) as where:
+            heads = [head.to(where.device) for head in self.heads]
+            pairs = zip(self.maps(x.to(where.device)), self.maps(x_hat.to(where.device)), heads, strict=True)
+            each = [(_unit_distance(a, b) * head).sum(1).mean((1, 2)) for a, b, head in pairs]
+        return torch.stack(each).sum(0).to(x.device)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The five maps. x: (N, C, H, W) in [0, 1]."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
 from splitveil.lab.training import IndexBatches, fit
@@ -85,8 +86,8 @@ class PlateReader(nn.Module):
             InputError: images that are not in colour, or whose sides 4 does not divide.
         """
         _check(images)
-        with torch.inference_mode():
-            return torch.cat([self(part).argmax(2) for part in images.split(CHUNK)])
+        with Accelerator.chosen().used(self) as where, torch.inference_mode():
+            return torch.cat([self(part.to(where.device)).argmax(2).to(images.device) for part in images.split(CHUNK)])
 
 
 class _Lesson(nn.Module):
@@ -131,14 +132,16 @@ def train_reader(
     if plates.min() < 0 or plates.max() >= DIGITS or centres.min() < 0 or centres.max() >= min(x.shape[2:]):
         raise InputError("expected visible plates with digits from 0 to 9; keep images whose plate_visible is 1.")
     torch.manual_seed(derive(seed, "plate reader"))
-    lesson = _Lesson(PlateReader())
+    device = Accelerator.chosen().device
+    lesson = _Lesson(PlateReader()).to(device)
+    x, plates, centres = x.to(device), plates.to(device), centres.to(device)
 
     def read(index: Tensor, draws: torch.Generator) -> tuple[Tensor, ...]:
         shifts = 2 * torch.rand(len(index), 2, generator=draws) - 1
         return as_floats(x[index]), plates[index], centres[index], shifts
 
     fit(lesson, IndexBatches(len(x), BATCH, read), epochs=epochs, lr=lr, seed=seed, what="plate reader")
-    return lesson.reader.requires_grad_(False)
+    return lesson.reader.cpu().requires_grad_(False)
 
 
 @dataclass(frozen=True, slots=True)

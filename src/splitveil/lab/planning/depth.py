@@ -13,6 +13,7 @@ from splitveil.core.errors import InputError
 from splitveil.core.progress import task
 from splitveil.core.records import Cut
 from splitveil.core.records.plan import CutCurve, Figure
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.auditing.features import memory_budget
 from splitveil.lab.auditing.summary import student
@@ -83,7 +84,8 @@ def curves(
         )
     index = torch.randperm(len(data.test), generator=generator(seed, "curves"))[:n]
     images = data.test.take(index.numpy())
-    x, labels = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
+    device = Accelerator.chosen().with_doubles().device
+    x, labels = as_floats(torch.from_numpy(images.x)).to(device), torch.from_numpy(images.y)
     entropy_x = coded_bits(x[:CODED], BITS) * math.log(2)
     with tempfile.TemporaryDirectory(prefix="splitveil-curves-") as folder:
         answers, features = _pass(traced, chosen, images, Path(folder))
@@ -91,7 +93,7 @@ def curves(
         with task("curves over depth", len(chosen)) as show:
             for k, (cut, z) in enumerate(zip(chosen, features, strict=True)):
                 show(k, cut.name)
-                numbers = _numbers(z, x, labels, answers.argmax(1), len(data.classes), entropy_x, seed)
+                numbers = _numbers(z.to(device), x, labels, answers.argmax(1), len(data.classes), entropy_x, seed)
                 counted = {"elements": z[0].numel(), "payload": cut.bytes_fp32}
                 numbers |= {name: Figure(value=v, measured=True, source="counted") for name, v in counted.items()}
                 found.append(CutCurve(cut=cut, numbers=numbers))
@@ -108,8 +110,8 @@ def _chosen(traced: Traced, names: Sequence[str] | None) -> list[Cut]:
 
 
 def _pass(traced: Traced, chosen: Sequence[Cut], images: Images, folder: Path) -> tuple[Tensor, list[Tensor]]:
-    """Logits (N, K) and features (N, *cut) of every cut."""
-    n, tap = len(images), frozen(traced.tap([c.name for c in chosen]))
+    """Logits (N, K) and features (N, *cut) of every cut, in the machine's memory."""
+    n, tap, where = len(images), frozen(traced.tap([c.name for c in chosen])), Accelerator.chosen()
     small = n * sum(c.bytes_fp32 for c in chosen) <= memory_budget()
 
     def place(k: int, cut: Cut) -> Tensor:
@@ -119,13 +121,13 @@ def _pass(traced: Traced, chosen: Sequence[Cut], images: Images, folder: Path) -
         return torch.from_numpy(np.memmap(folder / f"{k}.f32", np.float32, "w+", shape=shape))
 
     features, answers = [place(k, c) for k, c in enumerate(chosen)], []
-    with task("features of all cuts", n) as show, torch.no_grad():
+    with task("features of all cuts", n) as show, where.used(tap), torch.no_grad():
         for first in range(0, n, BATCH):
-            x = as_floats(torch.from_numpy(images.x[first : first + BATCH]))
+            x = as_floats(torch.from_numpy(images.x[first : first + BATCH])).to(where.device)
             logits, zs = tap(x.contiguous(memory_format=torch.channels_last))
-            answers.append(logits)
+            answers.append(logits.cpu())
             for kept, z in zip(features, zs, strict=True):
-                kept[first : first + len(x)] = z
+                kept[first : first + len(x)] = z.cpu()
             show(first + len(x))
     return torch.cat(answers), features
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import CHOSEN_BY, LEAKAGE
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.parts.features import ChannelScale
 from splitveil.lab.attacks.parts.ridge import ridge_weights
 from splitveil.lab.auditing.scoring import scored
@@ -47,15 +48,16 @@ def proxy(protected: Protected, codecs: Sequence[str], images: Images, seed: int
     """
     if len(images) < LEAST:
         raise InputError(f"expected at least {LEAST} images for the proxies, got {len(images)}; set more aside.")
-    x, y = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
+    where = Accelerator.chosen().with_doubles()
+    x, y = as_floats(torch.from_numpy(images.x)).to(where.device), torch.from_numpy(images.y).to(where.device)
     made = 2 * len(x) // 3
     found: dict[str, dict[str, float]] = {}
-    with torch.no_grad():
+    with where.used(protected), torch.no_grad():
         h = torch.cat([protected.split.edge(part) for part in x.split(250)])
         for spec in codecs:
             torch.manual_seed(derive(seed, "proxy"))
             z = protected.defense(h)
-            codec = CODECS.build(spec).calibrate(z[:made])
+            codec = CODECS.build(spec).calibrate(z[:made].cpu())
             z = codec.decode(codec.encode(z))
             answers = torch.cat([protected.split.cloud(part) for part in z.split(250)])
             found[spec] = {
@@ -85,7 +87,7 @@ def _leakage(z: Tensor, x: Tensor, made: int, seed: int) -> dict[str, float]:
             error = float((guess - x[made:]).square().mean())
             if error < least:
                 best, least = guess, error
-    return tails(scored(as_bytes(x[made:]), best.clamp(0, 1).contiguous()))
+    return tails(scored(as_bytes(x[made:]).cpu(), best.clamp(0, 1).contiguous().cpu()))
 
 
 def _probed(z: Tensor, y: Tensor, made: int) -> float:

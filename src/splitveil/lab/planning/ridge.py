@@ -82,7 +82,7 @@ def linear_error(z: Tensor, rows: Tensor, gram: Tensor, x: Tensor, *, seed: int 
             break
     each = (best.clamp(0, 1) - x[judging]).square().flatten(1).mean(1)
     words = f"ridge regression, {words}; {len(train)} images made it, {held} chose it, {held} judged it"
-    return LinearError(float(each.mean()), bootstrap(each[None], seed)[0], words)
+    return LinearError(float(each.mean()), bootstrap(each[None].cpu(), seed)[0], words)
 
 
 Solutions = Iterator[tuple[list[Tensor], str]]
@@ -121,7 +121,7 @@ def local_maps(
     draws, keep = generator(seed, "positions", window), min(1.0, rows / (made * positions))
     inputs, targets = [], []
     for index in torch.arange(made).split(256):
-        chosen = torch.rand(len(index), positions, generator=draws) < keep
+        chosen = (torch.rand(len(index), positions, generator=draws) < keep).to(z.device)
         inputs.append(maps[0].inputs(z[index], chosen))
         targets.append(torch.cat([m.targets(x[index] - m.base) for m in maps], 2)[chosen])
     a, b = torch.cat(inputs).double(), torch.cat(targets).double()

@@ -12,6 +12,7 @@ from splitveil.core.errors import CutError, InputError
 from splitveil.core.progress import task
 from splitveil.core.records import Budget, Cut, Device, Finishing, Link, Plan, claim
 from splitveil.core.registry import nearest as nearest_name
+from splitveil.lab.accelerator import computing
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import Knows
 from splitveil.lab.auditing.question import WHITE_BOX, Question
@@ -39,6 +40,7 @@ SHARE = 4
 
 
 @checked
+@computing
 def plan(
     traced: Traced,
     data: Dataset,
@@ -68,6 +70,7 @@ def plan(
     zone: Literal["lasting", "published"] = "lasting",
     seed: int = 0,
     resume: bool = False,
+    accelerator: str = "auto",
 ) -> Plan:
     """The Pareto front of ways to split a trained model, and the one to take, attacked afresh.
 
@@ -105,6 +108,7 @@ def plan(
         zone: drop at which the zone begins: one that lasts, or the largest between neighbours, as published.
         seed: of training and of the search's attacks; fresh ones have the next.
         resume: go on with what is in `out`.
+        accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
 
     Raises:
         InputError: a limit that cannot be, nothing to choose from, or `out` holds something else.

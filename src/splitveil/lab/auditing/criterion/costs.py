@@ -1,8 +1,11 @@
 """What a configuration keeps of the task and what it costs the device and the link."""
 
+import torch
+
 from splitveil.core.proportions import wilson
 from splitveil.core.records import Cost
 from splitveil.device.profiling.links import LINKS, transmission_seconds
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.auditing.criterion.material import Material
 from splitveil.lab.cut.costs import FP32_BYTES
 from splitveil.lab.metrics.cost import latency
@@ -15,7 +18,9 @@ def costs_of(m: Material) -> list[Cost]:
     protected, cut = m.configuration.protected, m.configuration.cut
     known = m.labels >= 0
     shipped = protected.graph if isinstance(protected, Shipped) else None
-    here = latency(shipped.read if shipped else lambda x: protected.defense(protected.split.edge(x)), m.x[:1])
+    # A processor's, as most devices have: a GPU's would say little of them.
+    with Accelerator(torch.device("cpu")).used(protected):
+        here = latency(shipped.read if shipped else lambda x: protected.defense(protected.split.edge(x)), m.x[:1].cpu())
     elements = m.z[0].numel()
     payload = protected.codec.payload_bytes(elements)
     right, n = accuracy(m.logits[known], m.labels[known]), int(known.sum())

@@ -13,6 +13,7 @@ from splitveil.core.errors import InputError
 from splitveil.core.progress import task
 from splitveil.core.records import Card, Criterion, CutNumbers, Role
 from splitveil.core.records.criterion import STRONGEST
+from splitveil.lab.accelerator import Accelerator, computing
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.auditing.criterion.correlation import correlations
 from splitveil.lab.auditing.criterion.costs import costs_of
@@ -47,6 +48,7 @@ class Estimated(Facts):
         return self.at.place
 
 
+@computing
 def criterion(
     subject: Subject,
     data: Dataset,
@@ -55,6 +57,7 @@ def criterion(
     n: int = IMAGES,
     seed: int = 0,
     out: Path | None = None,
+    accelerator: str = "auto",
 ) -> Criterion:
     """Estimate, without attacking, how hard inversion is at each configuration; see `FAMILIES` for the numbers.
 
@@ -67,6 +70,7 @@ def criterion(
         n: images, at most the test part; estimates on fewer than a thousand are vague.
         seed: of every draw.
         out: the audit's folder, where finished configurations are kept; None for nowhere.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; an Apple GPU, which has no float64, is passed over.
 
     Raises:
         InputError: fewer than 200 images.
@@ -81,7 +85,8 @@ def criterion(
     guard = {"criterion": [n, seed, digest(images.x, images.y)]}
     store = Results(folder=out / "criterion" if out else None, resume=True).store(guard)
     private, estimators = Private(images), tuple(ESTIMATORS.get(name) for name in ESTIMATORS.names())
-    x, labels = as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)
+    where = Accelerator.chosen().with_doubles()
+    x, labels = (t.to(where.device) for t in (as_floats(torch.from_numpy(images.x)), torch.from_numpy(images.y)))
     known, cuts = dict[str, Any](), list[CutNumbers]()
     with task("criterion", len(subject.configurations)) as show:
         for group in groups(subject, 2 * n, memory_budget()):
@@ -94,10 +99,11 @@ def criterion(
                 if found := kept[c.label]:
                     numbers = CutNumbers.from_json(found[0], "a kept configuration")
                 else:
-                    clean = features[c.cut.name]
-                    z = _observed(c, clean, seed)
-                    answers = (_answers(c, z), _answers(c, _bare(c, clean)))
-                    numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
+                    with where.used(c.protected):
+                        clean = features[c.cut.name].to(where.device)
+                        z = _observed(c, clean, seed)
+                        answers = (_answers(c, z), _answers(c, _bare(c, clean)))
+                        numbers = _numbers(Material(c, x, z, labels, *answers, len(data.classes), seed, known))
                     store.keep(facts[c.label], numbers.to_json(), {})
                 cuts.append(numbers.model_copy(update={"errors": _errors(card, c)}))
     return Criterion(

@@ -193,7 +193,7 @@ FAMILIES: Mapping[str, Callable[[Material], list[Number]]] = {
 
 def _estimate(m: Material, name: str, x: Tensor, z: Tensor, *, seed: int = 0) -> MIEstimate:
     """What is about the images alone is the same at every cut, and estimated once."""
-    key = f"{name} {digest(x.numpy(), z.numpy())}"
+    key = f"{name} {digest(x.cpu().numpy(), z.cpu().numpy())}"
     return m.once(key, lambda: ESTIMATORS.build(name, x=x, z=z, seed=seed))
 
 

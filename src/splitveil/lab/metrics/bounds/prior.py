@@ -197,15 +197,16 @@ def matched_scores(
     if x.ndim != 4 or len(x) < 10:
         raise InputError(f"expected 10 images (M, C, H, W) or more, got {tuple(x.shape)}; use gaussian_score instead.")
     order = torch.randperm(len(x), generator=generator(seed, "held out"))
-    held, known = (x.cpu()[i].float() for i in order.tensor_split([max(1, round(HELD_OUT * len(x)))]))
+    held, known = (x[i].float() for i in order.tensor_split([max(1, round(HELD_OUT * len(x)))]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Denoiser(known, smoothing, width)
+        net = Denoiser(known, smoothing, width).to(x.device)
         batches = IndexBatches(len(known), BATCH, lambda index, _: (known[index],))
         fit(DenoisingMatching(net, smoothing), batches, epochs=epochs, lr=lr, seed=seed, what="score of the data")
-    noise = torch.randn((DRAWS, *held.shape), generator=generator(seed, "evaluation")).flatten(0, 1)
+    noise = torch.randn((DRAWS, *held.shape), generator=generator(seed, "evaluation")).flatten(0, 1).to(x.device)
     blurred = held.repeat(DRAWS, 1, 1, 1) + smoothing * noise
-    guess = infer(net, blurred.split(BATCH)).flatten(1).double()
+    guess = infer(net, blurred.split(BATCH)).flatten(1).cpu().double()
+    noise = noise.cpu()
     d, unit = held[0].numel(), smoothing**2
     trace = guess.square().sum(1).mean().item() / unit
     least = (2 * guess * noise.flatten(1) - guess.square()).sum(1).mean().item() / unit

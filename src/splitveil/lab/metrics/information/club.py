@@ -39,8 +39,8 @@ class ConditionalGaussian(nn.Module):
     @torch.no_grad()
     def start_linear(self, x: Tensor, z: Tensor) -> None:
         """Ridge regression of z on x, with what it leaves over as variance. x: (n, Dx), z: (n, Dz)."""
-        wide, target = torch.cat([x, torch.ones(len(x), 1)], 1).double(), z.double()
-        gram = wide.T @ wide + RIDGE * len(x) * torch.eye(wide.shape[1], dtype=torch.float64)
+        wide, target = torch.cat([x, x.new_ones(len(x), 1)], 1).double(), z.double()
+        gram = wide.T @ wide + RIDGE * len(x) * torch.eye(wide.shape[1], dtype=torch.float64, device=x.device)
         solved = torch.linalg.solve(gram, wide.T @ target)
         self.linear.weight.copy_(solved[:-1].T)
         self.linear.bias.copy_(solved[-1])
@@ -91,15 +91,14 @@ def club_estimate(
     x, z = for_critic(x, parts), for_critic(z, parts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "club"))
-        q = ConditionalGaussian(x.shape[1], z.shape[1], width)
+        q = ConditionalGaussian(x.shape[1], z.shape[1], width).to(x.device)
         q.start_linear(x[parts.train], z[parts.train])
         read = IndexBatches(len(parts.train), batch, lambda i, _: (x[parts.train[i]], z[parts.train[i]]))
         objective = GaussianLikelihood(q)
 
         def score() -> float:
-            device = q.level.device
             with torch.inference_mode():
-                return -float(objective(x[parts.valid].to(device), z[parts.valid].to(device)))
+                return -float(objective(x[parts.valid], z[parts.valid]))
 
         fit(
             objective, read, epochs=math.ceil(steps / len(read)), lr=lr, weight_decay=1e-2, seed=derive(seed, "fit"),

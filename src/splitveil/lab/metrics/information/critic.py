@@ -153,9 +153,10 @@ def held_out_scores(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, what))
         critic = Critic(x.shape[1], z.shape[1], width=width)
-        critic.start_linear(x[parts.train], z[parts.train])
+        critic.to(x.device).start_linear(x[parts.train], z[parts.train])
         fit(
-            loss(critic), read, epochs=math.ceil(steps / len(read)), lr=lr, weight_decay=1e-2, seed=derive(seed, what),
+            loss(critic).to(x.device), read, epochs=math.ceil(steps / len(read)), lr=lr, weight_decay=1e-2,
+            seed=derive(seed, what),
             precision="32-true", validate=lambda: score(all_pairs(critic, x[parts.valid], z[parts.valid])), what=what,
         )  # fmt: skip
     scores = all_pairs(critic, x[parts.valid], z[parts.valid])

@@ -31,8 +31,8 @@ def quantised_entropy(z: Tensor, bits: int = 8) -> float:
     levels = quantised(z, bits).flatten(1)
     n, total = len(levels), 0.0
     for part in levels.split(ELEMENTS, dim=1):
-        counts = torch.zeros(part.shape[1], 2**bits, dtype=torch.float64)
-        counts.scatter_add_(1, part.T.long(), torch.ones(part.T.shape, dtype=torch.float64))
+        counts = torch.zeros(part.shape[1], 2**bits, dtype=torch.float64, device=z.device)
+        counts.scatter_add_(1, part.T.long(), torch.ones_like(part.T, dtype=torch.float64))
         nats = -(counts / n).xlogy(counts / n).sum(1) + ((counts > 0).sum(1) - 1) / (2 * n)
         total += (nats / math.log(2)).clamp_max(bits).sum().item()
     return total
@@ -52,7 +52,7 @@ def coded_bits(z: Tensor, bits: int = 8) -> float:
     Raises:
         InputError: bits out of range, z empty or not finite.
     """
-    rows = quantised(z, bits).flatten(1).numpy()
+    rows = quantised(z, bits).flatten(1).cpu().numpy()
     return 8 * sum(_deflated(row.tobytes()) for row in rows) / len(rows)
 
 

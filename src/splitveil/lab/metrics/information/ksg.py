@@ -57,7 +57,8 @@ def ksg_estimate(x: Tensor, z: Tensor, *, seed: int = 0, k: int = 3) -> MIEstima
 
 def _spread(x: Tensor, draws: torch.Generator) -> Tensor:
     wide = x.double()
-    return standardised(wide, wide) + JITTER * torch.randn(wide.shape, generator=draws, dtype=torch.float64)
+    apart = torch.randn(wide.shape, generator=draws, dtype=torch.float64).to(x.device)
+    return standardised(wide, wide) + JITTER * apart
 
 
 def _counts(x: Tensor, z: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:
