@@ -1,8 +1,11 @@
 """The command line as a user meets it."""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +33,32 @@ class Command:
         self.folder = folder
 
     def __call__(self, *words: str | Path) -> Done:
-        command = [sys.executable, "-m", "splitveil", *map(str, words)]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.cli.imported"])
+        told = [self.folder / f".{name}" for name in ("stdout", "stderr")]
+        process = context.Process(target=_command, args=(list(map(str, words)), self.folder, told, dict(os.environ)))
+        process.start()
+        process.join()
+        out, err = (path.read_text() for path in told)
+        for path in told:
+            path.unlink()
+        return Done(process.exitcode or 0, out, err)
 
     def start(self, *words: str | Path) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "splitveil", *map(str, words)]
         return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _command(words: list[str], folder: Path, told: list[Path], environment: Mapping[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate(told, 1):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    sys.argv = ["splitveil", *words]
+    from splitveil.cli import main
+
+    main()
 
 
 @pytest.fixture
