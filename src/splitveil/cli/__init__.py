@@ -106,7 +106,7 @@ def _code(words: list[str]) -> int | str | None:
         interruption.say_parting(words)
         return interruption.exit_code()
     except SplitVeilError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         _say_unwritten(error)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitveil.cli.reading import AcceleratorAsked, JudgeAdapt, SkipBroken
+from splitveil.cli.working import ThreadsAsked, WorkersAsked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,8 @@ def run(
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
     accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
+    workers: WorkersAsked = "1",
+    threads: ThreadsAsked = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     cache: Annotated[
         str | None, typer.Option(help="folder, or URL, of finished attacks that several audits share")
@@ -74,9 +77,12 @@ def run(
     from splitveil.lab.auditing import audit, summarise
     from splitveil.lab.auditing.suites import custom_suite, find_suite
     from splitveil.lab.data import load_data
+    from splitveil.lab.jobs import Workers
+    from splitveil.lab.jobs.choice import Choice
     from splitveil.report import check_extras, render, samples_picture
 
     computing = Accelerator.chosen(accelerator)
+    Choice.of(workers, threads)  # wrong words end it before anything is read
     chosen = custom_suite(attack) if attack else find_suite(suite)
     granted = Knows.parse(knows)
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
@@ -96,14 +102,14 @@ def run(
     cards, told, subjects = [], [], []
     # A card is on the disk before anything is drawn, and nothing that fails while drawing stops the next seed.
     finishing = Finishing(f"{out}", f"run `splitveil report {out}` for the page, or the same again with --resume")
-    with showing_progress(), computing.used():
+    with showing_progress(), computing.used(), Workers.of(workers, threads) as working:
         for k, folder in folders.items():
             subject = _subject(target, at, weights, logits, images, k)
             subjects.append(subject)
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
                 out=folder, resume=resume, cache=cache, metrics=metric or (), judge=referee,
-                plates=legible,
+                plates=legible, workers=working,
             )  # fmt: skip
             cards.append(found.card)
         summary = summarise(cards) if seeds is not None else None

@@ -73,9 +73,13 @@ def _processor() -> str:
     return f"{model}, {cores} cores"
 
 
-@cache
 def fingerprint() -> dict[str, str]:
-    """Versions of what computes, and a hash over SplitVeil's own sources."""
+    """Versions of what computes, a hash over SplitVeil's own sources, and torch's threads as they are now."""
+    return {**_versions(), "threads": str(torch.get_num_threads())}
+
+
+@cache
+def _versions() -> dict[str, str]:
     digest = hashlib.sha256()
     root = Path(splitveil.__file__).parent
     for path in sorted(root.rglob("*.py")):
@@ -87,7 +91,6 @@ def fingerprint() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "threads": str(torch.get_num_threads()),
     }
 
 

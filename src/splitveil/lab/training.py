@@ -75,6 +75,13 @@ class IndexBatches:
 
 
 @dataclass(slots=True)
+class Tally:
+    """What a run has read, which its checkpoints keep: one that was killed and went on has read as often as another."""
+
+    count: int = 0
+
+
+@dataclass(slots=True)
 class History:
     """What a run did. `losses` and `scores` have one value an epoch; a score is NaN where nothing validated."""
 
@@ -109,6 +116,7 @@ def fit(
     fabric: Fabric | None = None,
     what: str = "training",
     of: str = "",
+    tally: Tally | None = None,
 ) -> History:
     """Minimise ``objective(*batch)``; one cycle of warm-up and cosine.
 
@@ -132,6 +140,7 @@ def fit(
             writes the checkpoint, and it moves `objective`. None for the device of `objective` alone.
         what: for the progress bar.
         of: what is trained and on what, in words or as a digest; a checkpoint of anything else is refused.
+        tally: counts what batches read; what an epoch that is found in the checkpoint had read is added.
 
     Raises:
         InputError: a learning rate that is not above 0.
@@ -152,12 +161,14 @@ def fit(
     average = Average(objective, descent.average) if descent.average else None
     history = History(precision=chosen)
     best: dict[str, Tensor] = {}
+    tally = tally or Tally()
+    begun = tally.count
     run: dict[str, Any] = {"epochs": epochs, "lr": lr, "weight_decay": descent.weight_decay, "seed": seed}
     run |= {"batches": len(batches), "of": of}
     if descent != Descent(weight_decay=descent.weight_decay):
         run["descent"] = repr(descent)
     if resume and checkpoint is not None and checkpoint.exists():
-        best = _restore(checkpoint, run, objective, optimizer, schedule, history, average)
+        best = _restore(checkpoint, run, objective, optimizer, schedule, history, average, tally)
     with task(what, steps) as show:
         for epoch in range(len(history.losses), epochs):
             objective.train()
@@ -187,7 +198,7 @@ def fit(
             history.losses.append(mean)
             history.scores.append(score)
             if checkpoint is not None and fabric.global_rank == 0:
-                _keep(checkpoint, run, objective, optimizer, schedule, history, best, average)
+                _keep(checkpoint, run, objective, optimizer, schedule, history, best, average, tally.count - begun)
     if average is not None:
         average.swap()
     if best:
@@ -220,13 +231,14 @@ def _keep(
     history: History,
     best: dict[str, Tensor],
     average: Average | None,
+    read: int,
 ) -> None:
     tensors = {f"model.{k}": v for k, v in objective.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
     tensors |= {f"average.{k}": v for k, v in average.mean.items()} if average else {}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    words = {"run": run, "losses": history.losses, "scores": history.scores, "steps": schedule.last_epoch}
+    words = {"run": run, "losses": history.losses, "scores": history.scores, "steps": schedule.last_epoch, "read": read}
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_atomically(path, save(own, {"state": json.dumps(words)}))
 
@@ -239,6 +251,7 @@ def _restore(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     history: History,
     average: Average | None,
+    tally: Tally,
 ) -> dict[str, Tensor]:
     """Load a checkpoint into everything given; the answer is the best weights so far."""
     try:
@@ -270,4 +283,5 @@ def _restore(
     if average is not None:
         average.resume(part("average."), words["steps"])
     history.losses, history.scores = words["losses"], words["scores"]
+    tally.count += words.get("read", 0)
     return part("best.")

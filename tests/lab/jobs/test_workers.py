@@ -10,6 +10,7 @@ import torch
 
 from splitveil.core.errors import SplitVeilError
 from splitveil.lab.jobs import Job, Workers
+from splitveil.lab.jobs.job import Done, Leaving
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
 from splitveil.lab.jobs.processes import Processes
 from splitveil.lab.store import Kept, Store
@@ -95,8 +96,9 @@ class Telling:
     def __init__(self, inner: Pool, then: Callable[[], None]) -> None:
         self.inner, self.then = inner, then
         self.slots, self.local, self.share, self.close = inner.slots, inner.local, inner.share, inner.close
+        self.forget = inner.forget
 
-    def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
+    def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         self.then()
         return self.inner.submit(call, args, folder)
 

@@ -45,6 +45,15 @@ class Threat(Named, ABC):
     scale_free: ClassVar[bool] = False
     """Known (by a test) to give the same scores for any multiple of z; an audit tries it out where this is False."""
 
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        """Keys that its run may give to `View.once`; those of the attacks that it holds, where a class says no others.
+
+        An audit lets the first attack that shares a thing make it before any other begins. What is not told here is
+        made all the same, perhaps twice. stochastic: whether the same image gives other features each time.
+        """
+        held = [part for part in vars(self).values() if isinstance(part, Threat)]
+        return tuple(dict.fromkeys(key for part in held for key in part.shares(stochastic=stochastic)))
+
     @final
     def check_grants(self, view: View) -> None:
         """Refuse a view that lacks what this needs.

@@ -113,6 +113,9 @@ class InverseNetwork(Attack):
         view.record(**inverse.evidence)
         return inverse.guess(view.z)
 
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        return (repr(self),)
+
     def trained(self, view: View) -> Inverse:
         """The inverse network of this view, trained once for all attacks that ask for the same."""
         view.check(self.needs, self.name)
@@ -150,7 +153,7 @@ class InverseNetwork(Attack):
             return fit(
                 DecoderLoss(net, eye), read, epochs=epochs, lr=lr, weight_decay=1e-4, seed=seed, precision=precision,
                 checkpoint=workdir / f"{checkpoint}.safetensors" if workdir else None, resume=True,
-                validate=lambda: score(net), what=what,
+                validate=lambda: score(net), what=what, tally=view.reads,
             )  # fmt: skip
 
         epochs = max(self.epochs, math.ceil(self.steps / math.ceil(train / self.batch)))

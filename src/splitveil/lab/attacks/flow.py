@@ -129,6 +129,7 @@ class FlowMatching(Attack):
             matching, batches, epochs=max(self.epochs, math.ceil(self.steps / len(batches))), lr=LR, weight_decay=1e-4,
             seed=view.seed, precision=precision, checkpoint=view.workdir / "flow.safetensors" if view.workdir else None,
             resume=True, validate=lambda: score(held), what=f"{self.name} {view.label}".strip(),
+            tally=view.reads,
         )  # fmt: skip
         fitted = score(read(torch.arange(len(valid)), torch.Generator()))
         view.record(gain=last_gain(history.scores), gap=fitted - score(held), sampled=1.0)

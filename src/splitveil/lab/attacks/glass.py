@@ -101,7 +101,14 @@ class Glass(Attack):
             frozen(model)
             return model
 
-        return view.once(f"generator:width={self.width},steps={self.steps},epochs={self.epochs}", train)
+        return view.once(self._key, train)
+
+    @property
+    def _key(self) -> str:
+        return f"generator:width={self.width},steps={self.steps},epochs={self.epochs}"
+
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        return (*super().shares(stochastic=stochastic), self._key)
 
     def _features(self, view: View, index: Tensor) -> Tensor:
         """Of the adversary's images; without queries its own copy of the edge tells them."""

@@ -34,6 +34,9 @@ class Positions(Attack):
         self.size, self.epochs, self.steps = size, epochs, steps
         self.decoder = InverseNetwork(size=size, epochs=epochs, steps=steps)
 
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        return ()  # its decoder sees other features
+
     def run(self, view: View) -> Tensor:
         seed_view(view, self.name)
         seen = pattern(view.z)

@@ -57,6 +57,9 @@ class Repeat(Attack):
         # A mean is linear: whether the scale of z matters is the inner attack's affair alone.
         self.scale_free = inner.scale_free  # type: ignore[misc]
 
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        return () if stochastic and self.k > 1 else super().shares(stochastic=stochastic)
+
     def run(self, view: View) -> Tensor:
         if not view.stochastic or self.k == 1:
             return self.attack.run(view.within(self.name, view.knows))

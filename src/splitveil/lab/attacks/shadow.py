@@ -109,9 +109,14 @@ class Shadow(Attack):
         mean = torch.stack([aux.images(part).sum(0) for part in torch.arange(len(aux)).split(256)]).sum(0) / len(aux)
         return Trust.learned(known, aux.images(judged), mean)(own)
 
+    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
+        return tuple(self._key(which) for which in ("stand-in", "second"))
+
+    def _key(self, which: str) -> str:
+        return f"{which}:learn={self.learn},arch={self.arch},steps={self.steps}"
+
     def _stand_in(self, view: View, which: str) -> nn.Module:
-        key = f"{which}:learn={self.learn},arch={self.arch},steps={self.steps}"
-        return view.once(key, lambda seed, workdir: self._trained(view, seed, workdir))
+        return view.once(self._key(which), lambda seed, workdir: self._trained(view, seed, workdir))
 
     def _trained(self, view: View, seed: int, workdir: Path | None) -> nn.Module:
         if self.arch == "same" and not list((known := view.blank_edge()).parameters()):
@@ -150,7 +155,7 @@ class Shadow(Attack):
             history = fit(
                 model, IndexBatches(train, BATCH, read), epochs=epochs, lr=rate, weight_decay=1e-4, seed=seed,
                 checkpoint=workdir / f"{name}.safetensors" if workdir else None, resume=True, validate=score,
-                what=f"{self.name} {view.label} {name}".strip(),
+                what=f"{self.name} {view.label} {name}".strip(), tally=view.reads,
             )  # fmt: skip
             return max(history.scores), model
 

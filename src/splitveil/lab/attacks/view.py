@@ -1,19 +1,22 @@
 """The adversary: what it knows (`Knows`) and all that it holds (`View`)."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from splitveil.core.errors import InputError, ThreatModelError
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive, named
 from splitveil.lab.store import code_of
+from splitveil.lab.training import Tally
 
 T = TypeVar("T")
 
@@ -132,7 +135,8 @@ class View:
 
     Attributes:
         evidence: what an attack tells of itself for the self-checks, by `record`.
-        observed: features of aux images read so far, counted with repetition.
+        reads: counts them for `observed`.
+        foreign: what `once` makes for another attack in the first place, under these keys: its reads are that one's.
     """
 
     def __init__(
@@ -161,7 +165,9 @@ class View:
         self.stochastic, self.seed, self.workdir, self.label = stochastic, seed, workdir, label
         self.crossings = z[None] if again is None else torch.cat([z[None], again])
         self.evidence: dict[str, float] = {}
-        self.observed = 0
+        self.reads = Tally()
+        self.foreign: frozenset[str] = frozenset()
+        self._outer = True
         self.shared = shared or Shared(seed, workdir)
         self._aux = aux if Knows.AUX in knows else None
         self._observe = observe if Knows.AUX | Knows.QUERIES in knows else None
@@ -176,9 +182,14 @@ class View:
         """The adversary's own images."""
         return self._granted(self._aux, "AUX")
 
+    @property
+    def observed(self) -> int:
+        """Features of aux images read so far, with repetition; what an attack reads through `within` counts here."""
+        return self.reads.count
+
     def observe(self, index: Tensor) -> Tensor:
         """Observed features of the aux images at `index`: (n,) -> (n, *cut), fresh noise each call."""
-        self.observed += len(index)
+        self.reads.count += len(index) * self._outer
         return self._granted(self._observe, "AUX and QUERIES")(index)
 
     def query(self, x: Tensor) -> Tensor:
@@ -215,7 +226,11 @@ class View:
         if key not in self.shared.made:
             # Checkpoints of other code are none of this one's.
             folder = self.shared.workdir / named(key, code_of(make)) if self.shared.workdir else None
-            self.shared.made[key] = make(derive(self.shared.seed, key), folder)
+            before = self.reads.count
+            with _alone(folder):
+                self.shared.made[key] = make(derive(self.shared.seed, key), folder)
+            if key in self.foreign:
+                self.reads.count = before
         found: T = self.shared.made[key]  # type: ignore[assignment]
         return found
 
@@ -258,7 +273,7 @@ class View:
             label=f"{name} {self.label}".strip(),
             shared=self.shared if observe is None and edge is None and defense is None else None,
         )
-        made.evidence = self.evidence
+        made.evidence, made.reads, made.foreign, made._outer = self.evidence, self.reads, self.foreign, False
         return made
 
     def check(self, needs: Knows, name: str) -> None:
@@ -281,6 +296,17 @@ class View:
                 f"this adversary was granted {held}, not {grant}; grant it or choose another attack."
             )
         return value
+
+
+@contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Let nobody else make what lies in `folder` meanwhile; who had to wait finds it there."""
+    if folder is None:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        yield
 
 
 def redrawn(module: nn.Module) -> nn.Module:

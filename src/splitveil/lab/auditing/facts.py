@@ -101,6 +101,17 @@ class Common(Facts):
 
 
 @dataclass(frozen=True)
+class Passing(Facts):
+    """What is made for one run only and never kept."""
+
+    words: str
+
+    @property
+    def label(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True)
 class Attacked(Facts):
     """One attack on the images at one configuration, run and scored."""
 

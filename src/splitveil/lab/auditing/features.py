@@ -12,6 +12,7 @@ from splitveil.core.progress import Show, task
 from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.data import Dataset
+from splitveil.lab.data.base import Array
 from splitveil.lab.data.parts import Parts
 from splitveil.lab.images import as_floats
 from splitveil.lab.seeds import derive
@@ -73,32 +74,79 @@ def collect(subject: "Subject", wanted: Sequence[Configuration], data: Dataset, 
     Raises:
         AnswerError: a configuration answers NaN or infinity.
     """
-    private, own = len(parts.private_index), len(parts.test_aux_index)
-    keep = np.concatenate([parts.private_index, parts.test_aux_index])
-    others = parts.aux.x[own:]
-    right = dict.fromkeys((c.label for c in wanted), 0)
-    labels = torch.from_numpy(data.test.y)
-
-    def count(first: int, logits: Tensor, zs: dict[str, Tensor]) -> None:
-        for c in wanted:
-            torch.manual_seed(derive(seed, "accuracy", c.label, first))
-            answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
-            right[c.label] += int((classes_of(answers, c.label).cpu() == labels[first : first + len(answers)]).sum())
-
-    nets = [subject.tap, *(c.protected for c in wanted)]
+    keep, others = kept_of(parts)
+    counted = Right(wanted, data.test.y, 0, seed)
     with (
         task("features of all cuts", len(data.test) + len(others)) as show,
-        Accelerator.chosen().used(*nets),
+        Accelerator.chosen().used(subject.tap, *(c.protected for c in wanted)),
         torch.no_grad(),
     ):
-        at = [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
-        test = _features(subject, at, data.test.x, keep, count, show, 0, seed)
+        at = names_of(subject, wanted)
+        test = _features(subject, at, data.test.x, keep, counted, show, 0, seed)
         extra = _features(subject, at, others, np.arange(len(others)), None, show, len(data.test), seed)
+    crossed = {name: parted(z, extra.get(name), len(parts.private_index)) for name, z in test.items()}
     return Collected(
-        {name: z[:private] for name, z in test.items()},
-        {name: torch.cat([z[private:], extra[name]]) if extra else z[private:] for name, z in test.items()},
-        {label: n / len(data.test) for label, n in right.items()},
+        {name: private for name, (private, _) in crossed.items()},
+        {name: known for name, (_, known) in crossed.items()},
+        {label: n / len(data.test) for label, n in counted.right.items()},
     )
+
+
+def kept_of(parts: Parts) -> tuple[Array, Array]:
+    """Places of the test images whose features are kept, private ones first; further images of the adversary."""
+    return np.concatenate([parts.private_index, parts.test_aux_index]), parts.aux.x[len(parts.test_aux_index) :]
+
+
+def names_of(subject: "Subject", wanted: Sequence[Configuration]) -> list[str]:
+    """Of the cuts of these configurations."""
+    return [c.name for c in subject.cuts if c in {w.cut for w in wanted}]
+
+
+def parted(z: Tensor, extra: Tensor | None, private: int) -> tuple[Tensor, Tensor]:
+    """Features of the private images and of the adversary's, of whom `extra` has those outside the test part."""
+    return z[:private], z[private:] if extra is None else torch.cat([z[private:], extra])
+
+
+class Right:
+    """Right answers on test images, batch by batch, by configuration.
+
+    Args:
+        wanted: the configurations.
+        labels: (N,) of the images that come.
+        before: images of the test part before the first of them.
+        seed: of a defence's draws.
+    """
+
+    def __init__(self, wanted: Sequence[Configuration], labels: Array, before: int, seed: int) -> None:
+        self.wanted, self.labels, self.before, self.seed = wanted, torch.from_numpy(labels), before, seed
+        self.right = dict.fromkeys((c.label for c in wanted), 0)
+
+    def __call__(self, first: int, logits: Tensor, zs: dict[str, Tensor]) -> None:
+        """Count. logits: (n, K) of the whole model for the images from `first` on; zs: cut name -> (n, *cut)."""
+        for c in self.wanted:
+            torch.manual_seed(derive(self.seed, "accuracy", c.label, self.before + first))
+            answers = logits if c.plain else c.split.cloud(c.protected.observe(zs[c.cut.name]))
+            true = self.labels[first : first + len(answers)]
+            self.right[c.label] += int((classes_of(answers, c.label).cpu() == true).sum())
+
+
+def features_of_part(
+    subject: "Subject",
+    wanted: Sequence[Configuration],
+    images: "np.ndarray[Any, np.dtype[np.uint8]]",
+    labels: Array | None,
+    keep: Array,
+    before: int,
+    seed: int,
+) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """Right answers by configuration, and features at the places `keep`, of images that follow `before` others.
+
+    A part is what `collect` would find for these images if `before` is a multiple of `BATCH`. labels: None counts none.
+    """
+    counted = Right(wanted, np.zeros(0, np.int64) if labels is None else labels, before, seed)
+    at, each = names_of(subject, wanted), None if labels is None else counted
+    with Accelerator.chosen().used(subject.tap, *(c.protected for c in wanted)), torch.no_grad():
+        return counted.right, _features(subject, at, images, keep, each, lambda *_: None, before, seed)
 
 
 def features_at(
@@ -113,7 +161,7 @@ def _features(
     subject: "Subject",
     at: Sequence[str],
     images: "np.ndarray[Any, np.dtype[np.uint8]]",
-    keep: "np.ndarray[Any, Any]",
+    keep: Array,
     each: Callable[[int, Tensor, dict[str, Tensor]], None] | None,
     show: Show,
     done: int,
@@ -138,4 +186,9 @@ def _features(
         for name, z in zs.items():
             out[name][target[kept]] = z[kept].cpu()
         show(done + first + len(x))
-    return {k: z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for k, z in out.items()}
+    return {k: in_rows(z) for k, z in out.items()}
+
+
+def in_rows(z: Tensor) -> Tensor:
+    """Maps in ``channels_last``."""
+    return z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z

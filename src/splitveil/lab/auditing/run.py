@@ -31,6 +31,7 @@ from splitveil.lab.auditing.work import Work
 from splitveil.lab.auditing.worst import strongest, worst_cases
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.data.parts import Parts, partition
+from splitveil.lab.jobs import Workers
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.seeds import digest, fingerprint, hardware
 from splitveil.lab.store import Results
@@ -57,6 +58,8 @@ def audit(
     plates: Dataset | None = None,
     examiners: Sequence[Callable[[Images], Examiner]] = (),
     accelerator: str = "auto",
+    workers: int | str | Workers = 1,
+    threads: int | None = None,
 ) -> Audit:
     """What the features at each cut leak to an adversary.
 
@@ -80,6 +83,8 @@ def audit(
             or more cars of the kind.
         examiners: further ones who look at every guess: each is called with the private images and gives an `Examiner`.
         accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
+        workers: 1 for this process, a number of others, ``auto``, ``ray`` or ``ray://HOST:PORT``; see `Workers.of`.
+        threads: of torch in each.
 
     Raises:
         OverlapError: an image would be private and the adversary's.
@@ -95,11 +100,14 @@ def audit(
         examiners=tuple(examiners), samples=samples,
     )  # fmt: skip
     results = Results(folder=None if out is None else Path(out), resume=resume, cache=cache)
-    return conducted(subject, data, question, results, seed)
+    with Workers.of(workers, threads) as chosen:
+        return conducted(subject, data, question, results, seed, chosen)
 
 
-def conducted(subject: Subject, data: Dataset, question: Question, results: Results, seed: int) -> Audit:
-    """`audit` of one question."""
+def conducted(
+    subject: Subject, data: Dataset, question: Question, results: Results, seed: int, workers: Workers | None = None
+) -> Audit:
+    """`audit` of one question; in this process where no workers are given."""
     begun = time.perf_counter()
     suite, knows, n, aux = question.suite, question.knows, question.n, question.aux
     results.claimed()
@@ -140,6 +148,7 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
         seed,
         store,
         further,
+        workers,
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
@@ -147,7 +156,9 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
     with resumable(store.where):
         everything = [
-            done for group in groups(subject, n + len(parts.aux), budget) for done in work.finished(group, plan)
+            done
+            for group in groups(subject, n + len(parts.aux), budget // (1 if work.workers.inline else 2))
+            for done in work.finished(group, plan)
         ]
     for done in everything:
         accuracies[done.configuration.label] = done.accuracy
@@ -186,6 +197,7 @@ def conducted(subject: Subject, data: Dataset, question: Question, results: Resu
             *_limits(asked, most, parts),
             *_near(near, n, doubts),
             *store.notes,
+            *work.notes,
         ],
         inferences=[u.row for u in labels],
         strongest=best,

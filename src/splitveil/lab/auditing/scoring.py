@@ -16,7 +16,7 @@ from splitveil.lab.attacks.view import Aux, View
 from splitveil.lab.auditing.examiners import Asked
 from splitveil.lab.auditing.rows import scored_row
 from splitveil.lab.auditing.units import DRAWS, JUDGED_BY, LabelUnit, Unit, most_exposed
-from splitveil.lab.auditing.views import Wire, holds_files
+from splitveil.lab.auditing.views import Wire
 from splitveil.lab.data.base import Array
 from splitveil.lab.data.parts import Parts
 from splitveil.lab.images import as_bytes, as_floats
@@ -71,14 +71,13 @@ def attacked(
         workdir: for the attack's checkpoints.
         asked: further metrics and a judge; falsy for none.
     """
-    resumed = wire.resumed or holds_files(workdir)
     with wire.placed():
         view = wire.view(seed, attack.crossings, workdir)
         found = attack(view)
         guess = found.x_hat.nan_to_num()
         scores = scored(x, guess)
         evidence = observed(found.evidence, finite=bool(found.x_hat.isfinite().all()))
-        evidence |= few_reads(view, wire.aux, resumed=resumed)
+        evidence |= few_reads(view, wire.aux)
         if not attack.scale_free:
             again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
             moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
@@ -107,7 +106,6 @@ def inferred(
     attack: LabelAttack, secret: Secret, wire: Wire, *, seed: int, draws: int, workdir: Path | None
 ) -> LabelUnit:
     """Run and score an attack on one private label; arguments as for `attacked`."""
-    resumed = wire.resumed or holds_files(workdir)
     with wire.placed():
         view = wire.view(seed, attack.crossings, workdir)
         found = attack(view, torch.from_numpy(secret.known), secret.classes)
@@ -127,7 +125,7 @@ def inferred(
         accuracy_interval=wilson(int(hits.sum()), len(hits)),
         chance=float(np.bincount(secret.truth[secret.truth >= 0]).max() / len(hits)),
         seconds=round(found.seconds, 3),
-        evidence=evidence | few_reads(view, wire.aux, resumed=resumed),
+        evidence=evidence | few_reads(view, wire.aux),
     )
     return LabelUnit(row, hits)
 
@@ -146,10 +144,10 @@ def observed(told: Mapping[str, float], *, finite: bool) -> dict[str, float]:
     return evidence if finite and len(evidence) == len(told) else evidence | {"finite": 0.0}
 
 
-def few_reads(view: View, aux: Aux, *, resumed: bool) -> dict[str, float]:
+def few_reads(view: View, aux: Aux) -> dict[str, float]:
     """``reads``, how often the features of each of the adversary's images were read, where that is too few.
 
-    Where they were many, or where a killed run did a part of the work, nothing is said: a row must not depend on that.
+    What a killed run had read before its last checkpoint counts, and what an attack made for others is its own.
     """
     reads = view.observed / len(aux)
-    return {"reads": reads} if 0 < reads < DRAWS and not resumed else {}
+    return {"reads": reads} if 0 < reads < DRAWS else {}

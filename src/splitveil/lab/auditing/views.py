@@ -1,6 +1,7 @@
 """`Wire`: what crossed at one configuration, drawn once for all attacks, and the `View` that an adversary gets."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -32,9 +33,6 @@ class Wire:
         workdir: for what attacks share; None for nowhere.
         images: the private images, (N, C, H, W) uint8, where the edge half draws at random and so must see them for
             every crossing; they enter no view.
-
-    Attributes:
-        resumed: what attacks share was begun by an audit that was killed.
     """
 
     def __init__(
@@ -58,7 +56,19 @@ class Wire:
                 known = torch.cat([configuration.protected.observe(part) for part in known.split(1024)])
         self.known = known
         self.shared = Shared(derive(seed, configuration.label, "shared"), workdir)
-        self.resumed = holds_files(workdir)
+        self.foreign = frozenset[str]()
+
+    def holding(self, made: Mapping[str, object], foreign: frozenset[str]) -> "Wire":
+        """The same for another attack.
+
+        Args:
+            made: what attacks before it made to be shared, by key; see `View.once`.
+            foreign: keys whose making is another attack's affair; see `View.foreign`.
+        """
+        other = copy.copy(self)
+        other.shared, other.foreign = Shared(self.shared.seed, self.shared.workdir), foreign
+        other.shared.made |= made
+        return other
 
     def placed(self) -> AbstractContextManager[object]:
         """While attacks run."""
@@ -107,7 +117,7 @@ class Wire:
         """z: (N, *cut) of each crossing, times `factor`."""
         observe, query = _channel(self.c, self.known, self.aux)
         edge, defense, cloud = self.c.split.edge, self.c.protected.defense, self.c.split.cloud
-        return View(
+        view = View(
             z[0],
             self._shape(),
             knows=self.knows,
@@ -126,15 +136,12 @@ class Wire:
             shared=self.shared if factor is None else Shared(self.shared.seed),
             architecture=self._architecture(),
         )
+        view.foreign = self.foreign
+        return view
 
     def _shape(self) -> tuple[int, int, int]:
         channels, height, width = self.aux.x.shape[1:]
         return channels, height, width
-
-
-def holds_files(workdir: Path | None) -> bool:
-    """Whether an earlier run left something there."""
-    return workdir is not None and any(path.is_file() for path in workdir.rglob("*"))
 
 
 class Times(nn.Module):

@@ -48,7 +48,7 @@ class Cards(Store):
         """The card's text, if the audit is finished."""
         return (self.path(facts).read_text(), {}) if facts in self else None
 
-    def keep(self, facts: Facts, text: str, tensors: Mapping[str, Tensor]) -> None:
+    def keep(self, facts: Facts, text: str, tensors: Mapping[str, Tensor], *, by: str = "") -> None:
         """What `attacked` gave; the card is the last file that is written."""
         for name in sorted(tensors, key=lambda name: name == CARD):
             write_atomically(self.folder / facts.name / name, tensors[name].numpy().tobytes())

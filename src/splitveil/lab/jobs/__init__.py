@@ -1,6 +1,6 @@
 """Independent pieces of work, done by this process, by others of this machine or by a Ray cluster."""
 
-from splitveil.lab.jobs.job import Job, Shared
+from splitveil.lab.jobs.job import Job, Leaving, Left, Shared
 from splitveil.lab.jobs.workers import Workers
 
-__all__ = ["Job", "Shared", "Workers"]
+__all__ = ["Job", "Leaving", "Left", "Shared", "Workers"]

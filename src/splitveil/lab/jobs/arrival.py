@@ -1,4 +1,4 @@
-"""What a worker of another machine does with a job that arrives as bytes."""
+"""What a worker of a Ray cluster does with a job that arrives as bytes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,21 @@ from typing import Any
 import cloudpickle
 import torch
 
+from splitveil.lab.jobs.job import Leaving
+from splitveil.lab.jobs.parcel import Parcel
+from splitveil.lab.store import machine
+
 KEPT = 8
 """Shared values that a worker holds at once."""
+
+Packed = tuple[bytes, Any]
+"""A parcel's parts: no class of ours, for whoever opens it may not have that."""
 
 _held: dict[str, Any] = {}
 
 
-def arrived(threads: int, sent: bytes, places: tuple[bytes, ...]) -> tuple[str, bytes]:
-    """Do it: ``done`` with the result, or ``failed`` with the error.
+def arrived(threads: int, sent: bytes, places: tuple[Packed | None, ...]) -> tuple[tuple[str, bytes], Packed | None]:
+    """Do it: ``done`` with result and machine, or ``failed`` with the error; and what it left.
 
     Args:
         threads: of torch.
@@ -28,14 +35,24 @@ def arrived(threads: int, sent: bytes, places: tuple[bytes, ...]) -> tuple[str, 
     # Elsewhere there may be no such folder, and nobody would go on from what lies in one.
     own = folder if isinstance(folder, Path) and folder.is_dir() else None
     try:
-        return "done", bytes(cloudpickle.dumps(call(*given, own)))
+        found = call(*given, own)
     except Exception as error:
-        return "failed", bytes(cloudpickle.dumps(error))
+        return ("failed", bytes(cloudpickle.dumps(error))), None
+    kept, left = (found.kept, packed(found.left)) if isinstance(found, Leaving) else (found, None)
+    return ("done", bytes(cloudpickle.dumps((kept, machine())))), left
 
 
-def _opened(key: str, content: bytes) -> Any:
+def packed(value: object) -> Packed:
+    """For Ray's object store, which workers of one machine read without a copy."""
+    parcel = Parcel.of(value)
+    return parcel.rest, parcel.beside
+
+
+def _opened(key: str, content: Packed | None) -> Any:
+    if content is None:
+        return None
     if key not in _held:
         while len(_held) >= KEPT:
             del _held[next(iter(_held))]
-        _held[key] = cloudpickle.loads(content)
+        _held[key] = Parcel(*content).opened()
     return _held[key]

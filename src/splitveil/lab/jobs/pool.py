@@ -1,12 +1,12 @@
 """`Pool`: where jobs run. `Inline` is this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
 from splitveil.core.errors import SplitVeilError
-from splitveil.lab.jobs.job import Shared
+from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.store import Kept
 
 
@@ -28,10 +28,14 @@ class Pool(Protocol):
         ...
 
     def share(self, value: object) -> Shared:
-        """Make `value` an argument that every worker gets once."""
+        """Make `value` an argument that every worker gets once; nobody may change it."""
         ...
 
-    def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
+    def forget(self, shared: Iterable[Shared]) -> None:
+        """These are needed no more."""
+        ...
+
+    def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         """Begin ``call(*args, folder)``; fails with `WorkerLostError` where its worker is lost, which is replaced."""
         ...
 
@@ -41,7 +45,7 @@ class Pool(Protocol):
 
 
 class Inline:
-    """Jobs one after another in this process, with all its cores."""
+    """Jobs one after another in this process."""
 
     slots, local = 1, True
 
@@ -49,11 +53,16 @@ class Inline:
         """Nothing is sent."""
         return Shared(f"{id(value)}", value)
 
-    def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
+    def forget(self, shared: Iterable[Shared]) -> None:
+        """Nothing is held."""
+
+    def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         """Do it now."""
-        done = Future[Kept]()
+        done = Future[Done]()
         try:
-            done.set_result(call(*(a.place if isinstance(a, Shared) else a for a in args), folder))
+            found = call(*(a.place if isinstance(a, Shared) else a for a in args), folder)
+            left = isinstance(found, Leaving)
+            done.set_result(Done(found.kept, self.share(found.left)) if left else Done(found))  # type: ignore[union-attr,arg-type]
         except Exception as error:
             done.set_exception(error)
         return done

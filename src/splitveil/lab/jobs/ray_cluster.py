@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ import cloudpickle
 import torch
 
 from splitveil.core.errors import InputError, MissingExtraError, SplitVeilError
-from splitveil.lab.jobs.job import Shared
+from splitveil.lab.jobs.arrival import packed
+from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.machine import cores
 from splitveil.lab.jobs.pool import WorkerLostError
 from splitveil.lab.seeds import fingerprint
@@ -22,6 +23,8 @@ from splitveil.lab.store import Kept
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+AGAIN = 3
+"""Times that Ray itself does a job again whose worker was lost."""
 
 
 class RayCluster:
@@ -53,14 +56,17 @@ class RayCluster:
 
     def share(self, value: object) -> Shared:
         """In Ray's object store."""
-        return Shared(uuid4().hex, self._joined.put(cloudpickle.dumps(value)))
+        return Shared(uuid4().hex, self._joined.put(packed(value)))
 
-    def submit(self, call: Callable[..., Kept], args: tuple[Any, ...], folder: Path | None) -> "Future[Kept]":
+    def forget(self, shared: Iterable[Shared]) -> None:
+        """Ray drops what nobody refers to."""
+
+    def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         """As a task; Ray finds a worker, and starts another one where one is lost."""
         keys = [(i, a.key) for i, a in enumerate(args) if isinstance(a, Shared)]
         sent = cloudpickle.dumps((call, tuple(None if isinstance(a, Shared) else a for a in args), folder, keys))
         places = [a.place for a in args if isinstance(a, Shared)]
-        return self._told(self._task.remote(fingerprint()["code"], self.threads, sent, *places))
+        return self._told(*self._task.remote(fingerprint()["code"], self.threads, sent, *places))
 
     def close(self) -> None:
         """Leave the cluster, or end the one that was started here."""
@@ -83,10 +89,13 @@ class RayCluster:
 
     @cached_property
     def _task(self) -> Any:
-        return self._joined.remote(max_retries=0, num_cpus=self.threads, num_gpus=self._gpus)(_sent())
+        # Ray makes objects anew that went with a node, by doing again what made them.
+        return self._joined.remote(max_retries=AGAIN, num_cpus=self.threads, num_gpus=self._gpus, num_returns=2)(
+            _sent()
+        )
 
-    def _told(self, reference: Any) -> "Future[Kept]":
-        outer = Future[Kept]()
+    def _told(self, told: Any, left: Any) -> "Future[Done]":
+        outer = Future[Done]()
         outer.set_running_or_notify_cancel()
 
         def tell(done: "Future[tuple[str, bytes]]") -> None:
@@ -95,30 +104,31 @@ class RayCluster:
                 return
             kind, content = done.result()
             if kind == "done":
-                outer.set_result(cloudpickle.loads(content))
+                kept, machine = cloudpickle.loads(content)
+                outer.set_result(Done(kept, Shared(uuid4().hex, left), machine))
             elif kind == "failed":
                 outer.set_exception(cloudpickle.loads(content))
             else:
                 outer.set_exception(SplitVeilError(content.decode()))
 
-        reference.future().add_done_callback(tell)
+        told.future().add_done_callback(tell)
         return outer
 
 
 def _sent() -> Callable[..., Any]:
     """What a worker runs. It goes there with its text, for what stands there may be of another version."""
 
-    def run(code: str, threads: int, sent: bytes, *places: bytes) -> tuple[str, bytes]:
+    def run(code: str, threads: int, sent: bytes, *places: Any) -> Any:
         try:
             from splitveil.lab.seeds import fingerprint
 
             if (here := fingerprint()["code"]) != code:
                 told = f"expected workers with this version of SplitVeil ({code}), got one with {here}"
-                return "refused", f"{told}; install the same one on every machine.".encode()
+                return ("refused", f"{told}; install the same one on every machine.".encode()), None
             from splitveil.lab.jobs.arrival import arrived
         except ImportError as error:
             told = f"expected workers with SplitVeil, got one without ({error})"
-            return "refused", f"{told}; install this version on every machine.".encode()
+            return ("refused", f"{told}; install this version on every machine.".encode()), None
         return arrived(threads, sent, places)
 
     return run

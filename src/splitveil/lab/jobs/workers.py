@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self, TypeVar, Union
 
 import torch
 
 from splitveil.core.progress import task
 from splitveil.lab.jobs.choice import Choice
-from splitveil.lab.jobs.job import Job, Shared
+from splitveil.lab.jobs.job import Done, Job, Left, Shared
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
 from splitveil.lab.store import Claim, Kept, Store
 
@@ -29,9 +30,11 @@ class _Going:
 
     job: Job
     tries: int = 0
+    looked: bool = False
     claim: Claim | None = None
-    future: "Future[Kept]" = field(default_factory=Future)
+    future: "Future[Done]" = field(default_factory=Future)
     found: Kept | None = None
+    left: Shared | None = None
     error: BaseException | None = None
 
     @property
@@ -89,6 +92,19 @@ class Workers:
         """An argument that every worker gets once."""
         return self.pool.share(value)
 
+    def reached(self, value: object) -> Shared:
+        """The same, once a worker has opened it.
+
+        Raises:
+            Exception: other people's classes raise anything where they cannot be packed here or opened there.
+        """
+        shared = self.share(value)
+        try:
+            self.pool.submit(_opened, (shared,), None).result()
+        except WorkerLostError:
+            return shared  # that is no fault of the value
+        return shared
+
     def close(self) -> None:
         """Stop what is under way."""
         self.pool.close()
@@ -111,6 +127,10 @@ class Workers:
             futures = [threads.submit(contextvars.copy_context().run, flow) for flow in flows]
         return [future.result() for future in futures]
 
+    def forget(self, shared: Iterable[Shared]) -> None:
+        """These are needed no more."""
+        self.pool.forget(shared)
+
     def run(self, jobs: Sequence[Job], store: Store, what: str = "jobs") -> list[Kept]:
         """Results, in the order of `jobs`. Every job that one of them needs is among them.
 
@@ -118,6 +138,20 @@ class Workers:
             WorkerLostError: a job that no worker survives.
             Exception: what a job raised, with the names of the others that failed.
         """
+        everything = self._done(jobs, store, what)
+        found = [_result(g, everything) for g in everything]
+        self.forget(g.left for g in everything if g.left is not None)
+        return found
+
+    def spread(self, jobs: Sequence[Job], what: str = "jobs") -> list[tuple[Kept, Shared]]:
+        """What jobs give and leave, with nothing kept: work whose large results only other jobs need.
+
+        Whoever gets them has `forget` called in the end.
+        """
+        everything = self._done(jobs, Store(None), what)
+        return [(_result(g, everything), g.left or Shared("", None)) for g in everything]
+
+    def _done(self, jobs: Sequence[Job], store: Store, what: str) -> list[_Going]:
         going = {id(job): _Going(job) for job in jobs}
         with task(what, len(jobs)) as show:
             try:
@@ -126,7 +160,7 @@ class Workers:
                 for g in going.values():
                     if g.claim is not None:
                         g.claim.release()
-        return [_result(going[id(job)], going.values()) for job in jobs]
+        return list(going.values())
 
     def _all(self, waiting: list[_Going], going: dict[int, _Going], store: Store, show: Callable[..., None]) -> None:
         total, under_way = len(waiting), list[_Going]()
@@ -135,28 +169,37 @@ class Workers:
                 under_way.remove(g)
                 if not self._ended(g, store):
                     waiting.insert(0, g)
-            elsewhere = 0
+            moved = False
             for g in list(waiting):
                 needed = [going[id(n)] for n in g.job.needs]
                 if any(n.error for n in needed):
                     g.error = next(n.error for n in needed if n.error)
-                    waiting.remove(g)
-                elif all(n.over for n in needed):
-                    begun = self._begin(g, store, first=not under_way)
-                    if begun is None:
-                        elsewhere += 1
-                    elif begun:
-                        waiting.remove(g)
-                        if not g.over:
-                            under_way.append(g)
+                elif not all(n.over for n in needed):
+                    continue
+                else:
+                    names = [o.job.label for o in (*under_way, g)[-2:]]
+                    show(total - len(waiting) - len(under_way), ", ".join(names))
+                    if not self._begin(g, store, going):
+                        continue
+                moved = True
+                waiting.remove(g)
+                if not g.over:
+                    under_way.append(g)
+                    if g.future.done():
+                        break  # done in this process: it is kept before anything else begins
             show(total - len(waiting) - len(under_way), ", ".join(g.job.label for g in under_way[:2]))
-            if under_way or elsewhere:
+            if not moved and (waiting or under_way):
                 with self._turn:
                     if not any(g.future.done() for g in under_way):
                         self._turn.wait(LOOK)
 
-    def _begin(self, g: _Going, store: Store, *, first: bool) -> bool | None:
-        """Whether it is under way now, or finished; None where another run has it."""
+    def _begin(self, g: _Going, store: Store, going: dict[int, _Going]) -> bool:
+        """Whether it is under way now, or finished; not where no worker is free or another run has it."""
+        with self._turn:
+            free = self._busy < self.pool.slots and not self._alone and not (g.tries == TRIES - 1 and self._busy)
+        if not free and g.looked:
+            return False
+        g.looked = True
         if g.tries == 0 and (found := store.find(g.job.facts)) is not None:
             g.found = found
             return True
@@ -165,43 +208,56 @@ class Workers:
                 return False
             g.claim = g.claim or store.claim(g.job.facts)
             if g.claim is None:
-                return None
+                return False
             self._busy += 1
             self._alone = g.tries == TRIES - 1
-        # Once more, for another run may have finished it a moment ago.
-        if (found := store.find(g.job.facts)) is not None:
-            g.found = found
-            self._free(g)
-            return True
-        g.tries += 1
-        g.future = self.pool.submit(g.job.call, g.job.args, store.workdir(g.job.facts))
-        g.future.add_done_callback(lambda _: self._wake())
+        try:
+            # Once more, for another run may have finished it a moment ago.
+            if g.tries == 0 and (found := store.find(g.job.facts)) is not None:
+                g.found = found
+                self._free()
+                self._unclaim(g)
+                return True
+            # What was left may have gone with the worker.
+            left = {id(n): going[id(n)].left if g.tries == 0 else None for n in g.job.needs}
+            args = tuple(left.get(id(a.job)) if isinstance(a, Left) else a for a in g.job.args)
+            g.tries += 1
+            g.future = self.pool.submit(g.job.call, args, store.workdir(g.job.facts))
+        except BaseException:
+            self._free()
+            raise
+        g.future.add_done_callback(lambda _: self._free())
         return True
 
     def _ended(self, g: _Going, store: Store) -> bool:
         """Keep what it came to; whether that is its end."""
         error = g.future.exception()
-        lost = isinstance(error, WorkerLostError) and g.tries < TRIES
         if error is None:
-            g.found = g.future.result()
-            store.keep(g.job.facts, *g.found)
-        elif not lost:
+            done = g.future.result()
+            g.found, g.left = done.kept, done.left
+            store.keep(g.job.facts, *done.kept, by=done.machine)
+        elif isinstance(error, WorkerLostError) and g.tries < TRIES:
+            return False
+        else:
             g.error = error
-        self._free(g, keep=lost)
-        return not lost
+        self._unclaim(g)
+        return True
 
-    def _free(self, g: _Going, *, keep: bool = False) -> None:
+    def _free(self) -> None:
         with self._turn:
             self._busy -= 1
             self._alone = False
             self._turn.notify_all()
-        if g.claim is not None and not keep:
+
+    def _unclaim(self, g: _Going) -> None:
+        if g.claim is not None:
             g.claim.release()
             g.claim = None
 
-    def _wake(self) -> None:
-        with self._turn:
-            self._turn.notify_all()
+
+def _opened(_value: object, _folder: Path | None) -> Kept:
+    """A worker that gets here has opened what was sent."""
+    return "", {}
 
 
 def _result(g: _Going, everything: Iterable[_Going]) -> Kept:

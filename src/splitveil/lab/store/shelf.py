@@ -82,15 +82,15 @@ class Store:
             metadata, text, expected, tensors = {}, "", "damaged", {}
         if _digest(text, tensors) != expected:
             raise InputError(f"{self._place.told(_file(facts))} is damaged; delete it and run again with --resume.")
-        if (machine := metadata.get("machine", "")) != _machine():
-            self._elsewhere[machine] += 1
+        if (by := metadata.get("machine", "")) != machine():
+            self._elsewhere[by] += 1
         return text, tensors
 
-    def keep(self, facts: Facts, text: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write what is finished and drop its checkpoints."""
+    def keep(self, facts: Facts, text: str, tensors: Mapping[str, Tensor], *, by: str = "") -> None:
+        """Write what is finished and drop its checkpoints. by: the machine that made it; empty for this one."""
         if self._place is not None:
             own = {k: v.contiguous() for k, v in tensors.items()}
-            made = {"machine": _machine(), "code": fingerprint()["code"]}
+            made = {"machine": by or machine(), "code": fingerprint()["code"]}
             self._place.write(_file(facts), save(own, {"record": text, "digest": _digest(text, own), **made}))
         self._clear(facts)
 
@@ -227,7 +227,8 @@ def _file(facts: Facts) -> str:
     return f"{facts.name}.safetensors"
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What stands beside results that are made here: processor and threads."""
     return f"{hardware()}, {torch.get_num_threads()} threads"
 
 
