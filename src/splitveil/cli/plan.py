@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitveil.cli.reading import AcceleratorAsked, SkipBroken
+from splitveil.cli.working import ThreadsAsked, WorkersAsked
 
 if TYPE_CHECKING:
     from splitveil.core.records import Budget, Choice, Figure, Plan
@@ -80,6 +81,8 @@ def run(
     ] = 0,
     accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
+    workers: WorkersAsked = "1",
+    threads: ThreadsAsked = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a killed run stopped")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -136,7 +139,7 @@ def run(
             defenses=defense or DEFENSES, codecs=codec or CODECS_TRIED, device=way[0], server=way[1],
             link=find_link(link) if link else None, suite=chosen, knows=granted, n=n, held_n=held_n,
             train_n=train_n, epochs=epochs, lr=lr, audits=audits, minutes=minutes, zone=zone.value, seed=seed,
-            resume=resume,
+            resume=resume, workers=workers, threads=threads,
         )  # fmt: skip
         page = out / "plan.html"
         with finishing.writing(page):

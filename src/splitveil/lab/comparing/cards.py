@@ -19,6 +19,7 @@ from splitveil.lab.comparing.weights import restored
 from splitveil.lab.cut import Split
 from splitveil.lab.data import Dataset
 from splitveil.lab.defenses.base import Protected
+from splitveil.lab.jobs import Workers
 from splitveil.lab.store import Facts, Kept, Results, Store
 
 CARD = "card.json"
@@ -95,14 +96,17 @@ def alone(protected: Protected, model: str, weights: str) -> Subject:
     return Subject(model, weights, whole, (cut,), (Configuration(cut, protected),))
 
 
-def carded(facts: Carded, data: Dataset, subject: Callable[[], Subject], out: Path) -> tuple[Card, Path]:
-    """The card, and where it lies; from disk where it is finished, else made in this process.
+def carded(
+    facts: Carded, data: Dataset, subject: Callable[[], Subject], out: Path, workers: Workers
+) -> tuple[Card, Path]:
+    """The card, and where it lies; from disk where it is finished.
 
     Args:
         facts: what decides it.
         data: that `facts` tell.
         subject: made only where something is to be done.
         out: folder of the comparison or plan.
+        workers: attack.
     """
     cards = Cards(out)
     text, _ = cards.kept(facts, lambda folder: told(subject(), data, facts.question, facts.seed, cards.units, folder))

@@ -53,8 +53,9 @@ class Trials:
         self.store, self.fresh, self.recipe = Store(folder), fresh, recipe
         self.data, self.tuning, self.sending = data, tuning, sending or Sending()
         self._taught = Taught(data.train, len(data.classes), tuning)
-        self._learns_from = data if tuning is None else replace(data, test=tuning)
+        self.learns_from = data if tuning is None else replace(data, test=tuning)
         self._starts: dict[int, tuple[Split, Start]] = {}
+        self._facts: dict[tuple[Setting, int], Trained] = {}
 
     def start(self, seed: int) -> Split:
         """The halves that training starts from, to be left as they are; made in the calling thread at first."""
@@ -66,13 +67,16 @@ class Trials:
     @property
     def sent(self) -> list[object]:
         """What goes to all who train, beside the halves."""
-        return [self.data, self._learns_from]
+        return [self.data, self.learns_from]
 
     def facts(self, setting: Setting, seed: int) -> Trained:
         """What decides one training."""
-        self.start(seed)
-        defense, codec = Defended.of(setting.defense), Sent.of(setting.codec)
-        return Trained(self._starts[seed][1], defense, codec, self._taught, self.recipe, seed)
+        if (setting, seed) not in self._facts:
+            self.start(seed)
+            defense, codec = Defended.of(setting.defense), Sent.of(setting.codec)
+            made = Trained(self._starts[seed][1], defense, codec, self._taught, self.recipe, seed)
+            self._facts[setting, seed] = made
+        return self._facts[setting, seed]
 
     def trial(self, setting: Setting, seed: int) -> Trial:
         """What training this setting came to; trained if it was not before."""
@@ -112,7 +116,7 @@ class Trials:
         facts, send = self.facts(setting, seed), self.sending
         job = Job(
             facts=Weights(facts), call=learned,
-            args=(send(self.start(seed)), setting, send(self._learns_from), self.recipe, seed, self.tuning is not None,
+            args=(send(self.start(seed)), setting, send(self.learns_from), self.recipe, seed, self.tuning is not None,
                   self._validated_on),
         )  # fmt: skip
         ((text, weights),) = send.workers.run([job], self.store, facts.label)

@@ -3,37 +3,38 @@
 import copy
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import torch
 
+from splitveil.core.errors import InputError
 from splitveil.core.records import LIMITS, Card, Figure, Place
 from splitveil.lab.auditing.question import SHOWN, Question
 from splitveil.lab.auditing.subject import Subject
 from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.comparing.candidate import PLAIN
-from splitveil.lab.comparing.cards import alone, carded
-from splitveil.lab.comparing.costs import edge_cost
+from splitveil.lab.comparing.cards import Cards, alone, carded
 from splitveil.lab.comparing.facts import Carded, Defended, Sent, Shown, Start, Taught
+from splitveil.lab.comparing.sending import Sending
 from splitveil.lab.comparing.setting import Setting
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.cut import Split, Traced
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Protected
-from splitveil.lab.images import as_floats
+from splitveil.lab.jobs import Job, Workers
+from splitveil.lab.planning.coding import attacked_coded, coded
 from splitveil.lab.planning.latency import Way
 from splitveil.lab.planning.proxies import proxy
 from splitveil.lab.planning.space import Option
+from splitveil.lab.planning.untrained import Counted, Counts, Proxied, counted, counts, installed, proxied
 from splitveil.lab.protection import CALIBRATION, protect
 from splitveil.lab.recipe import Recipe
-from splitveil.lab.seeds import derive
-from splitveil.lab.store import Facts, Kept, Store
+from splitveil.lab.store import Kept, Store
 from splitveil.wire.codecs import CODECS
 
 SHORT = 2
@@ -48,9 +49,11 @@ PROXIED = 600
 TIMED = 128
 """Training images for an estimate of how long a training takes."""
 COUNTED = "counted"
+Timing = Callable[[str], AbstractContextManager[None]]
+"""Notes how long what is inside took, by its kind."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """One model, its data, and the folder where everything is kept.
 
@@ -68,6 +71,7 @@ class Bench:
         asked: of every audit of the search; fresh ones have another suite.
         seed: of training and the search's attacks; fresh ones have the next.
         way: device, link and server, for the latency.
+        sending: to those who work.
     """
 
     traced: Traced
@@ -82,7 +86,9 @@ class Bench:
     asked: Question
     seed: int
     way: Way
+    sending: Sending = field(default_factory=Sending)
     _splits: dict[str, Split] = field(default_factory=dict)
+    _last: list[tuple[tuple[str, str], Protected]] = field(default_factory=list)
     _starts: dict[str, Start] = field(default_factory=dict)
     _trials: dict[tuple[str, int], Trials] = field(default_factory=dict)
 
@@ -91,53 +97,92 @@ class Bench:
         """What the search sees: the training part and the images set aside."""
         return replace(self.data, test=self.held)
 
+    def send_to(self, workers: Workers) -> None:
+        """Let these work, if what they need can be sent."""
+        first = self._halves(self.traced.cuts()[0].name)
+        self.sending = Sending.of(workers, [first, self.seen, self.asked])
+
     def split(self, cut: str) -> Split:
         """Fresh halves there with the model's weights."""
+        return copy.deepcopy(self._halves(cut))
+
+    def _halves(self, cut: str) -> Split:
+        """The same, to be left as they are."""
         if cut not in self._splits:
             self._splits[cut] = self.traced.split(cut)
-        return copy.deepcopy(self._splits[cut])
+        return self._splits[cut]
 
-    def installed(self, option: Option) -> Protected:
-        """The split with its defence, not trained.
+    def costs(self, option: Option, codec: str) -> dict[str, Figure]:
+        """Of the split with its defence, not trained; see `counted`.
 
         Raises:
             InputError: this defence cannot be had there.
         """
-        return protect(self.split(option.cut), option.defense, "raw", self._studied, epochs=0, seed=self.seed)[0]
+        found = json.loads(self.store.kept(self._count_facts(option), lambda _: self._counted(option))[0])
+        if "refused" in found:
+            raise InputError(found["refused"])
+        return self._figures(found["counts"], codec)
 
-    def proxies(self, installed: Protected, option: Option, codecs: Sequence[str]) -> dict[str, dict[str, float]]:
+    def proxies(self, option: Option, codecs: Sequence[str]) -> dict[str, dict[str, float]]:
         """Codec -> cheap numbers; see `splitveil.lab.planning.proxies`."""
-        start, studied = self._start(option.cut), Taught(self._studied.train, len(self.data.classes), self._proxied)
-        facts = Proxied(start, Defended.of(option.defense), tuple(map(Sent.of, codecs)), studied, self.seed)
 
         def make(_: Path | None) -> Kept:
-            return json.dumps(proxy(installed, codecs, self._proxied, self.seed)), {}
+            return json.dumps(proxy(self._installed(option), codecs, self._proxied, self.seed)), {}
 
-        found: dict[str, dict[str, float]] = json.loads(self.store.kept(facts, make)[0])
+        found: dict[str, dict[str, float]] = json.loads(self.store.kept(self._proxy_facts(option, codecs), make)[0])
         return found
+
+    def prepare(self, options: Sequence[Option], wanted: Callable[[Option], Sequence[str]]) -> None:
+        """Have costs and proxies of these in the store, made beside each other.
+
+        wanted: an option whose costs are known -> codecs.
+        """
+        send = self.sending
+        given = {o: (send(self._halves(o.cut)), o.defense, send(self._studied)) for o in options}
+        counting = [Job(facts=self._count_facts(o), call=counted, args=(*args, self.seed)) for o, args in given.items()]
+        send.workers.run(counting, self.store, "costs")
+        estimating = [
+            Job(
+                facts=self._proxy_facts(o, codecs), call=proxied,
+                args=(*args, list(codecs), send(self._proxied), self.seed),
+            )
+            for o, args in given.items() if (codecs := wanted(o))
+        ]  # fmt: skip
+        send.workers.run(estimating, self.store, "proxies")
 
     def counted(self, protected: Protected, codec: str) -> dict[str, Figure]:
         """MACs, weights and activations on the device, bytes that cross, and an estimate of the latency."""
-        own, wire = edge_cost(protected, self.data.shape), CODECS.build(codec)
-        cut, noise = protected.split.cut, 0
-        if protected.defense.stochastic:
-            noise = 4 * int(np.prod(protected.defense.noise_shape(cut.shape)))
-        tensors = [*protected.split.edge.state_dict().values(), *protected.defense.state_dict().values()]
-        stored = {t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in tensors if t.numel()}
-        counts = {
-            "edge_macs": own.macs,
-            "edge_bytes": sum(stored.values()),
-            "edge_memory": max(cut.edge_peak_bytes, 2 * cut.bytes_fp32 + noise),
-            "payload": wire.payload_bytes(int(np.prod(cut.shape))),
-        }
-        found = {name: Figure(value=float(count), measured=True, source=COUNTED) for name, count in counts.items()}
-        self._with_latency(found, protected)
+        return self._figures(counts(protected, self.data.shape), codec)
+
+    def _figures(self, own: Counts, codec: str) -> dict[str, Figure]:
+        payload = CODECS.build(codec).payload_bytes(own["elements"])
+        told = {**{name: own[name] for name in ("edge_macs", "edge_bytes", "edge_memory")}, "payload": payload}
+        found = {name: Figure(value=float(count), measured=True, source=COUNTED) for name, count in told.items()}
+        if (seconds := self.way.estimate(own["edge_macs"], own["cloud_macs"], payload)) is not None:
+            found["latency"] = seconds
         return found
 
-    def _with_latency(self, found: dict[str, Figure], protected: Protected) -> None:
-        macs, sent = found["edge_macs"].value, found["payload"].value
-        if (seconds := self.way.estimate(macs, protected.split.cut.cloud_macs, sent)) is not None:
-            found["latency"] = seconds
+    def _installed(self, option: Option) -> Protected:
+        """Not trained; the last one is at hand."""
+        if [(option.cut, option.defense)] != [key for key, _ in self._last]:
+            made = installed(self._halves(option.cut), option.defense, self._studied, self.seed)
+            self._last[:] = [((option.cut, option.defense), made)]
+        return self._last[0][1]
+
+    def _counted(self, option: Option) -> Kept:
+        try:
+            return json.dumps({"counts": counts(self._installed(option), self.data.shape)}), {}
+        except InputError as why:
+            return json.dumps({"refused": str(why)}), {}
+
+    def _count_facts(self, option: Option) -> Counted:
+        taught = Taught(self._studied.train, len(self.data.classes))
+        return Counted(self._start(option.cut), Defended.of(option.defense), taught, self.seed)
+
+    def _proxy_facts(self, option: Option, codecs: Sequence[str]) -> Proxied:
+        taught = Taught(self._studied.train, len(self.data.classes), self._proxied)
+        sent = tuple(map(Sent.of, codecs))
+        return Proxied(self._start(option.cut), Defended.of(option.defense), sent, taught, self.seed)
 
     def accuracy(self, option: Option) -> float:
         """Of the trained split on the images set aside, unquantised; trained if it was not before.
@@ -168,17 +213,45 @@ class Bench:
     def protected(self, option: Option) -> Protected:
         """The trained split with its codec. A training serves all codecs, whose scales are fixed after it."""
         found = self._shop(option).protected(Setting(option.defense, "raw"), self.seed)
-        if option.codec == "raw":
-            return found
-        x = as_floats(torch.from_numpy(self.data.train.x[:CALIBRATION]))
-        torch.manual_seed(derive(self.seed, "codec"))
-        with torch.no_grad():
-            z = torch.cat([found.defense(found.split.edge(part)) for part in x.split(250)])
-        found.codec = CODECS.build(option.codec).calibrate(z)
-        return found.eval()
+        return coded(found, option.codec, self._calibrating, self.seed)
 
     def audited(self, option: Option, protected: Protected, suite: Suite, *, fresh: bool) -> tuple[Card, Path]:
         """The card of one trained split, and where it lies. fresh: other images and another seed than the search's."""
+        facts, data, weights = self._card_facts(option, suite, fresh=fresh)
+        workers = self.sending.workers
+        return carded(facts, data, lambda: alone(protected, self.model, weights), self.out, workers)
+
+    def searching(self, option: Option, enough: Callable[[float], bool], timing: Timing) -> Callable[[], None]:
+        """Training and the search's audit of a choice as jobs whose results the store holds then.
+
+        Args:
+            option: which.
+            enough: whether this accuracy makes an attack needless.
+            timing: of trainings and audits.
+        """
+        shop, setting, cards = self._shop(option), Setting(option.defense, "raw"), Cards(self.out)
+        facts, data, weights = self._card_facts(option, self.asked.suite, fresh=False)
+        send = self.sending
+        halves, epochs = send(shop.start(self.seed)), shop.recipe.epochs
+        named, images, seen = (self.model, weights), send(self._calibrating), send(data)
+
+        def work() -> None:
+            with timing("training"):
+                trial = shop.trial(setting, self.seed)
+            if enough(trial.validation) or facts in cards:
+                return
+            trained = shop.weights(setting, self.seed)
+            args = (
+                halves, setting, trained, epochs, option.codec, images, self.seed, named, seen, facts.question,
+                facts.seed, cards.units,
+            )  # fmt: skip
+            with timing("audit"):
+                send.workers.run([Job(facts=facts, call=attacked_coded, args=args)], cards, facts.label)
+
+        return work
+
+    def _card_facts(self, option: Option, suite: Suite, *, fresh: bool) -> tuple[Carded, Dataset, str]:
+        """What decides a card, its images, and the weights in words."""
         data = self.data if fresh else self.seen
         asked = self._asked(suite, min(self.asked.n, len(data.test) // 2), samples=SHOWN if fresh else 0)
         trained = self._shop(option).facts(Setting(option.defense, "raw"), self.seed)
@@ -187,7 +260,7 @@ class Bench:
             option.label, (self.model, weights), (trained, Sent.of(option.codec)), Shown.of(data), asked,
             self.seed + fresh,
         )  # fmt: skip
-        return carded(facts, data, lambda: alone(protected, self.model, weights), self.out)
+        return facts, data, weights
 
     def undefended(self, cuts: Sequence[str], suite: Suite) -> tuple[Card, Path]:
         """The model as it is at several cuts: one forward pass serves all of them."""
@@ -200,7 +273,7 @@ class Bench:
         def subject() -> Subject:
             return Subject.of_model(self.traced, cuts, model=self.model, weights=self.weights)
 
-        return carded(facts, self.seen, subject, self.out)
+        return carded(facts, self.seen, subject, self.out, self.sending.workers)
 
     def epochs_of(self, option: Option) -> int:
         """Of this option's training."""
@@ -214,8 +287,9 @@ class Bench:
         if key not in self._trials:
             self._trials[key] = Trials(
                 self.out / "trials", lambda _: self.split(option.cut), self.data,
-                Recipe(epochs=epochs, lr=self.lr), self.held,
+                Recipe(epochs=epochs, lr=self.lr), self.held, self.sending,
             )  # fmt: skip
+            self._trials[key].learns_from = self.seen  # one and the same goes to the workers
         return self._trials[key]
 
     def _asked(self, suite: Suite, n: int, *, samples: int) -> Question:
@@ -232,26 +306,13 @@ class Bench:
         return replace(self.data, train=self.data.train.take(few))
 
     @cached_property
+    def _calibrating(self) -> Images:
+        """Training images that codecs are fixed on."""
+        return self.data.train.take(np.arange(min(CALIBRATION, len(self.data.train))))
+
+    @cached_property
     def _proxied(self) -> Images:
         return self.held.take(np.arange(min(PROXIED, len(self.held))))
-
-
-@dataclass(frozen=True)
-class Proxied(Facts):
-    """The cheap numbers of a defence at a cut, for some codecs."""
-
-    made_by: ClassVar = (
-        "splitveil.lab.planning.proxies", "splitveil.lab.protection", "splitveil.lab.metrics.reconstruction"
-    )  # fmt: skip
-    start: Start
-    defense: Defended
-    codecs: tuple[Sent, ...]
-    data: Taught
-    seed: int
-
-    @property
-    def label(self) -> str:
-        return f"proxy {self.start.cut} {self.defense.words}"
 
 
 def figures(card: Card, place: Place, reference: float, source: str, *, intervals: bool) -> dict[str, Figure]:

@@ -1,6 +1,6 @@
 """The steps of one plan, in order: depth, costs and proxies, measurements, fresh audits, the bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from splitveil.core.errors import InputError, TrainingError
@@ -12,6 +12,7 @@ from splitveil.lab.auditing.suites import Suite
 from splitveil.lab.comparing.candidate import PLAIN
 from splitveil.lab.defenses.base import Protected
 from splitveil.lab.export import export_halves, save
+from splitveil.lab.planning.ahead import Ahead
 from splitveil.lab.planning.budgets import broken
 from splitveil.lab.planning.clock import Clock
 from splitveil.lab.planning.depth import curves
@@ -25,6 +26,8 @@ from splitveil.lab.planning.verification import DECODER, verify_zone
 from splitveil.lab.protection import lost, right_of, tested
 
 MANY, CALIBRATED, WIDTHS = 150, 6, 3
+AT_ONCE = 4
+"""Options for each worker whose proxies are made before the clock is looked at again."""
 EARLY = 3.0
 """Points of accuracy beyond its limit from which a trained choice is not attacked any more."""
 ENOUGH_FOR_WIDTHS = 6
@@ -61,6 +64,8 @@ class Planner:
         self.pruned: list[Known] = []
         self._known: dict[Option, Known] = {}
         self._tried: set[tuple[str, str]] = set()
+        self._near: set[tuple[str, str]] = set()
+        """Options whose costs and proxies were made beside those of others."""
         self._refused: set[tuple[str, str]] = set()
         self._cards: dict[Option, Card] = {}
         self.waiting = 0
@@ -75,6 +80,9 @@ class Planner:
         self.reference = self.right.float().mean().item()
         """The same as accuracy."""
         self._held = right_of(whole, bench.held, bench.seed).float().mean().item()
+        self.ahead = Ahead(bench.sending.workers, self._work)
+        self.left = 0
+        """Choices that are still to be measured."""
         self.lost: dict[Option, Lost] = {}
         """What choices that were attacked afresh lose on these images."""
 
@@ -105,6 +113,7 @@ class Planner:
                     known = verify_zone(
                         zone, self.bench.traced, self.bench.seen, attack=self.decoder, seed=self.bench.seed,
                         n=min(self.bench.asked.n, len(self.bench.held) // 2), out=self.bench.out / "zone",
+                        workers=self.bench.sending.workers,
                     )  # fmt: skip
                 except InputError as why:
                     self.notes.append(f"zone not verified: {why}")
@@ -119,9 +128,11 @@ class Planner:
         self._defended = [o for o in reversed(settings.values()) if o.defense != PLAIN]
         if len(settings) <= MANY:
             with task("proxies", len(settings)) as show:
-                for done, option in enumerate(reversed(settings.values())):
+                waiting = list(reversed(settings.values()))
+                for done, option in enumerate(waiting):
                     if not self.clock.proxies_fit() and done:
                         break
+                    self._prepared(waiting[done:])
                     self.consider(option)
                     show(done + 1)
             self.waiting = max(0, len(settings) - len(self._tried))
@@ -138,44 +149,85 @@ class Planner:
         self._tried.add((option.cut, option.defense))
         with self.clock.timing("proxy"):
             try:
-                installed = self.bench.installed(option)
+                costs = {codec: self.bench.costs(option, codec) for codec in self.space.codecs}
             except InputError as why:
                 if (option.cut, option.family) not in self._refused:
                     self._refused.add((option.cut, option.family))
                     self.notes.append(f"{option.cut} cannot have {option.defense}: {why}")
                 return []
             made = []
-            for codec in self.space.codecs:
+            for codec, counted in costs.items():
                 own = Option(option.depth, option.cut, option.defense, codec, option.family, option.strength)
-                k = self._known.get(own) or Known(own, self.bench.counted(installed, codec))
+                k = self._known.get(own) or Known(own, counted)
                 k.offered = True
-                if broken({n: f for n, f in k.costs.items() if n in COSTS}, self.limits):
+                if self._too_dear(k.costs):
                     k.offered = False
                     self.pruned.append(k)
                 else:
                     made.append(k)
             if made:
-                found = self.bench.proxies(installed, option, [k.option.codec for k in made])
+                found = self.bench.proxies(option, [k.option.codec for k in made])
                 for k in made:
                     k.proxy = found[k.option.codec]
                     self._known[k.option] = k
         return made
 
-    def measure(self, k: Known, *, anyway: bool = False) -> None:
-        """Train and, unless that already misses the accuracy, attack with the search's quick suite; or `anyway`."""
+    def _too_dear(self, costs: dict[str, Figure]) -> bool:
+        return bool(broken({n: f for n, f in costs.items() if n in COSTS}, self.limits))
+
+    def _prepared(self, waiting: Sequence[Option]) -> None:
+        """Where there are workers, have the next options' costs and proxies made beside each other."""
+        workers = self.bench.sending.workers
+        if workers.inline or (waiting[0].cut, waiting[0].defense) in self._near:
+            return
+        some = [o for o in waiting if (o.cut, o.defense) not in self._tried][: AT_ONCE * workers.pool.slots]
+        self._near |= {(o.cut, o.defense) for o in some}
+
+        def wanted(option: Option) -> list[str]:
+            try:
+                return [c for c in self.space.codecs if not self._too_dear(self.bench.costs(option, c))]
+            except InputError:
+                return []
+
+        begun = self.clock.seconds
+        self.bench.prepare(some, wanted)
+        if some:
+            self.clock.note("proxy", (self.clock.seconds - begun) / len(some))
+
+    def _work(self, wish: tuple[Option, bool]) -> Callable[[], None]:
+        """Everything that `measure` needs of an option, or of one that is attacked anyway."""
+        option, anyway = wish
+        return self.bench.searching(option, lambda accuracy: not anyway and self._far(accuracy), self.clock.timing)
+
+    def _far(self, accuracy: float) -> bool:
+        """Whether this misses the limit on accuracy by so much that an attack is not worth its time."""
+        limit = self.limits.get("accuracy_drop")
+        return limit is not None and 100 * (self._held - accuracy) > limit + EARLY
+
+    def measure(
+        self, k: Known, *, anyway: bool = False, guesses: Callable[[int], Sequence[Known]] = lambda _: ()
+    ) -> None:
+        """Train and, unless that already misses the accuracy, attack with the search's quick suite; or `anyway`.
+
+        guesses: so many that are expected to be measured next, for workers that are idle.
+        """
+        self.left -= 1
         with self.clock.timing("measure"):
             try:
+                self.ahead.ready(
+                    (k.option, anyway),
+                    lambda most: [(g.option, anyway) for g in guesses(min(most, self.left))],
+                )
                 with self.clock.timing("training"):
                     accuracy = self.bench.accuracy(k.option)
             except TrainingError as why:
                 k.offered, k.note = False, f"not trained: {why}"
                 return
-            lost, limit = 100 * (self._held - accuracy), self.limits.get("accuracy_drop")
-            if limit is not None and lost > limit + EARLY and not anyway:
+            if self._far(accuracy) and not anyway:
                 source = f"{len(self.bench.held):,} test images set aside for the search"
                 k.found = {
                     "accuracy": Figure(value=accuracy, measured=True, source=source),
-                    "accuracy_drop": Figure(value=lost, measured=True, source=source),
+                    "accuracy_drop": Figure(value=100 * (self._held - accuracy), measured=True, source=source),
                 }
                 k.note = "trained and not attacked: it misses the accuracy by far"
                 return
@@ -227,6 +279,7 @@ class Planner:
             ends = tuple(drop.value + end - gap.points for end in gap.interval)
             k.fresh["accuracy_drop"] = drop.model_copy(update={"interval": ends})
             if self.bench.way.known:
+                self.ahead.settle()
                 timed = self.bench.way.timed(export_halves(protected, self.bench.data.shape), k.costs["payload"].value)
                 k.fresh["latency"] = timed
         k.card = path.relative_to(self.bench.out).as_posix()
@@ -279,11 +332,12 @@ class Planner:
             for name in reversed(CHOSEN_BY)
         }  # fmt: skip
         self.clock.note("audit", self.clock.expected("calibration") / len(names))
+        if not self.bench.sending.workers.inline:
+            self.bench.prepare([self.space.plain(name) for name in names], lambda o: [o.codec])
         for name in names:
             option = self.space.plain(name)
-            protected = self.bench.installed(option)
-            k = Known(option, self.bench.counted(protected, option.codec), offered=False)
-            k.proxy = self.bench.proxies(protected, option, [option.codec])[option.codec]
+            k = Known(option, self.bench.costs(option, option.codec), offered=False)
+            k.proxy = self.bench.proxies(option, [option.codec])[option.codec]
             k.found = figures(card, option.place, self._held, self._source(card), intervals=False)
             k.card = path.relative_to(self.bench.out).as_posix()
             self._known[option] = k

@@ -1,7 +1,9 @@
 """`plan`: choose where to cut and what to defend with, under budgets, and measure the choice afresh."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,7 @@ from splitveil.lab.auditing.suites import Suite, find_suite
 from splitveil.lab.comparing import without_tuning
 from splitveil.lab.cut import Traced
 from splitveil.lab.data import Dataset
+from splitveil.lab.jobs import Workers
 from splitveil.lab.planning.budgets import check_budget
 from splitveil.lab.planning.clock import Clock
 from splitveil.lab.planning.latency import Way
@@ -71,6 +74,8 @@ def plan(
     seed: int = 0,
     resume: bool = False,
     accelerator: str = "auto",
+    workers: int | str | Workers = 1,
+    threads: int | None = None,
 ) -> Plan:
     """The Pareto front of ways to split a trained model, and the one to take, attacked afresh.
 
@@ -109,6 +114,10 @@ def plan(
         seed: of training and of the search's attacks; fresh ones have the next.
         resume: go on with what is in `out`.
         accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
+        workers: who trains and attacks: 1 for this process, a number of processes, ``auto``, ``ray`` or
+            ``ray://HOST:PORT``. The plan is the same for all of them at the same number of threads: the search asks for
+            its choices in one order, and idle workers measure what it is expected to ask for next.
+        threads: of each worker; None shares the cores out.
 
     Raises:
         InputError: a limit that cannot be, nothing to choose from, or `out` holds something else.
@@ -158,8 +167,12 @@ def plan(
     way = Way(device, link, server, len(data.classes))
     asked = Question(suite=quick, knows=knows, n=n)
     bench = Bench(traced, rest, held, model, weights, store, out, epochs, lr, asked, seed, way)
-    with task("plan", 4) as show:
+    with ExitStack() as stack:
+        show = stack.enter_context(task("plan", 4))
+        crew = stack.enter_context(Workers.of(workers, threads))
+        bench.send_to(crew)
         planner = Planner(bench, space, budget.limits(), leak_of(list(budget.leakage)), suite, clock)
+        stack.callback(planner.ahead.close)
         depth = planner.depth(curve_n, zone)
         show(1, "proxies")
         search, complete = planner.searched(levels)
@@ -190,7 +203,8 @@ def plan(
         alternatives=alternatives(bench, planner.reference), checks=rank_checks(search, seed),
         hardware=hardware(), seconds=round(clock.seconds, 3), finished=finished, versions=fingerprint(),
         notes=[
-            *data.remarks, *planner.notes, *planner.few_images(verdict.chosen or next(reversed(verdict.tried), None)),
+            *data.remarks, *bench.sending.notes, *planner.notes,
+            *planner.few_images(verdict.chosen or next(reversed(verdict.tried), None)),
             *_notes(search, pruned, verdict, rest, len(held)),
         ],
     )  # fmt: skip
@@ -225,14 +239,24 @@ def _meant(search: Search, audits: int | None, more: int = 0) -> int:
 
 def _measured(planner: Planner, search: Search, clock: Clock, most: int) -> bool:
     """Measure so many choices, the most telling first; whether all that was meant was done."""
-    done = 0
+    done, planner.left = 0, most
     with task("choices measured", most) as show:
-        for k in planner.widths(search, most):
+        wide = [k for k in planner.widths(search, most) if not k.found]
+        for at, k in enumerate(wide):
             if not k.found and clock.search_fits():
-                planner.measure(k, anyway=True)
+                planner.measure(k, anyway=True, guesses=partial(_after, wide, at))
                 done += 1
                 show(done)
-        return search.run(planner.measure, clock.search_fits, most - done, lambda count: show(done + count))
+
+        def measure(k: Known) -> None:
+            # What comes after it is guessed as if it had come out as expected.
+            planner.measure(k, guesses=partial(search.guesses, k))
+
+        return search.run(measure, clock.search_fits, most - done, lambda count: show(done + count))
+
+
+def _after(options: Sequence[Known], at: int, count: int) -> Sequence[Known]:
+    return options[at + 1 : at + 1 + count]
 
 
 def _cut(traced: Traced, name: str) -> Cut:

@@ -8,7 +8,7 @@ calibrated proxies expect it to add.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -164,6 +164,19 @@ class Search:
             away = [float(np.abs(have - p).sum(1).min()) for p in points]
             return waiting[int(np.argmax(np.array(away) * hope))]
         return waiting[int(scores.argmax())]
+
+    def guesses(self, chosen: Known, count: int) -> list[Known]:
+        """What would be measured after `chosen` if all came out as the proxies expect; nothing changes by asking."""
+        if count < 1:
+            return []
+        told = Search([replace(k) for k in self.known], self.limits, self.reference, leak=self.leak, seed=self.seed)
+        told._turn, found = self._turn, list[Known]()
+        last: Known | None = next(k for k in told.known if k.option == chosen.option)
+        while last is not None and len(found) < count:
+            last.found = dict(told.expected()[last.option])
+            if (last := told.next()) is not None:
+                found.append(last)
+        return found
 
     def run(
         self,

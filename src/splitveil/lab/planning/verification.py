@@ -13,6 +13,7 @@ from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.suites import SUITES, custom_suite
 from splitveil.lab.cut import Cut, Traced
 from splitveil.lab.data import Dataset
+from splitveil.lab.jobs import Workers
 
 DECODER = SUITES["smoke"].attacks[1]
 """The decoder of the ``smoke`` suite."""
@@ -32,6 +33,7 @@ def verify_zone(
     seed: int = 0,
     minutes: float | None = None,
     out: Path | None = None,
+    workers: int | str | Workers = 1,
 ) -> Zone:
     """Train `attack` at the zone's first cut and at the cut before it, and tell whether the error jumps between them.
 
@@ -51,6 +53,7 @@ def verify_zone(
         minutes: where the attack on the cut before has taken more than half of it, the other is left out and the zone
             stays untried; None for no limit.
         out: folder for what was attacked, and for going on with them; None for nowhere.
+        workers: see `audit`.
 
     Raises:
         CutError: no legal cut there.
@@ -70,7 +73,8 @@ def verify_zone(
         subject = Subject.of_model(traced, [c.name for c in part], model="the planned model", weights="")
         folder = out / "-".join(c.name for c in part).replace("/", "-") if out is not None else None
         card = audit(
-            subject, data, aux_n=aux_n, suite=custom_suite([attack]), n=n, seed=seed, samples=0, out=folder, resume=True
+            subject, data, aux_n=aux_n, suite=custom_suite([attack]), n=n, seed=seed, samples=0, out=folder,
+            resume=True,
         ).card  # fmt: skip
         rows |= {r.cut: r for r in card.rows if r.attack == built.name}
     return judged(zone, before, first, rows[before.name], rows[first.name])
