@@ -73,11 +73,17 @@ def attacked(
     return told(alone(restored(start, setting, weights, epochs), *named), data, question, seed, units, folder)
 
 
-def told(subject: Subject, data: Dataset, question: Question, seed: int, units: Path, folder: Path | None) -> Kept:
-    """The card of an audit, whose files are in `folder` then; where there is no such, they come with it, as bytes."""
+def told(
+    subject: Subject, data: Dataset, question: Question, seed: int, units: Path, folder: Path | None,
+    workers: Workers | None = None,
+) -> Kept:  # fmt: skip
+    """The card of an audit, whose files are in `folder` then; where there is no such, they come with it, as bytes.
+
+    workers: attack; None for this process.
+    """
     if folder is not None:
         results = Results(folder=folder, resume=True, cache=units)
-        return conducted(subject, data, question, results, seed).card.to_json(), {}
+        return conducted(subject, data, question, results, seed, workers).card.to_json(), {}
     with tempfile.TemporaryDirectory(prefix="splitveil-audit-") as elsewhere:
         own = Path(elsewhere)
         card = conducted(subject, data, question, Results(folder=own, resume=True), seed).card
@@ -109,5 +115,7 @@ def carded(
         workers: attack.
     """
     cards = Cards(out)
-    text, _ = cards.kept(facts, lambda folder: told(subject(), data, facts.question, facts.seed, cards.units, folder))
+    text, _ = cards.kept(
+        facts, lambda folder: told(subject(), data, facts.question, facts.seed, cards.units, folder, workers)
+    )
     return Card.from_json(text, f"{cards.path(facts)}"), cards.path(facts)

@@ -74,7 +74,7 @@ def verify_zone(
         folder = out / "-".join(c.name for c in part).replace("/", "-") if out is not None else None
         card = audit(
             subject, data, aux_n=aux_n, suite=custom_suite([attack]), n=n, seed=seed, samples=0, out=folder,
-            resume=True,
+            resume=True, workers=workers,
         ).card  # fmt: skip
         rows |= {r.cut: r for r in card.rows if r.attack == built.name}
     return judged(zone, before, first, rows[before.name], rows[first.name])
