@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long quick check bench bench-serving bench-faults clean
+.PHONY: demo test test-long quick check bench bench-gpu bench-serving bench-faults clean
 
 demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -25,6 +25,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.attack_speed
+
+# Nine minutes on a GPU, lent or own; where there is none it says so.
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 # Other servers are measured beside ours where `python -m benchmarks.serving peers --install runs/peers` has put them.
 bench-serving: $(READY)

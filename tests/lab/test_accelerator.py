@@ -1,18 +1,22 @@
 from collections.abc import Callable
 from inspect import signature
 
+import cloudpickle
 import pytest
 import torch
 from torch import nn
 
 from splitveil.core.errors import InputError
-from splitveil.lab.accelerator import VARIABLE, Accelerator, computing
+from splitveil.lab.accelerator import VARIABLE, VISIBLE, Accelerator, computing
 from splitveil.lab.auditing import audit
 from splitveil.lab.auditing.criterion import criterion
 from splitveil.lab.comparing import compare
+from splitveil.lab.jobs.arrival import arrived
+from splitveil.lab.jobs.choice import Choice
 from splitveil.lab.planning import plan
 from splitveil.lab.protection import protect
 from splitveil.lab.seeds import hardware
+from splitveil.lab.store import Kept
 from splitveil.lab.training import native_precision
 from tests.lab.pretending import DEVICE, pretending
 
@@ -99,6 +103,32 @@ def test_apple_gpus_have_no_float64() -> None:
     assert apple.with_doubles() == CPU
     assert CPU.with_doubles() is CPU
     assert apple.precision == "32-true"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    every, second = Accelerator.chosen("cuda"), Accelerator.chosen("cuda:1")
+    assert (CPU.gpus, every.gpus, second.gpus) == (0, 2, 1)
+    assert [every.environment(k)[VISIBLE] for k in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv(VISIBLE, "4, 7")
+    assert every.environment(1) == {VARIABLE: "cuda", VISIBLE: "7"}
+    assert second.environment(1) == {VARIABLE: "cuda:1"}
+    assert CPU.environment(1) == {VARIABLE: "cpu"}
+    monkeypatch.setattr("splitveil.lab.jobs.choice.cores", lambda: 64)
+    monkeypatch.setattr("splitveil.lab.jobs.choice.memory", lambda: 2**40)
+    with every.used():
+        assert Choice.of("auto").workers == 2
+    with CPU.used():
+        assert Choice.of("auto").workers == 64
+
+
+def test_a_job_elsewhere_computes_on_what_was_asked_for() -> None:
+    def told(_: object) -> Kept:
+        return Accelerator.chosen().name, {}
+
+    (kind, content), _ = arrived(torch.get_num_threads(), cloudpickle.dumps((told, (), None, [], "cpu")), ())
+    assert kind == "done"
+    assert cloudpickle.loads(content)[0] == ("cpu", {})
 
 
 def test_what_computes_asks_first() -> None:

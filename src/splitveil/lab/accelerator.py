@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VARIABLE = "SPLITVEIL_ACCELERATOR"
-"""Of the environment: what ``auto`` stands for, so that processes begun by this one choose alike."""
+VARIABLE, VISIBLE = "SPLITVEIL_ACCELERATOR", "CUDA_VISIBLE_DEVICES"
+"""Of the environment: what ``auto`` stands for, and CUDA's own list of GPUs that a process may use."""
 TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 AMPERE, VOLTA = 8, 7
 """Compute capabilities from which on a GPU multiplies bf16, and fp16, faster than float32."""
@@ -83,6 +83,19 @@ class Accelerator:
                 yield self
         finally:
             _used.reset(before)
+
+    @property
+    def gpus(self) -> int:
+        """That workers can have one each: 0 for the processor, 1 for a GPU that was asked for by its number."""
+        return torch.cuda.device_count() if self.name == "cuda" else int(self.device.type != "cpu")
+
+    def environment(self, worker: int) -> dict[str, str]:
+        """Of a process begun for work of this one: it computes on the same, of several GPUs on one of its own."""
+        if self.name != "cuda":
+            return {VARIABLE: self.name or str(self.device)}
+        listed = [d.strip() for d in os.environ.get(VISIBLE, "").split(",") if d.strip()]
+        known = listed or [str(k) for k in range(self.gpus)]
+        return {VARIABLE: "cuda", VISIBLE: known[worker % len(known)]}
 
     @property
     def precision(self) -> str:

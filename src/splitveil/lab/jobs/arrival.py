@@ -6,6 +6,7 @@ from typing import Any
 import cloudpickle
 import torch
 
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.job import Leaving
 from splitveil.lab.jobs.parcel import Parcel
 from splitveil.lab.store import machine
@@ -24,18 +25,20 @@ def arrived(threads: int, sent: bytes, places: tuple[Packed | None, ...]) -> tup
 
     Args:
         threads: of torch.
-        sent: call, arguments, folder for checkpoints, and which arguments are shared values of which keys.
+        sent: call, arguments, folder for checkpoints, which arguments are shared values of which keys, and the name of
+            the accelerator.
         places: these.
     """
     torch.set_num_threads(threads)
-    call, args, folder, keys = cloudpickle.loads(sent)
+    call, args, folder, keys, where = cloudpickle.loads(sent)
     given = list(args)
     for (place, key), content in zip(keys, places, strict=True):
         given[place] = _opened(key, content)
     # Elsewhere there may be no such folder, and nobody would go on from what lies in one.
     own = folder if isinstance(folder, Path) and folder.is_dir() else None
     try:
-        found = call(*given, own)
+        with Accelerator.chosen(where or "auto").used():
+            found = call(*given, own)
     except Exception as error:
         return ("failed", bytes(cloudpickle.dumps(error))), None
     kept, left = (found.kept, packed(found.left)) if isinstance(found, Leaving) else (found, None)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.machine import cores, memory
 from splitveil.lab.jobs.pool import Inline, Pool
 from splitveil.lab.jobs.processes import Processes
@@ -32,7 +33,8 @@ class Choice:
     def of(cls, asked: int | str, threads: int | None = None) -> "Choice":
         """What `asked` means on this machine: ``1``, ``4``, ``auto``, ``ray`` or ``ray://HOST:PORT``.
 
-        threads: None shares the cores out among a given number of workers; with ``auto`` and Ray it is one.
+        threads: None shares the cores out among a given number of workers; with ``auto`` and Ray it is one. ``auto`` is
+        one job a GPU where GPUs compute.
 
         Raises:
             InputError: other words, or no thread.
@@ -42,7 +44,8 @@ class Choice:
         words = str(asked).strip()
         if words == "auto":
             each = threads or 1
-            return cls.of(max(1, min(cores() // each, memory() // EACH)), threads)
+            most = min(cores() // each, memory() // EACH)
+            return cls.of(max(1, min(most, gpus) if (gpus := Accelerator.chosen().gpus) else most), threads)
         if words == "ray":
             return cls("ray", threads=threads or 1)
         if words.startswith("ray:"):

@@ -19,6 +19,7 @@ from uuid import uuid4
 import cloudpickle
 import torch
 
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.parcel import Parcel
 from splitveil.lab.jobs.pool import WorkerLostError
@@ -89,7 +90,7 @@ class Processes:
             del self._folder
 
     def _fresh(self) -> ProcessPoolExecutor:
-        with _starting(OMP_NUM_THREADS=str(self.threads)):
+        with _starting(OMP_NUM_THREADS=str(self.threads), **Accelerator.chosen().environment(len(self._all))):
             worker = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_begin, initargs=(self.threads, self._folder)
             )

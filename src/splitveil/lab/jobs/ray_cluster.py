@@ -11,9 +11,9 @@ from typing import Any
 from uuid import uuid4
 
 import cloudpickle
-import torch
 
 from splitveil.core.errors import InputError, MissingExtraError, SplitVeilError
+from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.arrival import packed
 from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.machine import cores
@@ -46,13 +46,15 @@ class RayCluster:
 
     def __init__(self, address: str, threads: int) -> None:
         self.address, self.threads = address, threads
-        self._gpus = 1 if torch.cuda.is_available() else 0
+        self._gpus = min(1, Accelerator.chosen().gpus)
         self._ray = _ray()
 
     @property
     def slots(self) -> int:
-        """As many jobs as all the cluster's cores have threads for, as it is now."""
-        return max(1, int(self._joined.cluster_resources().get("CPU", 1) // self.threads))
+        """As many jobs as all the cluster's cores have threads for, and as it has GPUs for, as it is now."""
+        has = self._joined.cluster_resources()
+        most = has.get("CPU", 1) // self.threads
+        return max(1, int(min(most, has.get("GPU", 1)) if self._gpus else most))
 
     def share(self, value: object) -> Shared:
         """In Ray's object store."""
@@ -64,7 +66,8 @@ class RayCluster:
     def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         """As a task; Ray finds a worker, and starts another one where one is lost."""
         keys = [(i, a.key) for i, a in enumerate(args) if isinstance(a, Shared)]
-        sent = cloudpickle.dumps((call, tuple(None if isinstance(a, Shared) else a for a in args), folder, keys))
+        given, where = tuple(None if isinstance(a, Shared) else a for a in args), Accelerator.chosen().name
+        sent = cloudpickle.dumps((call, given, folder, keys, where))
         places = [a.place for a in args if isinstance(a, Shared)]
         return self._told(*self._task.remote(fingerprint()["code"], self.threads, sent, *places))
 
