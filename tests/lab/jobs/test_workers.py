@@ -1,7 +1,9 @@
 """Each job is done once, whatever happens to its worker and whoever else does the same."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 
 from splitveil.core.errors import SplitVeilError
 from splitveil.lab.jobs import Job, Workers
-from splitveil.lab.jobs.job import Done, Leaving
+from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
 from splitveil.lab.jobs.processes import Processes
 from splitveil.lab.store import Kept, Store
@@ -113,3 +115,46 @@ def test_flows_ask_for_jobs_as_they_go(workers: Workers, tmp_path: Path) -> None
         return [int(x)]
 
     assert workers.each([lambda: flow("a"), lambda: flow("b")]) == [[8], [8]]
+
+
+class Stuck:
+    """Begins everything and ends nothing, until it is closed."""
+
+    slots, local = 2, False
+
+    def __init__(self) -> None:
+        self.begun, self.futures = threading.Semaphore(0), list[Future[Done]]()
+
+    def share(self, value: object) -> Shared:
+        raise AssertionError
+
+    def forget(self, shared: Iterable[Shared]) -> None:
+        """Nothing is shared."""
+
+    def submit(self, call: Callable[..., Any], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
+        self.futures.append(Future())
+        self.begun.release()
+        return self.futures[-1]
+
+    def close(self) -> None:
+        for future in self.futures:
+            future.set_exception(WorkerLostError("killed"))
+
+
+def test_flows_end_where_the_workers_are_stopped(tmp_path: Path) -> None:
+    """As after Ctrl-C: the thread that waits for them is elsewhere already."""
+    pool, ended = Stuck(), list[str]()
+    workers = Workers(pool)
+
+    def asking() -> None:
+        with pytest.raises(WorkerLostError, match="were stopped") as raised:
+            workers.each([partial(workers.run, [job(f"{i}", pid)], Store(tmp_path)) for i in range(2)])
+        ended.append("".join(raised.value.__notes__))
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    assert all(pool.begun.acquire(timeout=60) for _ in range(2))
+    workers.close()
+    thread.join(60)
+    assert ended == ["1 more went wrong: the workers were stopped before all was done"]
+    assert len(pool.futures) == 2, "nothing is tried again"

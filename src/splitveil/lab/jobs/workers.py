@@ -55,6 +55,7 @@ class Workers:
     _turn: threading.Condition = field(default_factory=threading.Condition)
     _busy: int = 0
     _alone: bool = False
+    _closed: bool = False
 
     @classmethod
     @contextmanager
@@ -106,7 +107,10 @@ class Workers:
         return shared
 
     def close(self) -> None:
-        """Stop what is under way."""
+        """Stop what is under way; flows that still go on end at their next job, and nothing is tried again."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
         self.pool.close()
 
     def __enter__(self) -> Self:
@@ -123,8 +127,14 @@ class Workers:
         """
         if self.inline or len(flows) < 2:
             return [flow() for flow in flows]
-        with ThreadPoolExecutor(len(flows), thread_name_prefix="flow") as threads:
+        threads = ThreadPoolExecutor(len(flows), thread_name_prefix="flow")
+        try:
             futures = [threads.submit(contextvars.copy_context().run, flow) for flow in flows]
+            errors = [error for future in futures if (error := future.exception()) is not None]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C `close` ends them
+        if errors and (others := [str(error) for error in errors[1:] if error is not errors[0]]):
+            errors[0].add_note(f"{len(others)} more went wrong: {' '.join(dict.fromkeys(others))}")
         return [future.result() for future in futures]
 
     def forget(self, shared: Iterable[Shared]) -> None:
@@ -165,6 +175,8 @@ class Workers:
     def _all(self, waiting: list[_Going], going: dict[int, _Going], store: Store, show: Callable[..., None]) -> None:
         total, under_way = len(waiting), list[_Going]()
         while waiting or under_way:
+            if self._closed:
+                raise WorkerLostError("the workers were stopped before all was done")
             for g in [g for g in under_way if g.future.done()]:
                 under_way.remove(g)
                 if not self._ended(g, store):
