@@ -3,21 +3,26 @@
 import copy
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import splitveil
 from splitveil.core.records import Comparison
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.comparing import compare
 from splitveil.lab.comparing.sending import Sending
 from splitveil.lab.cut import Split, split
-from splitveil.lab.data import Dataset
+from splitveil.lab.data import Dataset, load_data
 from splitveil.lab.jobs import Workers
 
 TIMES = ("seconds", "epoch_ratio", "hardware")
@@ -31,12 +36,26 @@ def two() -> Iterator[Workers]:
         yield workers
 
 
-@pytest.fixture(scope="module")
-def fresh(data: Dataset) -> Callable[[int], Split]:
+def images() -> Dataset:
+    digits = load_data("digits")
+    return Dataset("digits", digits.train.take(np.arange(320)), digits.test.take(np.arange(150)), digits.classes)
+
+
+def small() -> Callable[[int], Split]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 10))
-    halves = split(net, "1", torch.zeros(2, *data.shape))
+    halves = split(net, "1", torch.zeros(2, 1, 8, 8))
     return lambda _: copy.deepcopy(halves)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return images()
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Callable[[int], Split]:
+    return small()
 
 
 def asked(fresh: Callable[[int], Split], data: Dataset, out: Path, **more: Any) -> Comparison:
@@ -70,6 +89,74 @@ def test_records_are_the_same_for_one_process_and_for_two(
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
     assert len([name for name in one if name.endswith("card.json")]) == 4
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from tests.lab.comparing.test_workers import asked, images, small
+if __name__ == "__main__":
+    asked(small(), images(), Path(sys.argv[1]), workers=2, resume=True)
+"""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
+    """Begins the same comparison with two workers in a process of its own."""
+    begun = list[subprocess.Popen[bytes]]()
+
+    def begin(out: Path) -> subprocess.Popen[bytes]:
+        root = Path(__file__).parents[3]
+        environment = {**os.environ, "PYTHONPATH": f"{Path(splitveil.__file__).parents[1]}:{root}"}
+        begun.append(subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(out)], env=environment))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def trained(out: Path) -> int:
+    """Trainings that are finished."""
+    return len([*out.glob("trials/weights-*.safetensors")])
+
+
+@pytest.mark.slow
+def test_kill_9_of_whoever_asked_loses_only_what_was_under_way(
+    elsewhere: Callable[[Path], subprocess.Popen[bytes]], data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    killed = elsewhere(tmp_path / "killed")
+    deadline = time.monotonic() + 200
+    while trained(tmp_path / "killed") < 2:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("trials/*.safetensors")}
+    asked(fresh, data, tmp_path / "killed", resume=True)
+    asked(fresh, data, tmp_path / "whole")
+    assert told(tmp_path / "killed") == told(tmp_path / "whole")
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("trials/*.safetensors")}
+    assert all(kept.get(name, at) == at for name, at in before.items()), "what was finished is not made again"
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_folder_share_the_work(
+    elsewhere: Callable[[Path], subprocess.Popen[bytes]], data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
+) -> None:
+    other = elsewhere(tmp_path / "c")
+    while not (tmp_path / "c" / "trials").exists():
+        time.sleep(0.05)
+    ours = asked(fresh, data, tmp_path / "c", resume=True)
+    assert other.wait(200) == 0
+    theirs = Comparison.load(tmp_path / "c" / "comparison.json")
+    # Seconds too: every training is one and the same.
+    assert [c.tried for c in ours.contenders] == [c.tried for c in theirs.contenders]
+    assert [c.measured for c in ours.contenders] == [c.measured for c in theirs.contenders]
+    asked(fresh, data, tmp_path / "alone")
+    assert told(tmp_path / "c") == told(tmp_path / "alone")
 
 
 class Lost:
