@@ -8,6 +8,7 @@ read its values as NumPy without a copy. Autocast does nothing on it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +23,10 @@ NAME = "pretend"
 POSITIONS = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index"}
 """Operations that take positions from the processor, also on a GPU."""
 ACROSS = {"aten::copy_", "aten::_to_copy", "aten::set_"}
+
+
+TOGETHER = {"aten::cat", "aten::stack"}
+"""Operations for which a number of no dimension is a tensor like others."""
 
 
 class MixedError(RuntimeError):
@@ -45,6 +50,7 @@ def _begin() -> Any:
 
 _library = _begin()
 DEVICE = torch.device(NAME, 0)
+_apple = ContextVar("apple", default=False)
 
 
 class Pretended(Tensor):
@@ -137,13 +143,15 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return tree_map(lambda t: given.get(id(t), t), out)
     if not made_there:
         return out
+    if _apple.get() and any(isinstance(t, Tensor) and t.dtype == torch.float64 for t in tree_flatten(out)[0]):
+        raise MixedError(f"{func._schema.name}: float64 on a device that has none")
     return tree_map(lambda t: Pretended(t) if isinstance(t, Tensor) and not isinstance(t, Pretended) else t, out)
 
 
 def _refuse(func: Any, flat: list[Any], *, there: bool, made_there: bool) -> None:
     name = func._schema.name
     foreign = [a for a in flat if isinstance(a, Tensor) and not isinstance(a, Pretended)]
-    strangers = [a for a in foreign if a.ndim or "cat" in name]
+    strangers = [a for a in foreign if a.ndim or name in TOGETHER]
     if name in POSITIONS:
         strangers = [a for a in strangers if a.dtype not in (torch.int64, torch.int32, torch.bool, torch.uint8)]
         if flat and not isinstance(flat[0], Pretended):
@@ -156,7 +164,9 @@ def _refuse(func: Any, flat: list[Any], *, there: bool, made_there: bool) -> Non
 
 
 @contextmanager
-def pretending() -> Iterator[torch.device]:
-    """The device, there in this block."""
+def pretending(*, apple: bool = False) -> Iterator[torch.device]:
+    """The device, there in this block. apple: as Apple's GPUs it has no float64."""
+    before = _apple.set(apple)
     with patch("torch.inference_mode", _Inference), patch("torch.func.jvp", _jvp), _Making(), _Watching():  # type: ignore[no-untyped-call]
         yield DEVICE
+    _apple.reset(before)

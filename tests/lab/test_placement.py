@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -43,11 +45,21 @@ SHORT = {
 }  # fmt: skip
 """Options by name, of whatever attack has them."""
 PRIVATE, KNOWN = 6, 48
+DOUBLES = ("nopeek", "privynet", "noise_for_floor", "bottleneck")
+"""Defences that compute in float64 where the device has it."""
+
+
+@contextmanager
+def on_pretended(*, apple: bool = False) -> Iterator[torch.device]:
+    """In use; apple: without float64."""
+    kind = patch.object(Accelerator, "exact", torch.float32) if apple else nullcontext()
+    with pretending(apple=apple) as there, kind, Accelerator(there).used():
+        yield there
 
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
-    with pretending() as there, Accelerator(there).used():
+    with on_pretended() as there:
         yield there
 
 
@@ -96,16 +108,17 @@ def view_on(device: torch.device, crossings: int, sigma: float) -> tuple[View, T
     return view, aux.y.cpu()
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.1])
+@pytest.mark.parametrize(("sigma", "apple"), [(0.0, False), (0.1, True)], ids=["exact", "noise"])
 @pytest.mark.parametrize("name", ATTACKS.names())
-def test_an_attack_runs_where_the_features_are(name: str, sigma: float, device: torch.device) -> None:
+def test_an_attack_runs_where_the_features_are(name: str, sigma: float, *, apple: bool) -> None:
     attack = shortened(name)
-    view, known = view_on(device, attack.crossings, sigma)
-    if isinstance(attack, Attack):
-        found = attack(view).x_hat
-    else:
-        assert isinstance(attack, LabelAttack)
-        found = attack(view, known, 2).scores
+    with on_pretended(apple=apple) as device:
+        view, known = view_on(device, attack.crossings, sigma)
+        if isinstance(attack, Attack):
+            found = attack(view).x_hat
+        else:
+            assert isinstance(attack, LabelAttack)
+            found = attack(view, known, 2).scores
     assert len(found) == PRIVATE
     assert found.device.type == "cpu"
 
@@ -120,8 +133,12 @@ def fresh(data: Dataset) -> Split:
     return trace(model, torch.zeros(2, *data.shape)).split("relu2")
 
 
-@pytest.mark.parametrize("name", DEFENSES.names())
-def test_a_defence_trains_on_the_accelerator_and_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "apple"), [*((n, True) for n in DEFENSES.names()), *((n, False) for n in DOUBLES)], ids=str
+)
+def test_a_defence_trains_on_the_accelerator_and_comes_back(
+    name: str, monkeypatch: pytest.MonkeyPatch, *, apple: bool
+) -> None:
     data, defense, losses = few(), DEFENSES.build(name), []
     split = fresh(data)
     taken = Protected.loss
@@ -132,7 +149,7 @@ def test_a_defence_trains_on_the_accelerator_and_comes_back(name: str, monkeypat
         return found
 
     monkeypatch.setattr(Protected, "loss", loss)
-    with pretending() as there, Accelerator(there).used():
+    with on_pretended(apple=apple):
         protected, _ = protect(split, defense, "uniform:bits=8", data, epochs=len(defense.stages()))
     assert losses
     assert {d for one in losses for d in one} == {DEVICE}

@@ -112,9 +112,9 @@ class Accelerator:
         """The widest type it computes in: Apple's GPUs have no float64."""
         return torch.float32 if self.device.type == "mps" else torch.float64
 
-    def with_doubles(self) -> "Accelerator":
+    def with_doubles(self) -> Self:
         """Itself where it computes in float64, else the processor."""
-        return self if self.exact == torch.float64 else Accelerator(torch.device("cpu"), "cpu")
+        return self if self.exact == torch.float64 else type(self)(torch.device("cpu"), "cpu")
 
     @property
     def bf16(self) -> bool:

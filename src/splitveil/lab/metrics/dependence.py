@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from splitveil.core.errors import InputError
+from splitveil.lab.accelerator import Accelerator
 
 CHUNK, NARROWEST = 2**18, 512
 """Elements that are held in float64 at one time: few enough for the cache, but never fewer columns than that."""
@@ -42,7 +43,7 @@ def distance_correlation(x: Tensor, z: Tensor) -> Tensor:
         InputError: different or too few rows.
     """
     _check(x, z, 2)
-    return _correlation(_centred(distances(x)), _centred(distances(z))).to(_dtype(x, z))
+    return _correlation(_centred(distances(x)), _centred(distances(z))).to(x.device, _dtype(x, z))
 
 
 def distance_correlation_unbiased(x: Tensor, z: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def distance_correlation_unbiased(x: Tensor, z: Tensor) -> Tensor:
         InputError: different or too few rows.
     """
     _check(x, z, 4)
-    return _correlation(_u_centred(distances(x)), _u_centred(distances(z))).to(_dtype(x, z))
+    return _correlation(_u_centred(distances(x)), _u_centred(distances(z))).to(x.device, _dtype(x, z))
 
 
 def hsic(x: Tensor, z: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def hsic(x: Tensor, z: Tensor) -> Tensor:
     """
     _check(x, z, 2)
     k_x, k_z = (_centred(_gaussian(distances(t))) for t in (x, z))
-    return ((k_x * k_z).sum() / (len(x) - 1) ** 2).to(_dtype(x, z))
+    return ((k_x * k_z).sum() / (len(x) - 1) ** 2).to(x.device, _dtype(x, z))
 
 
 def hsic_unbiased(x: Tensor, z: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def hsic_unbiased(x: Tensor, z: Tensor) -> Tensor:
     _check(x, z, 4)
     # Song's three sums are the inner product of U-centred kernels (Szekely and Rizzo 2014), which rounds better.
     k_x, k_z = (_u_centred(_gaussian(distances(t))) for t in (x, z))
-    return ((k_x * k_z).sum() / (len(x) * (len(x) - 3))).to(_dtype(x, z))
+    return ((k_x * k_z).sum() / (len(x) * (len(x) - 3))).to(x.device, _dtype(x, z))
 
 
 def linear_cka(x: Tensor, z: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def linear_cka(x: Tensor, z: Tensor) -> Tensor:
         InputError: different or too few rows.
     """
     _check(x, z, 2)
-    return _correlation(_centred(gram(x)), _centred(gram(z))).to(_dtype(x, z))
+    return _correlation(_centred(gram(x)), _centred(gram(z))).to(x.device, _dtype(x, z))
 
 
 def linear_cka_debiased(x: Tensor, z: Tensor) -> Tensor:
@@ -119,19 +120,24 @@ def linear_cka_debiased(x: Tensor, z: Tensor) -> Tensor:
         InputError: different or too few rows.
     """
     _check(x, z, 4)
-    return _correlation(_u_centred(gram(x)), _u_centred(gram(z))).to(_dtype(x, z))
+    return _correlation(_u_centred(gram(x)), _u_centred(gram(z))).to(x.device, _dtype(x, z))
 
 
 def gram(x: Tensor) -> Tensor:
     """Inner products of rows about (nearly) their mean, float64. x: (N, ...) -> (N, N); differentiable once."""
-    product: Tensor = _Gram.apply(x.flatten(1))  # type: ignore[no-untyped-call]
+    product: Tensor = _Gram.apply(_rows(x))  # type: ignore[no-untyped-call]
     return product
 
 
 def distances(x: Tensor) -> Tensor:
     """Euclidean distances of rows, float64. x: (N, ...) -> (N, N); differentiable once, no gradient between equals."""
-    between: Tensor = _Distances.apply(x.flatten(1))  # type: ignore[no-untyped-call]
+    between: Tensor = _Distances.apply(_rows(x))  # type: ignore[no-untyped-call]
     return between
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, ...) -> (N, D), where float64 is: where x is, or on the processor."""
+    return x.flatten(1).to(Accelerator.of(x).with_doubles().device)
 
 
 class _Gram(torch.autograd.Function):

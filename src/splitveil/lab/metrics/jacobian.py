@@ -105,7 +105,7 @@ def _pulled(edge: Edge, image: Tensor, directions: Tensor) -> Tensor:
         with torch.enable_grad():
             z = edge(x)
         (slope,) = torch.autograd.grad(z, x, part.to(z).reshape(z.shape))
-        found.append(slope.flatten(1).double().cpu())
+        found.append(slope.flatten(1).cpu().double())
     return torch.cat(found)
 
 
@@ -118,7 +118,7 @@ def _pushed(edge: Edge, image: Tensor, directions: Tensor) -> Tensor:
         for part in directions.split(AT_ONCE):
             x = _copies(image, len(part))
             slope: Tensor = torch.func.jvp(edge, (x,), (part.to(x).reshape(x.shape),))[1]
-            found.append(slope.flatten(1).double().cpu())
+            found.append(slope.flatten(1).cpu().double())
     return torch.cat(found)
 
 

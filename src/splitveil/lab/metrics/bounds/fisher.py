@@ -106,7 +106,7 @@ def jacobian_rows(
             z = whitened(inputs)
             # A constant edge has no graph to walk back.
             (row,) = torch.autograd.grad(z, inputs, v) if z.requires_grad else (torch.zeros_like(inputs),)
-        yield images, row.flatten(1).double().cpu()
+        yield images, row.flatten(1).cpu().double()
 
 
 def cut_shape(f: Encoder, x: Tensor) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def noise_scale(sigma: float | Tensor, shape: tuple[int, ...]) -> Tensor:
             "expected noise of one size for all inputs, got a function; dFIL here leaves out the information in the "
             "size of noise that depends on x, so give a number or a tensor of one sample's shape."
         )
-    scale = torch.as_tensor(sigma, dtype=torch.float64).detach()
+    scale = torch.as_tensor(sigma.cpu() if isinstance(sigma, Tensor) else sigma, dtype=torch.float64).detach()
     if scale.ndim > len(shape) or any(a not in (1, b) for a, b in zip(scale.shape[::-1], shape[::-1], strict=False)):
         raise InputError(
             f"expected sigma of one sample's shape {shape}, got {tuple(scale.shape)}; noise that differs between "
@@ -153,7 +153,7 @@ def _forward(whitened: Encoder, x: Tensor) -> Tensor:
         tangents = _unit_vectors(directions, d, x).reshape(inputs.shape)
         with catch_warnings(action="ignore", category=DeprecationWarning):  # torch warns about its own calls
             moved: Tensor = torch.func.jvp(whitened, (inputs,), (tangents,))[1]
-        total.index_add_(0, images, moved.detach().double().square().sum(1).cpu())
+        total.index_add_(0, images, moved.detach().cpu().double().square().sum(1))
     return total
 
 

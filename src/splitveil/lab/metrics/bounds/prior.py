@@ -169,7 +169,7 @@ def covariance(x: Tensor, smoothing: float) -> Tensor:
     _check(smoothing, least=0.0)
     if len(x) < 2:
         raise InputError(f"expected at least 2 images for a covariance, got {len(x)}; give more images of the data.")
-    shrunk, _ = ledoit_wolf(x.detach().flatten(1).double().cpu().numpy())
+    shrunk, _ = ledoit_wolf(x.detach().flatten(1).cpu().double().numpy())
     found = torch.from_numpy(shrunk)
     return found + smoothing**2 * torch.eye(len(found), dtype=torch.float64)
 
