@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitveil.lab.jobs import Job
+from splitveil.lab.jobs import Job, Leaving
 from splitveil.lab.store import Facts, Kept
 
 
@@ -49,3 +50,16 @@ def killed_always(_: Path | None) -> Kept:
 
 def job(what: str, call: Any, *args: Any, needs: tuple[Job, ...] = ()) -> Job:
     return Job(facts=Named(what), call=call, args=args, needs=needs)
+
+
+def leaving(x: Tensor, _: Path | None) -> Leaving:
+    return Leaving(("{}", {}), {"x": 3 * x})
+
+
+def added(left: dict[str, Tensor] | None, _: Path | None) -> Kept:
+    return str(int((left or {"x": 3 * torch.arange(100_000)})["x"].sum())), {}
+
+
+def slow(left: dict[str, Tensor] | None, folder: Path | None) -> Kept:
+    time.sleep(0.7)
+    return added(left, folder)

@@ -8,7 +8,7 @@ import torch
 
 from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.job import Leaving
-from splitveil.lab.jobs.parcel import Parcel
+from splitveil.lab.jobs.parcel import Parcel, packed
 from splitveil.lab.store import machine
 
 KEPT = 8
@@ -40,12 +40,12 @@ def arrived(threads: int, sent: bytes, places: tuple[Packed | None, ...]) -> tup
         with Accelerator.chosen(where or "auto").used():
             found = call(*given, own)
     except Exception as error:
-        return ("failed", bytes(cloudpickle.dumps(error))), None
-    kept, left = (found.kept, packed(found.left)) if isinstance(found, Leaving) else (found, None)
-    return ("done", bytes(cloudpickle.dumps((kept, machine())))), left
+        return ("failed", packed(error)), None
+    kept, left = (found.kept, parts(found.left)) if isinstance(found, Leaving) else (found, None)
+    return ("done", packed((kept, machine()))), left
 
 
-def packed(value: object) -> Packed:
+def parts(value: object) -> Packed:
     """For Ray's object store, which workers of one machine read without a copy."""
     parcel = Parcel.of(value)
     return parcel.rest, parcel.beside

@@ -1,6 +1,7 @@
 """`Parcel`: a value on its way to workers, large tensors beside the rest, so that they can be mapped and not copied."""
 
 import io
+import math
 import mmap
 import struct
 import warnings
@@ -21,19 +22,39 @@ ALIGNED = 64
 HEAD = struct.Struct("<Q")
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes dense tensors without history out of what it writes."""
+def packed(value: object) -> bytes:
+    """In one piece. What it raises depends on the value: other people's classes may refuse to be pickled."""
+    file = io.BytesIO()
+    _Pickler(file, math.inf).dump(value)
+    return file.getvalue()
 
-    def __init__(self, file: io.BytesIO) -> None:
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes large dense tensors without history out of what it writes, and keeps the strides of arrays.
+
+    The step of a dimension with one entry means nothing, but torch looks at it when it chooses how to compute.
+    """
+
+    def __init__(self, file: io.BytesIO, large: float = LARGE) -> None:
         super().__init__(file, protocol=5)
-        self.beside: list[np.ndarray[Any, Any]] = []
+        self.large, self.beside = large, list[np.ndarray[Any, Any]]()
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is Tensor and _dense(value):
+        if type(value) is np.ndarray and value.dtype.kind in "biuf" and value.size and value.dtype.isnative:
+            plain = value.strides == np.empty_like(value, order="C", subok=False, shape=value.shape).strides
+            if min(value.strides, default=0) >= 0 and (not plain or value.nbytes >= self.large):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # nobody writes into what is shared
+                    return _as_array, (torch.from_numpy(value),)
+        if type(value) is Tensor and _dense(value) and value.nbytes >= self.large:
             flat = value.as_strided((value.numel(),), (1,), value.storage_offset())
             self.beside.append(flat.numpy())
             return _Beside(len(self.beside) - 1), (tuple(value.shape), value.stride())
         return super().reducer_override(value)
+
+
+def _as_array(value: Tensor) -> "np.ndarray[Any, Any]":
+    return value.numpy()
 
 
 class _Beside:
@@ -107,9 +128,9 @@ class Parcel:
 
 
 def _dense(value: Tensor) -> bool:
-    """Large, in one piece of the CPU's memory, and of a kind that NumPy knows."""
+    """In one piece of the CPU's memory, and of a kind that NumPy knows."""
     if value.device.type != "cpu" or value.layout != torch.strided or value.requires_grad or value.is_conj():
         return False
-    if value.nbytes < LARGE or value.dtype in (torch.bfloat16, torch.complex32) or value.is_quantized:
+    if value.dtype in (torch.bfloat16, torch.complex32) or value.is_quantized:
         return False
     return value.is_contiguous() or (value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last))

@@ -21,7 +21,7 @@ import torch
 
 from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.jobs.job import Done, Leaving, Shared
-from splitveil.lab.jobs.parcel import Parcel
+from splitveil.lab.jobs.parcel import Parcel, packed
 from splitveil.lab.jobs.pool import WorkerLostError
 from splitveil.lab.store import Kept
 
@@ -63,7 +63,7 @@ class Processes:
 
     def submit(self, call: Callable[..., Kept | Leaving], args: tuple[Any, ...], folder: Path | None) -> "Future[Done]":
         """Send it to a process that has nothing to do, or to a new one."""
-        sent = cloudpickle.dumps((call, args, folder, self._folder))
+        sent = packed((call, args, folder, self._folder))
         with self._lock:
             worker = self._idle.pop() if self._idle else self._fresh()
         try:
@@ -167,7 +167,7 @@ def _run(sent: bytes) -> bytes:
     found = call(*(_loaded(a.place) if isinstance(a, Shared) else a for a in args), folder)
     done = Done(found.kept, _put(found.left, shared)) if isinstance(found, Leaving) else Done(found)
     # As bytes: torch would send tensors through memory that is gone with the worker.
-    return bytes(cloudpickle.dumps(done))
+    return packed(done)
 
 
 def _put(value: object, folder: Path) -> Shared:

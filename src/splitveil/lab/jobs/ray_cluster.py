@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import cached_property
@@ -14,9 +16,10 @@ import cloudpickle
 
 from splitveil.core.errors import InputError, MissingExtraError, SplitVeilError
 from splitveil.lab.accelerator import Accelerator
-from splitveil.lab.jobs.arrival import packed
+from splitveil.lab.jobs.arrival import parts
 from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.machine import cores
+from splitveil.lab.jobs.parcel import packed
 from splitveil.lab.jobs.pool import WorkerLostError
 from splitveil.lab.seeds import fingerprint
 from splitveil.lab.store import Kept
@@ -58,7 +61,7 @@ class RayCluster:
 
     def share(self, value: object) -> Shared:
         """In Ray's object store."""
-        return Shared(uuid4().hex, self._joined.put(packed(value)))
+        return Shared(uuid4().hex, self._joined.put(parts(value)))
 
     def forget(self, shared: Iterable[Shared]) -> None:
         """Ray drops what nobody refers to."""
@@ -67,7 +70,7 @@ class RayCluster:
         """As a task; Ray finds a worker, and starts another one where one is lost."""
         keys = [(i, a.key) for i, a in enumerate(args) if isinstance(a, Shared)]
         given, where = tuple(None if isinstance(a, Shared) else a for a in args), Accelerator.chosen().name
-        sent = cloudpickle.dumps((call, given, folder, keys, where))
+        sent = packed((call, given, folder, keys, where))
         places = [a.place for a in args if isinstance(a, Shared)]
         return self._told(*self._task.remote(fingerprint()["code"], self.threads, sent, *places))
 
@@ -79,6 +82,7 @@ class RayCluster:
 
     @cached_property
     def _joined(self) -> Any:
+        ending = signal.getsignal(signal.SIGTERM)
         quiet = {"include_dashboard": False, "num_cpus": cores()} if not self.address else {"address": self.address}
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **quiet)
@@ -88,6 +92,8 @@ class RayCluster:
             raise InputError(
                 f"cannot join a Ray cluster at {where} ({why}); start one by `ray start --head`."
             ) from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ending)  # ours, which leaves nothing half-written
         return self._ray
 
     @cached_property
