@@ -15,6 +15,8 @@ from benchmarks.page import Page
 from benchmarks.plan_search import Searched
 from benchmarks.plan_zone import Found
 from benchmarks.serving_speed.records import ServingRun
+from benchmarks.training_curve import Curve
+from benchmarks.training_steps import Steps
 
 from splitveil.core.errors import InputError
 from splitveil.core.records import Card, Comparison, Criterion, Document
@@ -26,7 +28,8 @@ RESULTS = ROOT / "docs" / "results"
 ARCHIVES = sorted(RESULTS.glob("*.jsonl"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FORMS: dict[str, type[Document]] = {
-    form.kind: form for form in (Bound, Card, Comparison, Criterion, Findings, Found, Searched, ServingRun)
+    form.kind: form
+    for form in (Bound, Card, Comparison, Criterion, Curve, Findings, Found, Searched, ServingRun, Steps)
 }
 COMMANDS = {
     "audit-resnet20": ["first_audit", "--page", "--out"],
@@ -39,6 +42,7 @@ COMMANDS = {
     "serving": ["serving", "page"],
     "serving-faults": ["serving_faults", "--page", "--out"],
     "shifted-aux": ["shifted_aux", "--page", "--out"],
+    "training-speed": ["training_speed", "--page", "--out"],
 }
 """What makes each page that has an archive."""
 

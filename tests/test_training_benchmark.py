@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.page import Page
-from benchmarks.training_speed import Clock, Curve, Point, curve, text
+from benchmarks.training_curve import Clock, Curve, Point, curve
+from benchmarks.training_speed import text
 from benchmarks.training_steps import Steps, Way, plain_gates, raced
 
 from splitveil.lab.cut import trace
@@ -36,8 +37,8 @@ def test_a_clock_does_not_count_its_pauses(monkeypatch: pytest.MonkeyPatch) -> N
     assert clock.read() == (3.0, 9.0)
 
 
-def test_a_curve_is_a_training_by_its_recipe(digits: Dataset) -> None:
-    found = curve("whitenet", WhitenetRecipe(epochs=2, batch=16), digits, 3)
+def test_a_curve_is_a_training_by_its_recipe(digits: Dataset, tmp_path: Path) -> None:
+    found = curve("whitenet", WhitenetRecipe(epochs=2, batch=16), digits, 3, tmp_path)
     assert len(found.points) == len(found.losses) == 2
     assert 0 < found.points[0].processor < found.points[1].processor
     assert found.points[1].accuracy == pytest.approx(found.accuracy, abs=0.1)
@@ -81,7 +82,7 @@ def test_the_page_says_when_what_was_reached(tmp_path: Path) -> None:
     page.archive.put({"whitenet=whitenet seed 0": of("whitenet", 0, [early, late])})
     page.archive.put({"resnet20=usual:epochs=16 seed 0": of("resnet20", 0, [early])})
     told = text(page)
-    assert "**Whitenet reaches 93.10 % of the test images** in 20.0 minutes of processors: the aim" in told
+    assert "* whitenet: 93.10 % of the test images after 20.0 minutes of processors: the aim." in told
     assert "| 10 | 86.00 | 86.00 |" in told
     assert "| 20 | 93.10 | 86.00 |" in told
     assert "| 93 % | 20.0 min | not reached |" in told

@@ -17,6 +17,7 @@ LEAST = {
     "alexnet": 16,
     "mobilenetv2": 8,
     "whitenet": 16,
+    "whitenet_wide": 16,
     "vit_tiny32": 8,
 }
 
@@ -89,6 +90,7 @@ def test_names_to_cut_at(name: str, expected: list[str]) -> None:
         ("vgg16", (3, 32, 32), 14_728_266),
         ("mobilenetv2", (3, 32, 32), 2_236_682),
         ("whitenet", (3, 32, 32), 1_122_890),
+        ("whitenet_wide", (3, 32, 32), 1_972_490),
         ("vit_tiny32", (3, 32, 32), 48 * 96 + 96 + 64 * 96 + 6 * (12 * 96**2 + 13 * 96) + 2 * 96 + 97 * 10),
     ],
 )

@@ -23,6 +23,7 @@ MODELS: "Registry[nn.Module]" = Registry(
         "alexnet": "splitveil.lab.models.alexnet:alex_net",
         "mobilenetv2": "splitveil.lab.models.mobilenet:mobilenetv2",
         "whitenet": "splitveil.lab.models.whitenet:white_net",
+        "whitenet_wide": "splitveil.lab.models.whitenet:wide_white_net",
         "vit_tiny32": "splitveil.lab.models.vit:vit_tiny32",
     },
 )
