@@ -66,12 +66,29 @@ def device() -> Iterator[torch.device]:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitveil.lab.attacks.attribute.STEPS", 1)
+    monkeypatch.setattr("splitveil.lab.attacks.parts.perceptual.STEPS", 1)
+    monkeypatch.setattr("splitveil.lab.attacks.parts.perceptual.BATCH", 16)
     monkeypatch.setattr("splitveil.lab.attacks.shadow.MaximumLikelihood", lambda: MaximumLikelihood(steps=2))
 
 
 def shortened(name: str) -> Threat:
+    if ":" in name:
+        return ATTACKS.build(name)
     options = inspect.signature(ATTACKS.get(name)).parameters
     return ATTACKS.build(name, **{k: v for k, v in SHORT.items() if k in options})
+
+
+VARIANTS = (
+    "decoder:size=tiny,epochs=1,steps=2,kind=attention,frequency=True,loss=perceptual",
+    "mle:steps=2,optimizer=lbfgs,restarts=1,start=mean",
+    "shadow:steps=2,learn=queries,arch=other",
+    "attribute:head=mlp,epochs=1",
+)
+"""Options that take other ways than the usual ones."""
+FORMS = (
+    "patrol:lipschitz=0.1,adversarial=0.1,triplet=0.1", "cem:form=per_dimension", "pripro:budget=0.1,tokens=positions",
+    "adversarial:term=ssim",
+)  # fmt: skip
 
 
 class Cloud(nn.Module):
@@ -109,7 +126,7 @@ def view_on(device: torch.device, crossings: int, sigma: float) -> tuple[View, T
 
 
 @pytest.mark.parametrize(("sigma", "apple"), [(0.0, False), (0.1, True)], ids=["exact", "noise"])
-@pytest.mark.parametrize("name", ATTACKS.names())
+@pytest.mark.parametrize("name", [*ATTACKS.names(), *VARIANTS])
 def test_an_attack_runs_where_the_features_are(name: str, sigma: float, *, apple: bool) -> None:
     attack = shortened(name)
     with on_pretended(apple=apple) as device:
@@ -134,7 +151,7 @@ def fresh(data: Dataset) -> Split:
 
 
 @pytest.mark.parametrize(
-    ("name", "apple"), [*((n, True) for n in DEFENSES.names()), *((n, False) for n in DOUBLES)], ids=str
+    ("name", "apple"), [*((n, True) for n in (*DEFENSES.names(), *FORMS)), *((n, False) for n in DOUBLES)], ids=str
 )
 def test_a_defence_trains_on_the_accelerator_and_comes_back(
     name: str, monkeypatch: pytest.MonkeyPatch, *, apple: bool
