@@ -191,12 +191,22 @@ def _defaults(factory: Callable[..., object]) -> tuple[Shape, int]:
 @contextmanager
 def _searching(folder: Path) -> Iterator[None]:
     """Let a user's file import its neighbours, and nothing afterwards."""
-    before = list(sys.path)
+    before, known = list(sys.path), set(sys.modules)
     sys.path.insert(0, str(folder.resolve()))
     try:
         yield
+        _send_whole(folder.resolve(), known)
     finally:
         sys.path[:] = before
+
+
+def _send_whole(folder: Path, known: set[str]) -> None:
+    """What was imported from `folder` beside the modules `known` goes to other processes with its text."""
+    for name in set(sys.modules) - known:
+        file = getattr(sys.modules[name], "__file__", None)
+        own = name.partition(".")[0] == "splitveil" or file is None or "site-packages" in file
+        if not own and Path(f"{file}").resolve().is_relative_to(folder):
+            cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 @contextmanager

@@ -30,11 +30,15 @@ class Graph:
     """
 
     def __init__(self, content: bytes, protected: Protected, noise: tuple[int, ...] | None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-        self._session: Any = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        self._content, self._session = content, _session(content)
         self._codec, self.noise, self._shape = protected.codec, noise, protected.split.cut.shape
         self.sha256, self.bytes = hashlib.sha256(content).hexdigest(), len(content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_session": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _session=_session(state["_content"]))
 
     def codes(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """As the codec has them. x: (N, C, H, W) in [0, 1]; noise: standard normal -> (N, *cut)."""
@@ -49,6 +53,12 @@ class Graph:
         noise = None if self.noise is None else torch.randn(len(x), *self.noise)
         z: Tensor = self._codec.decode(self.codes(x, noise))
         return z.to(x.device)
+
+
+def _session(content: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
 
 
 class StraightThrough(nn.Module):
