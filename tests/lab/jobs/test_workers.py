@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from splitveil.core.errors import SplitVeilError
-from splitveil.lab.jobs import Job, Workers
+from splitveil.lab.jobs import Job, Left, Workers
 from splitveil.lab.jobs.job import Done, Leaving, Shared
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
 from splitveil.lab.jobs.processes import Processes
 from splitveil.lab.store import Kept, Store
 
-from .work import Named, broken, doubled, job, killed_always, killed_once, pid
+from .work import Named, added, broken, doubled, job, killed_always, killed_once, leaving, pid
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,28 @@ def test_flows_end_where_the_workers_are_stopped(tmp_path: Path) -> None:
     thread.join(60)
     assert ended == ["1 more went wrong: the workers were stopped before all was done"]
     assert len(pool.futures) == 2, "nothing is tried again"
+
+
+def test_results_at_a_url_are_kept_by_whoever_asked(workers: Workers) -> None:
+    """Workers need no access to it: results come back to the process that asked."""
+    store = Store("memory://w19/jobs")
+    jobs = [job(f"at a url {workers.inline} {i}", doubled, torch.full((2,), i)) for i in range(2)]
+    assert workers.run(jobs, store)[1][1]["x"].tolist() == [2, 2]
+    again = [job(f"at a url {workers.inline} {i}", broken) for i in range(2)]
+    assert Workers().run(again, Store("memory://w19/jobs"))[1][1]["x"].tolist() == [2, 2]
+
+
+def test_what_a_job_leaves_reaches_those_that_need_it(workers: Workers, tmp_path: Path) -> None:
+    x, store = workers.share(torch.arange(100_000)), Store(tmp_path)
+    first = job("first", leaving, x)
+    last = job("last", added, Left(first), needs=(first,))
+    (_, left), *_ = workers.spread([job("spread", leaving, x)])
+    total = str(int(3 * torch.arange(100_000).sum()))
+    assert workers.run([last, first, job("of it", added, left)], store)[0][0] == total
+    workers.forget([left])
+    # What was found finished left nothing.
+    assert workers.run([first, job("later", nothing, Left(first), needs=(first,))], store)[1][0] == "true"
+
+
+def nothing(left: object, _: Path | None) -> Kept:
+    return str(left is None).lower(), {}
