@@ -104,7 +104,7 @@ def workers_of(pid: int) -> Iterator[psutil.Process]:
             words = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if "spawn_main" in words or words.startswith("ray::"):
+        if "spawn_main" in words or words.startswith(("ray::run", "ray::IDLE")):
             yield child
 
 
