@@ -44,8 +44,8 @@ def noted(module, name):
     return call
 training.trained = noted(training, "trained")
 from splitveil.lab.comparing import trials
-from splitveil.lab.auditing import work
-trials.trained, work.attacked = training.trained, noted(scoring, "attacked")
+from splitveil.lab.auditing import setting
+trials.trained, setting.attacked = training.trained, noted(scoring, "attacked")
 digits = load_data("digits")
 data = Dataset("digits", digits.train.take(np.arange(320)), digits.test.take(np.arange(150)), digits.classes)
 def fresh(seed):
