@@ -126,8 +126,8 @@ def text(page: Page) -> str:
         "## Accuracy over time", "",
         "After the last epoch that ended by then, at a rate that still falls: a curve's middle is not what a shorter "
         "training would end at. Whitenet's are of averaged weights. ResNet-20's recipe is what is usual here; it sets "
-        "a tenth of the training images aside and chooses its epoch by them. A run that has ended keeps its last value; "
-        "one of more epochs would end higher.", "",
+        "a tenth of the training images aside and chooses its epoch by them. A run that has ended keeps its last "
+        "value; one of more epochs may end higher.", "",
         *beside(curves), "", "## Every recipe that was run", "",
         "A single seed's accuracy has its 95 % interval over the test images, several have one over seeds.", "",
         *ends(curves), "", "## A step", "",
