@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from splitveil.core.errors import InputError
 from splitveil.core.records import Card
 from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.outcome import Audit
@@ -15,7 +16,8 @@ from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.cut import trace
 from splitveil.lab.export import save
 from splitveil.lab.export.quantizing import write_quantized
-from splitveil.lab.jobs import Workers
+from splitveil.lab.jobs import Shared, Workers
+from splitveil.lab.jobs.pool import Inline
 from splitveil.lab.jobs.processes import Processes
 from splitveil.lab.models.loader import load_model
 from splitveil.lab.restoring import restore_shipped
@@ -145,6 +147,22 @@ def test_what_is_audited_reaches_a_worker(trained: Trained, two: Workers, tmp_pa
     there = two.pool.submit(outside, (two.reached(subject), x), None).result().kept[1]
     here = outside(subject, x, None)[1]
     assert all(torch.equal(there[k], here[k]) for k in here)
+
+
+class Refusing(Inline):
+    """Workers that cannot be reached."""
+
+    local = False
+
+    def share(self, value: object) -> Shared:
+        raise InputError("no cluster there; start one.")
+
+
+def test_workers_that_cannot_be_reached_end_it(trained: Trained) -> None:
+    with pytest.raises(InputError, match="no cluster there"):
+        audit(
+            trained.subject("relu3"), trained.data, suite=custom_suite([]), n=20, aux_n=40, workers=Workers(Refusing())
+        )
 
 
 def test_what_cannot_be_sent_is_said_and_done_here(trained: Trained, two: Workers) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from splitveil.core.errors import SplitVeilError
 from splitveil.lab.accelerator import Accelerator
 from splitveil.lab.attacks.view import Aux
 from splitveil.lab.auditing.configuration import Configuration
@@ -126,6 +127,8 @@ class Work:
         if not self.workers.inline:
             try:
                 return self.workers.reached(self.setting)
+            except SplitVeilError:
+                raise  # no cluster there, or one of another version
             except Exception as error:
                 # A net or an examiner of the user's may need what only this process has.
                 told = " ".join(str(error).split()) or type(error).__name__

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from splitveil.core.errors import SplitVeilError
 from splitveil.lab.jobs import Shared, Workers
-from splitveil.lab.jobs.pool import Inline
+from splitveil.lab.jobs.pool import Inline, WorkerLostError
 
 
 @dataclass(eq=False)
@@ -36,6 +37,10 @@ class Sending:
             try:
                 sent = sending(value)
                 workers.pool.submit(_opened, (sent,), None).result()
+            except WorkerLostError:
+                continue  # that is no fault of the value
+            except SplitVeilError:
+                raise  # no cluster there, or one of another version
             except Exception as error:
                 told = " ".join(str(error).split()) or type(error).__name__
                 return cls(

@@ -83,7 +83,11 @@ class RayCluster:
     @cached_property
     def _joined(self) -> Any:
         ending = signal.getsignal(signal.SIGTERM)
-        quiet = {"include_dashboard": False, "num_cpus": cores()} if not self.address else {"address": self.address}
+        quiet = (
+            {"include_dashboard": False, "num_cpus": cores(), "address": "local"}
+            if not self.address
+            else {"address": self.address}
+        )
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **quiet)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
