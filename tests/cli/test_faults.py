@@ -86,7 +86,7 @@ def killed(splitveil: Command, *, units: int, after: float = 0, workers: str = "
     going = splitveil.start(*AUDIT, "--workers", workers, "--out", "a")
     waiting(going, splitveil.folder / "a" / "units", units)
     time.sleep(after)
-    children = psutil.Process(going.pid).children(recursive=True) if going.poll() is None else []
+    children = list(workers_of(going.pid)) if going.poll() is None else []
     going.kill()
     going.communicate()
     _, alive = psutil.wait_procs(children, timeout=60)
