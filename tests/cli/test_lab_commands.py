@@ -261,7 +261,6 @@ def _timeless(card: dict[str, object]) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_demo(splitveil: Command) -> None:
     done = splitveil("demo", "--out", "d")
     assert done.code == 0, done.err

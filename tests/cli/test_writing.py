@@ -110,7 +110,7 @@ def test_a_disk_that_is_full_from_the_second_attack_on_keeps_the_first(
             audit.run("small", DATA, out, at="relu3", **QUICK)
     assert sorted(p.name for p in (out / "units").glob("*.safetensors")) == sorted(kept)
     found = list[str]()
-    monkeypatch.setattr(Store, "keep", lambda _, facts, *__: found.append(facts.name))
+    monkeypatch.setattr(Store, "keep", lambda _, facts, *__, **___: found.append(facts.name))
     audit.run("small", DATA, out, at="relu3", resume=True, **QUICK)
     assert len(found) == 2, "linear and nearest: nothing that was kept is made again"
 

@@ -34,14 +34,19 @@ class MixedError(RuntimeError):
 
 
 class _Device(backend_registration._DummyBackendModule):
-    """What torch asks of the module of a device."""
+    """What torch asks of the module of a device. there: while somebody pretends; else no test of others meets it."""
+
+    there = False
+
+    def is_available(self) -> bool:
+        return self.there
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
 
 def _begin() -> Any:
-    """Once a process: there is no way back, and no test of another device notices."""
+    """Once a process: there is no way back."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Device())
     library = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     library.fallback(torch.library.fallthrough_kernel)
@@ -167,6 +172,11 @@ def _refuse(func: Any, flat: list[Any], *, there: bool, made_there: bool) -> Non
 def pretending(*, apple: bool = False) -> Iterator[torch.device]:
     """The device, there in this block. apple: as Apple's GPUs it has no float64."""
     before = _apple.set(apple)
-    with patch("torch.inference_mode", _Inference), patch("torch.func.jvp", _jvp), _Making(), _Watching():  # type: ignore[no-untyped-call]
+    modes = (
+        patch("torch.inference_mode", _Inference),
+        patch("torch.func.jvp", _jvp),
+        patch.object(_Device, "there", True),
+    )
+    with modes[0], modes[1], modes[2], _Making(), _Watching():  # type: ignore[no-untyped-call]
         yield DEVICE
     _apple.reset(before)

@@ -60,7 +60,7 @@ print("DONE", sorted(done))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_changed_line_costs_a_finished_comparison(tmp_path: Path) -> None:
     """A copy of the sources is changed line by line, and the same comparison goes on in a new process."""
     package, out = tmp_path / "src" / "splitveil", tmp_path / "c"

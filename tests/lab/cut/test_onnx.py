@@ -52,7 +52,7 @@ def in_onnxruntime(half: nn.Module, x: Tensor, path: Path) -> Callable[[np.ndarr
             lambda: timm().create_model("mobilevit_xxs", pretrained=False),
             "stages.1",
             id="mobilevit",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
     ],
 )

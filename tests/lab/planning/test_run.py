@@ -15,6 +15,7 @@ from splitveil.device.profiling import find_device, find_link
 from splitveil.lab.auditing.suites import Suite, custom_suite
 from splitveil.lab.cut import Traced, trace
 from splitveil.lab.data import Dataset, load_data
+from splitveil.lab.jobs import Workers
 from splitveil.lab.models.loader import load_model
 from splitveil.lab.planning import plan
 from splitveil.lab.planning.budgets import broken
@@ -246,6 +247,7 @@ def test_mistakes_name_their_remedy(traced: Traced, data: Dataset, tmp_path: Pat
 
 def test_the_zone_by_radius_is_verified_where_time_is_left(made: tuple[Plan, Path]) -> None:
     bench = BENCHES[0]
+    bench.send_to(Workers())  # those of its plan have gone home
     zones = [Zone(first="pool2", method=m) for m in ("rc2", "rank")] + [Zone(first=None, method="rc2")]
     space = Space.of([c for c in bench.traced.cuts() if c.name == "pool2"], ["none"], ["raw"])
     planner = Planner(bench, space, {}, "ssim", LITTLE, Clock(None))
