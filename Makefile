@@ -9,13 +9,13 @@ demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)
-	$(BIN)/pytest -n 2 -m "not long"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
 test-long: $(READY)
-	$(BIN)/pytest -n 2 -m long
+	$(BIN)/pytest -n 2 --dist worksteal -m long
 
 quick: $(READY)
-	$(BIN)/pytest -n 2 -m "not slow and not long"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not long"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ def site(tmp_path: Path) -> Path:
     return install(FILES, tmp_path / "site")
 
 
+@pytest.mark.long
 def test_the_package_of_the_tutorial_trains_and_is_audited(site: Path) -> None:
     first, *commands = (line.split() for line in COMMANDS)
     assert first == ["pip", "install", "."]

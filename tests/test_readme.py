@@ -11,7 +11,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "python"])
 def test_python_runs_as_printed(code: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

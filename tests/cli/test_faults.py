@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return timeless(done.json)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["2", pytest.param("ray", marks=pytest.mark.long)])
 def test_killed_workers_are_replaced(splitveil: Command, whole: Any, workers: str) -> None:
     going = splitveil.start(*AUDIT, "--workers", workers, "--out", "a")
@@ -41,14 +41,14 @@ def test_killed_workers_are_replaced(splitveil: Command, whole: Any, workers: st
     assert timeless(parsed(out)) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_driver_takes_its_workers_along_and_goes_on(splitveil: Command, whole: Any) -> None:
     killed(splitveil, units=3)
     resumed = splitveil(*AUDIT, "--workers", "2", "--out", "a", "--resume")
     assert timeless(resumed.json) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_commands_on_one_folder_share_the_work(splitveil: Command, whole: Any) -> None:
     first = splitveil.start(*AUDIT, "--out", "a")
     waiting(first, splitveil.folder / "a" / "units", 1)

@@ -66,7 +66,7 @@ def test_commands_without_resume_end_silently() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_stopped_audit_leaves_whole_files_and_goes_on(number: int, tmp_path: Path) -> None:
     words = [
         "audit", "small", "--data", "digits", "--at", "relu1", "-n", "30", "--out", "a", "--samples", "0",

@@ -141,6 +141,7 @@ def test_several_seeds_are_summed_up(splitveil: Command) -> None:
     assert "seeds 0, 1" in shown.out
 
 
+@pytest.mark.long
 def test_another_attack_is_added_with_resume_and_shared_with_a_cache(splitveil: Command) -> None:
     words = ("audit", "small", *DIGITS, "--at", "relu3", "-n", "25", "--samples", "0", "--cache", "c")
     first = splitveil(*words, "--attack", "mle:steps=2", "--out", "a")
@@ -158,6 +159,7 @@ def test_another_attack_is_added_with_resume_and_shared_with_a_cache(splitveil: 
         assert line in again.out
 
 
+@pytest.mark.long
 def test_labels_have_a_table_of_their_own(splitveil: Command) -> None:
     draws = np.random.default_rng(0)
     y = draws.integers(0, 2, 300)
@@ -177,6 +179,7 @@ def test_labels_have_a_table_of_their_own(splitveil: Command) -> None:
     assert all(r["accuracy_interval"][0] <= r["accuracy"] for r in card["inferences"])
 
 
+@pytest.mark.long
 def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
     from splitveil.lab.data import load_data
     from splitveil.lab.models.loader import load_model
@@ -219,6 +222,7 @@ def test_further_metrics_a_judge_and_the_criterion(splitveil: Command) -> None:
     assert not (splitveil.folder / "b").exists()
 
 
+@pytest.mark.long
 def test_a_killed_audit_goes_on_with_resume(splitveil: Command) -> None:
     words = ("audit", "small", *DIGITS, "--at", "relu1,relu3", *QUICK, "-n", "30", "--json")
     whole = splitveil(*words, "--out", "whole")
@@ -234,7 +238,7 @@ def test_a_killed_audit_goes_on_with_resume(splitveil: Command) -> None:
     assert _timeless(resumed.json) == _timeless(whole.json)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_fit_goes_on_with_resume(splitveil: Command) -> None:
     words = ("fit", "small", "--data", "digits", "--at", "relu3", "--epochs", "12", "--defense", "noise", "--json")
     whole = splitveil(*words, "--out", "whole")
@@ -260,7 +264,7 @@ def _timeless(card: dict[str, object]) -> dict[str, object]:
     return {k: v for k, v in card.items() if k not in ("seconds", "rows")} | {"rows": rows}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo(splitveil: Command) -> None:
     done = splitveil("demo", "--out", "d")
     assert done.code == 0, done.err

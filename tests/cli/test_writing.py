@@ -162,7 +162,7 @@ def test_a_comparison_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest
         compare.run("small", DATA, "relu3", ["noise"], tmp_path / "c", seeds="0", epochs=0, trials=1, **QUICK)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plan_outlives_its_bundle_and_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "p"
     words: dict[str, Any] = {"cuts": "relu3", "defense": ["none"], "codec": ["raw"], "audits": 1, "epochs": 0, **QUICK}

@@ -162,6 +162,7 @@ def test_damaged_bundles_and_full_disks_are_refused(
     assert damaged._broken(exact, tmp_path, 5, 1, Counter()), "an unchecked bundle is used"
 
 
+@pytest.mark.long
 def test_memory_over_ten_seconds(exact: Exact) -> None:
     """Too short for a slope; but a leak of a request's size at each request would be some MB."""
     found = soak(exact, 10, 0.25)

@@ -69,7 +69,7 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(min=0, help="of a defence's training; default what it needs, 2 where it needs none")
     ] = None,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = 5e-4,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.0005")] = None,
     audits: Annotated[int | None, typer.Option(min=1, help="choices measured at most; default a quarter")] = None,
     minutes: Annotated[float | None, typer.Option(help="in all; the best plan so far when they are over")] = None,
     zone: Annotated[
@@ -104,6 +104,7 @@ def run(
     from splitveil.lab.models.loader import load_model
     from splitveil.lab.planning import plan
     from splitveil.lab.planning.space import CODECS_TRIED, DEFENSES
+    from splitveil.lab.recipe import usual_rate
     from splitveil.report import check_extras, render_plan
 
     computing = Accelerator.chosen(accelerator)
@@ -138,8 +139,8 @@ def run(
             traced, images, model=model, weights=loaded.weights, budget=budget, out=out, cuts=_cuts(traced, cuts),
             defenses=defense or DEFENSES, codecs=codec or CODECS_TRIED, device=way[0], server=way[1],
             link=find_link(link) if link else None, suite=chosen, knows=granted, n=n, held_n=held_n,
-            train_n=train_n, epochs=epochs, lr=lr, audits=audits, minutes=minutes, zone=zone.value, seed=seed,
-            resume=resume, workers=workers, threads=threads,
+            train_n=train_n, epochs=epochs, lr=lr or usual_rate(trained=True), audits=audits, minutes=minutes,
+            zone=zone.value, seed=seed, resume=resume, workers=workers, threads=threads,
         )  # fmt: skip
         page = out / "plan.html"
         with finishing.writing(page):

@@ -63,6 +63,7 @@ def test_the_generator_is_trained_once(make_view: Make) -> None:
     assert made == view.shared.made
 
 
+@pytest.mark.long
 def test_results_repeat(make_view: Make) -> None:
     first = build(QUICK)(make_view(conv_edge(), sigma=0.1)[0]).x_hat
     torch.rand(7)

@@ -78,6 +78,7 @@ def test_queries_give_a_stand_in_that_speaks_like_the_edge(
     assert error.mean() < 0.1
 
 
+@pytest.mark.long
 def test_the_cloud_and_the_features_seen_are_enough_to_beat_the_mean_where_labels_are_known() -> None:
     found = {}
     for labelled in (True, False):

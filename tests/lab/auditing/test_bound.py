@@ -32,6 +32,7 @@ def blurred(images: Images, seed: int) -> Images:
     return replace(images, x=(images.x + noise).round().clip(0, 255).astype(np.uint8))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sigma", [0.5, pytest.param(3.0, marks=pytest.mark.long)])
 def test_no_attack_gets_below_the_floor(trained: Trained, sigma: float) -> None:
     clear = Dataset("faded", faded(trained.data.train), faded(trained.data.test), trained.data.classes)

@@ -224,7 +224,7 @@ class KilledError(Exception):
     """The machine went away."""
 
 
-@pytest.mark.parametrize("after", [0, 4, 7])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.long), 4, pytest.param(7, marks=pytest.mark.long)])
 def test_a_killed_audit_resumes_to_the_same_result(
     trained: Trained, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +327,7 @@ def test_no_samples_keeps_no_picture(trained: Trained, tmp_path: Path) -> None:
     assert sum(p.stat().st_size for p in kept) < 64_000
 
 
+@pytest.mark.long
 def test_scale_of_the_features_moves_no_score(trained: Trained) -> None:
     def scaled(factor: float) -> Card:
         split = trained.traced.split("relu3")

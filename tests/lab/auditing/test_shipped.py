@@ -113,6 +113,7 @@ def test_searches_have_the_graphs_values_and_the_floats_slope(make: Make, traine
     assert torch.allclose(slope, wanted, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_numbers_are_near_those_of_the_float_bundle(make: Make, trained: Trained, tmp_path: Path) -> None:
     floats, integers = make("none", "uniform:bits=8")
     before = audit(
@@ -136,6 +137,7 @@ def test_the_numbers_are_near_those_of_the_float_bundle(make: Make, trained: Tra
     assert after.stand_in.words in after.notes
 
 
+@pytest.mark.long
 def test_a_defence_between_the_halves_leaves_a_float_stand_in(make: Make, trained: Trained) -> None:
     found = subject(make(NOISY, "raw")[1], trained)
     assert found.stand_in is not None
@@ -214,6 +216,7 @@ def test_a_bundle_from_before_says_what_to_do(make: Make, tmp_path: Path) -> Non
         restore_shipped(old)
 
 
+@pytest.mark.long
 def test_the_criterion_takes_an_8_bit_bundle(make: Make, trained: Trained) -> None:
     found = criterion(subject(make("none", "uniform:bits=8")[1], trained), trained.data, n=200)
     assert len(found.cuts) == 1

@@ -64,7 +64,7 @@ def same(a: Audit, b: Audit) -> bool:
     return equal and scores and all(torch.equal(x, y) for x, y in zip(a.samples, b.samples, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_records_are_the_same_on_ray(trained: Trained, tmp_path: Path) -> None:
     pytest.importorskip("ray")
 
@@ -77,7 +77,7 @@ def test_records_are_the_same_on_ray(trained: Trained, tmp_path: Path) -> None:
     assert same(run(1, "alone"), run("ray", "shared"))
 
 
-@pytest.mark.parametrize("defense", ["none", "noise:sigma=0.3"])
+@pytest.mark.parametrize("defense", [pytest.param("none", marks=pytest.mark.long), "noise:sigma=0.3"])
 def test_records_are_the_same_for_every_worker(trained: Trained, two: Workers, defense: str, tmp_path: Path) -> None:
     def run(workers: int | Workers, folder: str) -> Audit:
         subject = Subject.of_split(trained.protected("relu3", defense, "uniform"), model="small", weights="test")

@@ -144,6 +144,7 @@ def test_findings_name_the_least_leakage_and_whether_it_is_sure(compared: tuple[
     assert "No single attack on it gets more than the floor class_mean does." in text
 
 
+@pytest.mark.long
 def test_an_audit_is_found_again_only_for_the_same_question(
     data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
 ) -> None:

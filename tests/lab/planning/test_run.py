@@ -175,6 +175,7 @@ def test_resuming_trains_and_attacks_nothing_again(
         planned(out, untimed)
 
 
+@pytest.mark.long
 def test_a_plan_with_other_attacks_finds_no_card_of_these(traced: Traced, data: Dataset, tmp_path: Path) -> None:
     """Every suite of the user's choice has the same name; what it asks for decides the card."""
 

@@ -85,6 +85,7 @@ def test_information_and_dependence_are_calibrated(found: Criterion) -> None:
                 assert n.value > n.calibration["shuffled"]
 
 
+@pytest.mark.long
 def test_a_deterministic_edge_has_no_certificate_and_a_noisy_one_has(trained: Trained, found: Criterion) -> None:
     floor = next(n for n in found.cuts[0].numbers if n.name == "dFIL floor")
     assert floor.value is None
@@ -122,7 +123,7 @@ def ours(trained: Trained) -> dict[str, Number]:
     return numbers(material(trained))
 
 
-@pytest.mark.parametrize("change", ["scale", "order"])
+@pytest.mark.parametrize("change", ["scale", pytest.param("order", marks=pytest.mark.long)])
 def test_neither_scale_nor_order_of_channels_moves_a_number(
     trained: Trained, ours: dict[str, Number], change: str
 ) -> None:
