@@ -49,7 +49,7 @@ def splitveil(site: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_package_of_the_tutorial_is_audited_with(site: Path) -> None:
-    install, command = COMMANDS
+    install, command, _ = COMMANDS
     assert install == "pip install ."
     words = command.split()
     assert words.pop(0) == "splitveil"
@@ -62,6 +62,18 @@ def test_the_package_of_the_tutorial_is_audited_with(site: Path) -> None:
     assert by["ridge:draws=4"]["unreliable"] == []
     assert abs(by["ridge:draws=4"]["evidence"]["scale"]) < 0.1
     assert [r["attack"] for r in card["rows"]][-4:] == ["ridge", "ridge", "worst_case:psnr", "worst_case:ssim"]
+
+
+@pytest.mark.slow
+def test_its_file_alone_is_held_against_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "splitveil_ridge.py").write_text(FILES["splitveil_ridge.py"])
+    # The smoke suite takes a minute here: one attack of it stands for all.
+    words = COMMANDS[-1].replace("--suite smoke", "--attack linear").split()
+    done = splitveil(tmp_path / "site", *words[1:])
+    assert done.returncode in (0, 3), done.stderr
+    assert "from outside: ridge against the best of the suite's attacks" in done.stdout
+    card = json.loads((tmp_path / "against" / "card.json").read_text())
+    assert card["against"][0]["attack"] == "ridge"
 
 
 def test_it_is_listed(site: Path) -> None:

@@ -18,7 +18,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
     "lab": (
         ("accelerator",),
-        ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers"),
+        ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers", "source_files"),
         ("recipe", "training", "probing", "store"),
         ("jobs",),
         ("cut", "metrics", "models", "data"),

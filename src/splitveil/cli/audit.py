@@ -66,6 +66,10 @@ def run(
     criterion: Annotated[
         bool, typer.Option("--criterion", help="also which cheap number predicts the attack: OUT/criterion.html")
     ] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="an attack from outside, FILE.py:CLASS[:k=v,...], repeatable: is it ahead of the suite?"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """Run the attacks at each cut, floors first, and write card, pictures and report. Exit code 3: do not trust it."""
@@ -73,6 +77,7 @@ def run(
     from splitveil.cli.console import print_json, showing_progress, tell, tell_doubts
     from splitveil.core.records import Finishing, claim
     from splitveil.lab.accelerator import Accelerator
+    from splitveil.lab.attacks.outside import outside_attack
     from splitveil.lab.attacks.view import Knows
     from splitveil.lab.auditing import audit, summarise
     from splitveil.lab.auditing.suites import custom_suite, find_suite
@@ -88,6 +93,8 @@ def run(
     folders = {k: out / f"seed-{k}" for k in parse_seeds(seeds)} if seeds is not None else {seed: out}
     if attack:
         refuse_ungranted(attack, granted)
+    for spec in against or ():
+        outside_attack(spec)  # a wrong file or name ends it before anything is read
     check_extras()
     claim(out, resume=resume)
     images = load_data(data, skip_broken=skip_broken)
@@ -109,7 +116,7 @@ def run(
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
                 out=folder, resume=resume, cache=cache, metrics=metric or (), judge=referee,
-                plates=legible, workers=working,
+                plates=legible, against=against or (), workers=working,
             )  # fmt: skip
             cards.append(found.card)
         summary = summarise(cards) if seeds is not None else None

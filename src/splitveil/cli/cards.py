@@ -13,6 +13,7 @@ def show_card(card: "Card") -> None:
     """The card: for each cut, defence and codec one table of images and, where labels were attacked, one of those."""
     from splitveil.cli.console import out, show_table
     from splitveil.report.configuration import defended_cuts
+    from splitveil.report.words import ahead_words
 
     name, defended = card.bundle or card.model, defended_cuts([*card.rows, *card.inferences])
     out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
@@ -39,6 +40,8 @@ def show_card(card: "Card") -> None:
             words = ", ".join(f"{attack} by {metric.upper()}" for metric, attack in best.items())
             out.print(f"strongest single attack: {words}", highlight=False)
         _show_labels(card.labels_at(place))
+        for outsider in card.against_at(place):
+            out.print(f"from outside: {ahead_words(outsider)}", highlight=False)
     for note in card.notes:
         out.print(f"note: {note}", highlight=False)
 

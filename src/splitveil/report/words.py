@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from splitveil.core.records import FLOORS, Accuracy, Role, chosen_by
+from splitveil.core.records import FLOORS, Accuracy, Outsider, Role, chosen_by
 from splitveil.core.records.card import plain_name
 from splitveil.core.registry import Spec
 
@@ -163,3 +163,13 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def ahead_words(outsider: Outsider) -> str:
+    """``ridge is ahead of the suite's attacks by -1.2 dB in PSNR (...)``: by each metric that judges."""
+    told = (
+        f"{signed(lead.mean, 2)}{f' {lead.unit}' if lead.unit else ''} in {by.upper()} "
+        f"({span(lead.interval, 2)}; worst 5 %: {signed(lead.worst, 2)}; on {lead.share:.0%} of the images)"
+        for by, lead in outsider.ahead.items()
+    )
+    return f"{outsider.attack} against the best of the suite's attacks for each image: {', '.join(told)}"

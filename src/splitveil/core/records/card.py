@@ -101,6 +101,25 @@ class LabelRow(Placed):
     evidence: dict[str, float] = {}
 
 
+class Ahead(Record):
+    """How far an outside attack is ahead of the best of a suite's attacks for each image; above 0: it gets more."""
+
+    mean: float = Field(description="over images, in `unit`")
+    interval: tuple[float, float] = Field(description="95 % bootstrap of the mean over images")
+    worst: float = Field(description="between the worst 5 % of each")
+    share: float = Field(description="of images on which it gets more than every attack of the suite")
+    unit: str = ""
+
+
+class Outsider(Placed):
+    """An attack from outside, held against a suite's at one place."""
+
+    attack: str
+    options: str = ""
+    n: int
+    ahead: dict[str, Ahead] = Field(description="by the metric that judges")
+
+
 class StandIn(Record):
     """What searches through the edge half descend on where what ships has no gradient, held against what ships."""
 
@@ -145,6 +164,9 @@ class Card(Document):
     strongest: dict[str, dict[str, str]] = Field(
         default={}, description="'cut | defense | codec' -> metric -> the one attack that leaks most on average"
     )
+    against: list[Outsider] = Field(
+        default=[], description="attacks from outside; the worst cases are those of the suite without them"
+    )
     words: dict[str, str] = Field(
         default={}, description="what each attack and further metric is, in one line, by name without options"
     )
@@ -161,6 +183,10 @@ class Card(Document):
     def labels_at(self, place: Place) -> list[LabelRow]:
         """Label rows of one place."""
         return [r for r in self.inferences if r.place == place]
+
+    def against_at(self, place: Place) -> list[Outsider]:
+        """Attacks from outside at one place."""
+        return [o for o in self.against if o.place == place]
 
     @property
     def task(self) -> Accuracy | None:

@@ -88,6 +88,10 @@ CHECKS: Mapping[str, Check] = {
         "an attack scores otherwise when all features are multiplied by ten",
         "the number moves with the scale of the features, which hides nothing",
     ),
+    "beaten from outside": Check(
+        "an attack from outside is clearly ahead of the suite's",
+        "the suite's attacks are too weak here, and its worst case is too low",
+    ),
     "few test images": Check(
         "a comparison's loss of accuracy is vaguer than its budget",
         "so few images do not tell the accuracy that the defence may cost from none",

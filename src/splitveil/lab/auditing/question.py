@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from splitveil.core.errors import InputError
+from splitveil.lab.attacks.base import Attack
 from splitveil.lab.attacks.view import PRESETS, Knows
 from splitveil.lab.auditing.examiners import Examiner
 from splitveil.lab.auditing.suites import Suite
@@ -32,6 +33,7 @@ class Question:
     plates: Dataset | None = None
     examiners: tuple[Callable[[Images], Examiner], ...] = ()
     samples: int = SHOWN
+    against: tuple[Attack, ...] = ()
 
     def __post_init__(self) -> None:
         if self.aux_n is not None and self.aux_n < 1:

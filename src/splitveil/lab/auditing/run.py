@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from splitveil.core.arguments import checked
-from splitveil.core.records import Accuracy, Card, LabelRow, Role, Row, resumable
+from splitveil.core.records import Accuracy, Card, LabelRow, Outsider, Role, Row, resumable
 from splitveil.core.records.card import plain_name
 from splitveil.lab.accelerator import computing
+from splitveil.lab.attacks.outside import outside_attack
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
+from splitveil.lab.auditing.against import beaten, held_against
 from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
 from splitveil.lab.auditing.examiners import Examiner
@@ -57,6 +59,7 @@ def audit(
     judge: Judge | None = None,
     plates: Dataset | None = None,
     examiners: Sequence[Callable[[Images], Examiner]] = (),
+    against: Sequence[str] = (),
     accelerator: str = "auto",
     workers: int | str | Workers = 1,
     threads: int | None = None,
@@ -82,6 +85,8 @@ def audit(
             ``plate_characters`` in `Row.extra`, of the private plates that it reads on the image itself; `data` itself
             or more cars of the kind.
         examiners: further ones who look at every guess: each is called with the private images and gives an `Examiner`.
+        against: attacks from outside, ``FILE.py:CLASS[:k=v,...]`` or as the registry reads them: each gets the suite's
+            view and a row of its own, and the card says by how much it is ahead; the worst case stays the suite's.
         accelerator: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; see `Accelerator.chosen`.
         workers: 1 for this process, a number of others, ``auto``, ``ray`` or ``ray://HOST:PORT``; see `Workers.of`.
         threads: of torch in each.
@@ -97,7 +102,7 @@ def audit(
     question = Question(
         suite=find_suite(suite) if isinstance(suite, str) else suite, knows=knows, n=n, aux=aux, aux_n=aux_n,
         metrics=tuple(metrics), judge=judge, plates=plates,
-        examiners=tuple(examiners), samples=samples,
+        examiners=tuple(examiners), samples=samples, against=tuple(map(outside_attack, against)),
     )  # fmt: skip
     results = Results(folder=None if out is None else Path(out), resume=resume, cache=cache)
     with Workers.of(workers, threads) as chosen:
@@ -112,7 +117,7 @@ def conducted(
     suite, knows, n, aux = question.suite, question.knows, question.n, question.aux
     results.claimed()
     question = replace(question, samples=min(question.samples, n))
-    plan = Schedule.of(subject, suite, knows)
+    plan = Schedule.of(subject, suite, knows, question.against)
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, question.most_aux
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
@@ -152,7 +157,7 @@ def conducted(
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
     doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
-    units, labels = list[Unit](), list[LabelUnit]()
+    units, labels, outsiders = list[Unit](), list[LabelUnit](), list[Outsider]()
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
     with resumable(store.where):
         everything = [
@@ -164,11 +169,16 @@ def conducted(
         accuracies[done.configuration.label] = done.accuracy
         own = done.configuration.protected
         noisy, idle = done.configuration.stochastic, own.untrained
-        reasons = check_rows([u.row for u in done.images], stochastic=noisy, data=doubts, untrained=idle)
-        images = [u.doubted(why) for u, why in zip(done.images, reasons, strict=True)]
+        every = [*done.images, *done.against]
+        reasons = check_rows([u.row for u in every], stochastic=noisy, data=doubts, untrained=idle)
+        every = [u.doubted(why) for u, why in zip(every, reasons, strict=True)]
+        images, outside = every[: len(done.images)], every[len(done.images) :]
+        against = [held_against(u, images, seed) for u in outside]
         labels += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
-        best[done.configuration.label] = strongest([u.row for u in images])
-        units += [*images, *worst_cases(images, seed, further.measures)]
+        best[done.configuration.label] = strongest([u.row for u in every])
+        worst = [u.doubted([*u.row.unreliable, *beaten(against)]) for u in worst_cases(images, seed, further.measures)]
+        units += [*every, *worst]
+        outsiders += against
     card = Card(
         model=subject.model,
         weights=subject.weights,
@@ -201,6 +211,7 @@ def conducted(
         ],
         inferences=[u.row for u in labels],
         strongest=best,
+        against=outsiders,
         stand_in=subject.stand_in,
         words=_described([u.row for u in units], [u.row for u in labels]),
     )

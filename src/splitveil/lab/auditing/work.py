@@ -34,12 +34,13 @@ PART = 4 * BATCH
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Everything that an audit found at one configuration, before the self-checks."""
+    """Everything that an audit found at one configuration, before the self-checks; `against`: by outside attacks."""
 
     configuration: Configuration
     accuracy: float
     images: list[Unit]
     labels: list[LabelUnit]
+    against: list[Unit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,10 @@ class Work:
             answer = self.store.find(t.answered)
             accuracy = float(json.loads(answer[0])) if answer is not None else accuracies[c.label]
             images = [Unit.unpacked(*next(units)) for _ in t.images]
+            own = len(plan.images[c.label])
             labels = [LabelUnit.unpacked(*next(units)) for _ in t.labels]
             self.store.drop(t.common)
-            yield Finished(c, accuracy, images, labels)
+            yield Finished(c, accuracy, images[:own], labels, images[own:])
 
     @cached_property
     def _setting(self) -> Shared:
@@ -202,7 +204,7 @@ class Work:
                     Attacked(at, adversary, private, a, self._looking, self.seed, self.question.samples),
                     self._seed(c, repr(a)),
                 )
-                for a in plan.images[c.label]
+                for a in (*plan.images[c.label], *plan.against)
             ],
             [
                 (Inferred(at, adversary, private, a, s, self.seed), self._seed(c, repr(a), s.name))

@@ -1,18 +1,12 @@
 """Where models come from: our table, timm, torchvision, a user's own file."""
 
-import hashlib
-import importlib.util
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import cloudpickle
 from torch import nn
 
 from splitveil.core.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
@@ -21,6 +15,7 @@ from splitveil.lab.models import MODELS, hub
 from splitveil.lab.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
 from splitveil.lab.probing import copied
 from splitveil.lab.silence import unwarned
+from splitveil.lab.source_files import imported, searching
 from splitveil.lab.wrappers import unwrapped
 
 Shape = tuple[int, int, int]
@@ -129,8 +124,8 @@ def _torchvision(name: str) -> Source:
 
 def _file(path: Path, function: str) -> Source:
     spec = f"{path.name}:{function}"
-    with _searching(path.parent), unwarned():
-        module = _imported(path)
+    with searching(path.parent), unwarned():
+        module = imported(path)
     factory = getattr(module, function, None)
     if not callable(factory):
         own = [n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__]
@@ -153,7 +148,7 @@ def _file(path: Path, function: str) -> Source:
 
     def build(shape: Shape, classes: int, pretrained: bool) -> nn.Module:
         asked: dict[str, Any] = {"shape": shape, "classes": classes}
-        with _searching(path.parent), _explained(spec, pretrained), unwarned():
+        with searching(path.parent), _explained(spec, pretrained), unwarned():
             net = factory(**{name: value for name, value in asked.items() if name in parameters})
         if not isinstance(net, nn.Module):
             raise InputError(f"expected a torch.nn.Module from {spec}, got {type(net).__name__}; return the model.")
@@ -162,51 +157,12 @@ def _file(path: Path, function: str) -> Source:
     return Source(*_defaults(factory), build, drawn=f"as {spec} makes them (seed {{seed}})")
 
 
-def _imported(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"cannot read {path}: no such file; check the path.")
-    name = f"_splitveil_{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"cannot import {path}; give a Python source file.")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"cannot import {path} ({type(error).__name__}: {error}); mend the file.") from error
-    # A worker cannot import it by name; its classes go there with what is made of them.
-    cloudpickle.register_pickle_by_value(module)
-    return module
-
-
 def _defaults(factory: Callable[..., object]) -> tuple[Shape, int]:
     parameters = inspect.signature(factory).parameters
     shape = parameters["shape"].default if "shape" in parameters else SHAPE
     classes = parameters["classes"].default if "classes" in parameters else CLASSES
     shape = tuple(shape) if isinstance(shape, tuple | list) and len(shape) == len(SHAPE) else SHAPE
     return shape, classes if isinstance(classes, int) else CLASSES
-
-
-@contextmanager
-def _searching(folder: Path) -> Iterator[None]:
-    """Let a user's file import its neighbours, and nothing afterwards."""
-    before, known = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        yield
-        _send_whole(folder.resolve(), known)
-    finally:
-        sys.path[:] = before
-
-
-def _send_whole(folder: Path, known: set[str]) -> None:
-    """What was imported from `folder` beside the modules `known` goes to other processes with its text."""
-    for name in set(sys.modules) - known:
-        file = getattr(sys.modules[name], "__file__", None)
-        own = name.partition(".")[0] == "splitveil" or file is None or "site-packages" in file
-        if not own and Path(f"{file}").resolve().is_relative_to(folder):
-            cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 @contextmanager
