@@ -125,7 +125,7 @@ def test_an_audit_from_before_intervals_still_renders(make_audit: MakeAudit, tmp
     assert "The images that leak most" not in tags.text
     assert "Under each mean" not in tags.text
     assert "<small>None" not in html
-    assert tags.text.count("older than this check") == 10
+    assert tags.text.count("older than this check") == 11
 
 
 def test_the_same_audit_gives_the_same_page(make_audit: MakeAudit, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ FIRST = ("not finite", "few images", "below the floor")
 """All that audits did before they gave intervals."""
 YOUNG = ("untrained defence",)
 """Later than those: a card that says how many test images there were has them."""
+ASKED = ("beaten from outside",)
+"""Only where an attack from outside was held against the suite's."""
 COMPARED = ("few test images",)
 """Of comparisons and plans: no single audit has two nets to hold against each other."""
 
@@ -50,6 +52,8 @@ def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
 def _applies(kind: str, card: Card, configs: Sequence[ConfigurationSection]) -> bool:
     if kind in COMPARED:
         return False
+    if kind in ASKED:
+        return bool(card.against)
     if kind in YOUNG:
         return any(config.defense != "none" for config in configs)
     if kind in EVIDENCE:
