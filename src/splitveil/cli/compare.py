@@ -50,6 +50,10 @@ def run(
         typer.Option(min=0, help="of every training, the undefended split's too; default 4, or what a defense needs"),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default 0.002, with --weights 0.0005")] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(help="NAME[:k=v,...] of how to train; see splitveil list recipes; --epochs and --lr go before"),
+    ] = "usual",
     tune_n: Annotated[
         int | None,
         typer.Option(help="test images set aside to tune by; default half with --weights, else 0: training images"),
@@ -81,7 +85,7 @@ def run(
     from splitveil.lab.cut import Split, trace
     from splitveil.lab.data import load_data
     from splitveil.lab.models.loader import load_model
-    from splitveil.lab.recipe import usual_rate
+    from splitveil.lab.recipe import Recipe, read_recipe, usual_rate
     from splitveil.report import check_extras, render_comparison, render_picture
 
     computing = Accelerator.chosen(accelerator)
@@ -89,6 +93,8 @@ def run(
     granted = Knows.parse(knows)
     if attack:
         refuse_ungranted(attack, granted)
+    usual = Recipe(epochs=epochs_for(defense, codec), lr=usual_rate(trained=bool(weights)))
+    way = read_recipe(recipe, epochs=epochs, lr=lr, usual=usual)
     check_extras()
     claim(out, resume=resume)
     images = load_data(data, skip_broken=skip_broken)
@@ -106,14 +112,14 @@ def run(
     kept = len(images.test) // 2 * bool(weights) if tune_n is None else tune_n
     images, tuning = without_tuning(images, kept)
     if epochs is None:
-        epochs = epochs_for(defense, codec)
-        (err if as_json else screen).print(f"{epochs} epochs for each training; --epochs changes it", highlight=False)
+        told = f"{way.epochs} epochs for each training; --epochs changes it"
+        (err if as_json else screen).print(told, highlight=False)
     finishing = Finishing(f"{out / 'comparison.json'}", f"run `splitveil report {out}` for the page")
     with showing_progress(), computing.used(), resumable(out):
         found = compare(
             fresh, images, model=model, weights=loaded.weights, defenses=defense, out=out, drops=drop or (1.0, 3.0),
             codec=codec, suite=chosen, knows=granted, n=n, aux=others, aux_n=aux_n,
-            seeds=parse_seeds(seeds), trials=trials, epochs=epochs, lr=lr or usual_rate(trained=bool(weights)),
+            seeds=parse_seeds(seeds), trials=trials, epochs=way.epochs, lr=way.lr, recipe=recipe,
             tuning=tuning, metrics=metric or (), resume=resume,
             judge=read_judge(judge, judge_weights, images, adaptive=judge_adapt), workers=workers, threads=threads,
         )  # fmt: skip

@@ -178,6 +178,8 @@ def test_an_audit_is_found_again_only_for_the_same_question(
         ({"suite": custom_suite(["linearr"])}, "unknown attack"),
         ({"defenses": ["noise", "pripro:layers=9"]}, "expected 8 earlier places"),
         ({"defenses": ["noise", "shredder"]}, "at least 4 epochs"),
+        ({"recipe": "usual:keep=last"}, "images to tune by"),
+        ({"recipe": "usaul"}, "unknown recipe"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(
@@ -238,6 +240,24 @@ def test_a_comparison_says_on_how_many_images_and_how_sure(compared: tuple[Compa
 def test_epochs_are_what_the_defences_need() -> None:
     assert epochs_for(["noise", "dropout"], "raw") == 4
     assert epochs_for(["noise", "shredder:collection=7"], "raw") == 7
+
+
+def test_the_recipe_is_that_of_every_training_and_told(
+    data: Dataset, fresh: Callable[[int], Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[Recipe]()
+
+    def looked(*given: Any, recipe: Recipe, **more: Any) -> Any:
+        seen.append(recipe)
+        return protect(*given, recipe=recipe, **more)
+
+    monkeypatch.setattr("splitveil.lab.comparing.training.protect", looked)
+    found = compare(
+        fresh, data, model="small", weights="seed 0", defenses=["uniform:bits=3"], out=tmp_path / "c", drops=(90.0,),
+        suite=custom_suite(["linear"]), n=20, seeds=(0,), trials=1, epochs=1, recipe="usual:lr=0.02,average=0.9",
+    )  # fmt: skip
+    assert seen == [Recipe(epochs=1, lr=0.02, average=0.9)] * 2
+    assert (found.epochs, found.lr, found.recipe) == (1, 0.02, "usual:lr=0.02,average=0.9")
 
 
 def test_a_recipe_that_sets_no_images_aside_tunes_by_none_of_them(

@@ -125,6 +125,7 @@ class Comparison(Document):
     contenders: list[Contender]
     findings: list[str] = []
     notes: list[str] = []
+    recipe: str = Field(default="usual", description="of every training, as the registry reads it")
     words: dict[str, str] = Field(default={}, description="as in the cards")
     tuned_by: str = Field(
         default="the accuracy on a tenth of the training part", description="what settings were chosen by, in words"

@@ -22,6 +22,7 @@ from splitveil.lab.comparing.candidate import PLAIN, Candidate, parse_all
 from splitveil.lab.comparing.measuring import Auditor, Outcome, Plain, floors
 from splitveil.lab.comparing.sending import Sending
 from splitveil.lab.comparing.setting import Setting
+from splitveil.lab.comparing.training import check_tunable
 from splitveil.lab.comparing.trials import Trials
 from splitveil.lab.comparing.tuned import Tuned
 from splitveil.lab.comparing.tuning import silenced
@@ -33,7 +34,7 @@ from splitveil.lab.defenses.base import EPOCHS, Protected
 from splitveil.lab.jobs import Workers
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.protection import scheduled
-from splitveil.lab.recipe import SLOW, Recipe
+from splitveil.lab.recipe import USUAL, Recipe, read_recipe
 from splitveil.lab.seeds import fingerprint, hardware
 from splitveil.wire.codecs import CODECS
 
@@ -60,7 +61,8 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     trials: int = 6,
     epochs: int | None = None,
-    lr: float = SLOW,
+    lr: float | None = None,
+    recipe: str = USUAL,
     tuning: Images | None = None,
     metrics: Sequence[str] = (),
     judge: Judge | None = None,
@@ -93,7 +95,9 @@ def compare(
         trials: trainings that tuning may spend on a defence and a budget.
         epochs: of every training; None for 4, or more where one of the defences needs more. 0 trains nothing: a defence
             that works by training is then doubted.
-        lr: peak learning rate.
+        lr: peak learning rate; None for 0.0005, or what the recipe says.
+        recipe: of every training, ``NAME[:k=v,...]``; `epochs` and `lr` go before it. One that keeps the last epoch
+            sets no training images aside, so that `tuning` must be given.
         tuning: images to tune by, needed where the weights that training starts from have seen the training part; None
             for a tenth of the training part that is set aside.
         metrics: further metrics of the audits.
@@ -114,8 +118,10 @@ def compare(
     suite = find_suite(suite) if isinstance(suite, str) else suite
     _check(drops, seeds, trials, out, resume=resume)
     candidates = parse_all(list(defenses), codec)
-    epochs = epochs_for(list(defenses), codec) if epochs is None else epochs
-    shop = Trials(out / "trials", fresh, data, Recipe(epochs=epochs, lr=lr), tuning)
+    usual = Recipe(epochs=epochs_for(list(defenses), codec))
+    way = read_recipe(recipe, epochs=epochs, lr=lr, usual=usual)
+    check_tunable(way, tuned=tuning is not None)
+    shop = Trials(out / "trials", fresh, data, way, tuning)
     question = Question(
         suite=suite, knows=knows, n=n, aux=aux, aux_n=aux_n, metrics=tuple(metrics), judge=judge, samples=0
     )
@@ -126,7 +132,7 @@ def compare(
     for candidate in candidates:
         for strength in (0.0, 1.0) if candidate.knob else (0.0,):
             defense = DEFENSES.build(candidate.at(strength, cut.shape[0]).defense)
-            scheduled(Protected(defense.install(copy.deepcopy(start)), defense, CODECS.build(codec)), epochs)
+            scheduled(Protected(defense.install(copy.deepcopy(start)), defense, CODECS.build(codec)), way.epochs)
     with Workers.of(workers, threads) as crew:
         values = [*(shop.start(seed) for seed in seeds), *shop.sent, question]
         shop.sending = Sending.of(crew, values)
@@ -136,8 +142,9 @@ def compare(
         cards = [o.card for o in found[0][1]]
         comparison = Comparison(
             model=model, weights=weights, data=data.name, cut=cut.name, codec=codec, suite=suite.label,
-            threat_model=cards[0].threat_model, private_n=n, seeds=list(seeds), epochs=epochs, lr=lr, trials=trials,
-            drops=list(drops), floors=floors(cards), contenders=contenders, findings=findings(contenders, drops),
+            threat_model=cards[0].threat_model, private_n=n, seeds=list(seeds), epochs=way.epochs, lr=way.lr,
+            recipe=recipe, trials=trials, drops=list(drops), floors=floors(cards), contenders=contenders,
+            findings=findings(contenders, drops),
             notes=[
                 *cards[0].notes, f"{TUNED}{_tuned_by(tuning)}", *shop.sending.notes, *shop.store.notes,
             ],

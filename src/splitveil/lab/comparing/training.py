@@ -32,10 +32,7 @@ def trained(
     Raises:
         InputError: it is to be tuned by training images, and its recipe sets none aside.
     """
-    if recipe.keep == "last" and not tuned:
-        raise InputError(
-            "expected images to tune by, got a recipe that trains on all of them; give tuning images or use keep=best."
-        )
+    check_tunable(recipe, tuned=tuned)
     torch.manual_seed(derive(seed, "training"))  # what a defence installs draws its weights from here
     protected, _ = protect(
         split,
@@ -48,3 +45,15 @@ def trained(
         resume=True,
     )
     return protected, accuracy_of(protected, data, seed) if tuned else validation_accuracy(protected, data, seed)
+
+
+def check_tunable(recipe: Recipe, *, tuned: bool) -> None:
+    """Refuse a recipe that leaves no images to tune by. tuned: there are others.
+
+    Raises:
+        InputError: it trains on all of them.
+    """
+    if recipe.keep == "last" and not tuned:
+        raise InputError(
+            "expected images to tune by, got a recipe that trains on all of them; give tuning images or use keep=best."
+        )
