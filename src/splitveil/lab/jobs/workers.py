@@ -1,7 +1,7 @@
 """`Workers`: does lists of jobs, each once, whoever else does the same at the time."""
 
 import contextvars
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from splitveil.core.progress import task
 from splitveil.lab.jobs.choice import Choice
 from splitveil.lab.jobs.job import Done, Job, Left, Shared
 from splitveil.lab.jobs.pool import Inline, Pool, WorkerLostError
+from splitveil.lab.jobs.turns import PACE, Pace, Turns
 from splitveil.lab.store import Claim, Kept, Store
 
 T = TypeVar("T")
@@ -29,7 +30,9 @@ class _Going:
     """One job on its way."""
 
     job: Job
+    pace: Pace
     tries: int = 0
+    begun: float = 0.0
     looked: bool = False
     claim: Claim | None = None
     future: "Future[Done]" = field(default_factory=Future)
@@ -52,9 +55,7 @@ class Workers:
     """
 
     pool: Pool = field(default_factory=Inline)
-    _turn: threading.Condition = field(default_factory=threading.Condition)
-    _busy: int = 0
-    _alone: bool = False
+    _turns: Turns = field(default_factory=Turns)
     _closed: bool = False
 
     @classmethod
@@ -108,9 +109,9 @@ class Workers:
 
     def close(self) -> None:
         """Stop what is under way; flows that still go on end at their next job, and nothing is tried again."""
-        with self._turn:
+        with self._turns.changed:
             self._closed = True
-            self._turn.notify_all()
+            self._turns.changed.notify_all()
         self.pool.close()
 
     def __enter__(self) -> Self:
@@ -129,7 +130,7 @@ class Workers:
             return [flow() for flow in flows]
         threads = ThreadPoolExecutor(len(flows), thread_name_prefix="flow")
         try:
-            futures = [threads.submit(contextvars.copy_context().run, flow) for flow in flows]
+            futures = [threads.submit(_context().run, flow) for flow in flows]
             errors = [error for future in futures if (error := future.exception()) is not None]
         finally:
             threads.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C `close` ends them
@@ -162,11 +163,13 @@ class Workers:
         return [(_result(g, everything), g.left or Shared("", None)) for g in everything]
 
     def _done(self, jobs: Sequence[Job], store: Store, what: str) -> list[_Going]:
-        going = {id(job): _Going(job) for job in jobs}
+        pace = PACE.get() or Pace()
+        going = {id(job): _Going(job, pace) for job in jobs}
         with task(what, len(jobs)) as show:
             try:
                 self._all(list(going.values()), going, store, show)
             finally:
+                self._turns.withdraw(map(id, going.values()))
                 for g in going.values():
                     if g.claim is not None:
                         g.claim.release()
@@ -201,49 +204,51 @@ class Workers:
                         break  # done in this process: it is kept before anything else begins
             show(total - len(waiting) - len(under_way), ", ".join(g.job.label for g in under_way[:2]))
             if not moved and (waiting or under_way):
-                with self._turn:
+                with self._turns.changed:
                     if not any(g.future.done() for g in under_way):
-                        self._turn.wait(LOOK)
+                        self._turns.changed.wait(LOOK)
 
     def _begin(self, g: _Going, store: Store, going: dict[int, _Going]) -> bool:
         """Whether it is under way now, or finished; not where no worker is free or another run has it."""
-        with self._turn:
-            free = self._busy < self.pool.slots and not self._alone and not (g.tries == TRIES - 1 and self._busy)
+        alone, turns, slots = g.tries == TRIES - 1, self._turns, self.pool.slots
+        with turns.changed:
+            free = turns.mine(id(g), g.pace, slots, alone=alone)
         if not free and g.looked:
             return False
         g.looked = True
         if g.tries == 0 and (found := store.find(g.job.facts)) is not None:
             g.found = found
+            turns.withdraw([id(g)])
             return True
-        with self._turn:
-            if self._busy >= self.pool.slots or self._alone or (g.tries == TRIES - 1 and self._busy):
+        with turns.changed:
+            if not turns.mine(id(g), g.pace, slots, alone=alone):
                 return False
             g.claim = g.claim or store.claim(g.job.facts)
             if g.claim is None:
                 return False
-            self._busy += 1
-            self._alone = g.tries == TRIES - 1
+            turns.begin(alone=alone)
         try:
             # Once more, for another run may have finished it a moment ago.
             if g.tries == 0 and (found := store.find(g.job.facts)) is not None:
                 g.found = found
-                self._free()
+                turns.end()
                 self._unclaim(g)
                 return True
             # What was left may have gone with the worker.
             left = {id(n): going[id(n)].left if g.tries == 0 else None for n in g.job.needs}
             args = tuple(left.get(id(a.job)) if isinstance(a, Left) else a for a in g.job.args)
-            g.tries += 1
+            g.tries, g.begun = g.tries + 1, time.monotonic()
             g.future = self.pool.submit(g.job.call, args, store.workdir(g.job.facts))
         except BaseException:
-            self._free()
+            turns.end()
             raise
-        g.future.add_done_callback(lambda _: self._free())
+        g.future.add_done_callback(lambda _: turns.end())
         return True
 
     def _ended(self, g: _Going, store: Store) -> bool:
         """Keep what it came to; whether that is its end."""
         error = g.future.exception()
+        g.pace.longest = max(g.pace.longest, time.monotonic() - g.begun)
         if error is None:
             done = g.future.result()
             g.found, g.left = done.kept, done.left
@@ -255,16 +260,18 @@ class Workers:
         self._unclaim(g)
         return True
 
-    def _free(self) -> None:
-        with self._turn:
-            self._busy -= 1
-            self._alone = False
-            self._turn.notify_all()
-
     def _unclaim(self, g: _Going) -> None:
         if g.claim is not None:
             g.claim.release()
             g.claim = None
+
+
+def _context() -> contextvars.Context:
+    """For a thread of a flow, with a pace of its own unless it is part of one."""
+    context = contextvars.copy_context()
+    if PACE.get() is None:
+        context.run(PACE.set, Pace())
+    return context
 
 
 def _opened(_value: object, _folder: Path | None) -> Kept:
