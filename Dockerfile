@@ -1,12 +1,20 @@
 # SplitVeil's server, and nothing of the lab: docker build -t registry/splitveil:0.1.0 .
+# A base image that cannot change: --build-arg BASE=python@sha256:... (docker buildx imagetools inspect tells it).
 # The KServe manifest of `splitveil bundle export --to kserve` names such an image and gives it other arguments.
-FROM python:3.11-slim AS build
+ARG BASE=python:3.11-slim
+FROM ${BASE} AS build
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
+COPY locks ./locks
 COPY src ./src
-RUN python -m venv /opt/splitveil && /opt/splitveil/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve]'
+# Every package is one whose hash the lock names; ours is built by such packages, and brings no other.
+RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement locks/build.txt \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && python -m venv /opt/splitveil \
+    && /opt/splitveil/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement locks/server.txt \
+    && /opt/splitveil/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
-FROM python:3.11-slim
+FROM ${BASE}
 COPY --from=build /opt/splitveil /opt/splitveil
 # Nobody in particular; the manifest runs it under the same number.
 USER 65532:65532

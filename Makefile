@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long quick check bench bench-gpu bench-serving bench-faults clean
+.PHONY: demo test test-long quick check bench bench-gpu bench-serving bench-faults locks sbom clean
 
 demo: $(READY)
 	$(BIN)/splitveil demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -36,6 +36,19 @@ bench-serving: $(READY)
 
 bench-faults: $(READY)
 	$(BIN)/python -m benchmarks.serving_faults
+
+# What a server and what a device install, by hash: the versions of constraints.txt, all platforms. Needs pip-tools.
+LOCK = $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe
+
+locks: $(READY)
+	$(BIN)/pip install --quiet pip-tools
+	$(LOCK) --constraint constraints.txt --extra serve --output-file locks/server.txt pyproject.toml
+	$(LOCK) --constraint constraints.txt --output-file locks/device.txt pyproject.toml
+	$(LOCK) --output-file locks/build.txt locks/build.in
+
+sbom:
+	$(PYTHON) locks/bill.py locks/server.txt > locks/server.cdx.json
+	$(PYTHON) locks/bill.py locks/device.txt > locks/device.cdx.json
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

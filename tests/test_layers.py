@@ -14,8 +14,8 @@ HOUSE: tuple[tuple[str, ...], ...] = (
 """What stands at the top of the package, lowest first."""
 
 WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
-    "core": (("errors",), ("arguments", "proportions"), ("registry", "records", "progress")),
-    "wire": (("pictures", "codecs"), ("bundle",), ("compression", "engine"), ("contract",)),
+    "core": (("errors", "printing"), ("arguments", "proportions"), ("registry", "records", "progress")),
+    "wire": (("pictures", "codecs", "credentials"), ("bundle",), ("compression", "engine", "numbers"), ("contract",)),
     "lab": (
         ("accelerator",),
         ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers", "source_files"),

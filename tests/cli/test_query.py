@@ -88,8 +88,8 @@ def test_tokens_and_several_servers_reach_the_edge(made: Made, picture: Path, tm
     assert len(one.asked) + len(two.asked) == 8
     assert set(one.tokens + two.tokens) == {"Bearer a-token-of-this-test"}
     (tmp_path / "empty").write_text("\n")
-    for name in ("empty", "missing"):
-        with pytest.raises(InputError, match="first line is the token"):
+    for name, told in (("empty", "first line is the token"), ("missing", "cannot read .*check --token-file")):
+        with pytest.raises(InputError, match=told):
             ask(made.bundle.folder, "--to", to, "--input", picture, "--token-file", tmp_path / name)
     with pytest.raises(InputError, match="mutual TLS"):
         ask(made.bundle.folder, "--to", to, "--input", picture, "--cert", tmp_path / "c.pem")

@@ -43,7 +43,7 @@ def http_request(
 ) -> bytes:
     """A whole request; `headers` replace or add, underscores for hyphens."""
     told = {
-        "Host": "x",
+        "Host": "localhost",
         "Content-Length": str(len(text) + len(content)),
         "Inference-Header-Content-Length": str(len(text)),
     }

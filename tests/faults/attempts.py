@@ -139,6 +139,7 @@ class Call:
         method: path.
         silent: nothing is sent and the stream stays open.
         squeezed: the library compresses it on the way.
+        also: another token, shown beside it.
     """
 
     make: Callable[[Scene, Random], tuple[bytes, ...]]
@@ -146,13 +147,14 @@ class Call:
     method: str = INFER
     silent: bool = False
     squeezed: bool = False
+    also: str | None = None
 
     def __call__(self, scene: Scene, random: Random) -> str:
         shown: Mapping[str, str | None] = {
             "good": f"Bearer {scene.token}", "revoked": f"Bearer {scene.revoked}", "none": None,
         }  # fmt: skip
         header = shown.get(self.token, self.token)
-        metadata = () if header is None else (("authorization", header),)
+        metadata = [("authorization", one) for one in (header, self.also) if one is not None]
         pieces = self.make(scene, random)
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
         squeeze = grpc.Compression.Gzip if self.squeezed else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from splitveil.server.service import ASKED, NAME, OPEN
 from tests.faults.asking import INFER, message
 from tests.faults.attempts import (
     CLOSED,
@@ -22,6 +23,7 @@ from tests.faults.attempts import (
 )
 from tests.faults.exact import CUT
 
+SERVICE = f"/{NAME}/"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
 END_STREAM, END_HEADERS = 1, 4
@@ -97,6 +99,22 @@ def _set(field: str, *values: str) -> Callable[[Any, Random], None]:
 
 def _contract(request: Any, random: Random) -> None:
     request.parameters["contract"].string_param = random.choice([random.randbytes(16).hex(), "", "x" * 5000])
+
+
+def _unserved(request: Any, random: Random) -> None:
+    match random.randrange(4):
+        case 0:
+            request.parameters[random.choice(["sequence_id", "priority", "classification"])].int64_param = 3
+        case 1:
+            request.parameters["timeout"].string_param = "5"
+        case 2:
+            request.outputs.add(name="logits").parameters["classification"].int64_param = 2
+        case _:
+            request.inputs[0].parameters["shared_memory_region"].string_param = "a"
+
+
+def _in_two_ways(request: Any, random: Random) -> None:
+    request.inputs[0].contents.fp32_contents.extend([0.5] * random.choice([1, 128]))
 
 
 def _torn(scene: Scene, random: Random) -> Pieces:
@@ -217,6 +235,24 @@ KINDS = (
     _kind("other model", _named, "NOT_FOUND"),
     _kind("other method", _whole, "UNIMPLEMENTED", method="/inference.GRPCInferenceService/ModelTrain"),
     _kind("oversize", _oversize, "RESOURCE_EXHAUSTED"),
+    _kind("parameters that are not served", changed(_unserved), INVALID),
+    _kind("raw contents and values beside them", changed(_in_two_ways), INVALID),
+    _kind("a stream of requests", _whole, "UNIMPLEMENTED", method=f"{SERVICE}ModelStreamInfer"),
+    _kind("other method, no token", _whole, "UNAUTHENTICATED", token="none", method=f"{SERVICE}ModelTrain"),
+    Kind(
+        "gRPC: two tokens, the good one first",
+        Call(_whole, also="Bearer " + "0" * 64), frozenset({"UNAUTHENTICATED"}),
+    ),
+    *(
+        Kind(f"gRPC: {name} without its message, no token", Call(_none, "none", SERVICE + name, silent=True),
+             frozenset({"OK" if name in OPEN else "UNAUTHENTICATED"}))
+        for name in (*OPEN, *ASKED, "ModelInfer")
+    ),
+    *(
+        Kind(f"gRPC: {name} without its message", Call(_none, "good", SERVICE + name, silent=True),
+             frozenset({"DEADLINE_EXCEEDED"}), slow=True)
+        for name in ASKED
+    ),
     _kind("no token", _whole, "UNAUTHENTICATED", token="none"),
     _kind("wrong token", _whole, "UNAUTHENTICATED", token="Bearer " + "0" * 64),
     _kind("token in another scheme", _whole, "UNAUTHENTICATED", token="Basic " + "0" * 64),

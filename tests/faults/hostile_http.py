@@ -98,6 +98,34 @@ def _bomb(asked: dict[str, Any], content: bytes, random: Random) -> bytes:
     return _size_of(asked, b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 2**40) + junk(random))
 
 
+BLOWN: tuple[Any, ...] = (
+    ["x" * 3000] + ["a"] * (ROW // 4 - 1), [[]] * (ROW // 4), [{}] * (ROW // 4), ["1.5"] * (ROW // 4), "1" * (ROW // 4),
+    [[[0.5] * (ROW // 4)] * 3] * 3, [0.5] * (ROW // 4 - 1) + [None],
+)  # fmt: skip
+"""Values of which an array would be far larger than the request, or none at all."""
+
+
+def _blown(asked: dict[str, Any], content: bytes, random: Random) -> bytes:
+    asked["inputs"][0] |= {"parameters": {}, "shape": [1, *CUT], "data": random.choice(BLOWN)}
+    return b""
+
+
+def _unserved(asked: dict[str, Any], content: bytes, random: Random) -> None:
+    where = random.choice([asked["parameters"], asked["inputs"][0]["parameters"], asked["outputs"][0]["parameters"]])
+    where[random.choice(["classification", "class_count", "sequence_id", "shared_memory_region", "x" * 999])] = 2
+
+
+def _in_two_ways(asked: dict[str, Any], content: bytes, random: Random) -> None:
+    asked["inputs"][0]["data"] = [0.5] * random.choice([1, ROW // 4])
+
+
+def _twice(scene: Scene, random: Random) -> tuple[bytes, ...]:
+    asked, content = good(scene, random)
+    text = json.dumps(asked)
+    key = random.choice(["inputs", "parameters", "shape", "datatype", "contract"])
+    return sent(scene, text.replace(f'"{key}":', f'"{key}": null, "{key}":', 1).encode(), content)
+
+
 def _other_contract(asked: dict[str, Any], content: bytes, random: Random) -> None:
     asked["parameters"]["contract"] = random.choice([random.randbytes(16).hex(), "", 7, [], {}])
 
@@ -150,4 +178,8 @@ KINDS = (
     kind("wrong input name", put("name", lambda r: r.choice(["x", "", 7, None, ["z"], "z" * 9999])), "400"),
     kind("wrong contract", changed(_other_contract), "400"),
     kind("packed bomb", changed(_bomb), "400"),
+    kind("values that blow up", changed(_blown), "400"),
+    kind("parameters that are not served", changed(_unserved), "400"),
+    kind("content and values beside it", changed(_in_two_ways), "400"),
+    kind("a key twice", _twice, "400"),
 )

@@ -21,7 +21,7 @@ def _two_lengths(scene: Scene, random: Random) -> tuple[bytes, ...]:
     more = random.choice(["Content-Length: 3", "Transfer-Encoding: chunked", "Content-Length: 0"])
     asked, content = good(scene, random)
     request = sent(scene, json.dumps(asked).encode(), content)[0]
-    return (request.replace(b"Host: x\r\n", b"Host: x\r\n" + more.encode() + b"\r\n", 1),)
+    return (request.replace(b"Host: localhost\r\n", b"Host: localhost\r\n" + more.encode() + b"\r\n", 1),)
 
 
 def _no_length(scene: Scene, random: Random) -> tuple[bytes, ...]:
@@ -30,7 +30,7 @@ def _no_length(scene: Scene, random: Random) -> tuple[bytes, ...]:
 
 def _bad_head(scene: Scene, random: Random) -> tuple[bytes, ...]:
     bad = random.choice([b"X\0Y: 1", b"no colon", b"X: a\0b", b": empty", b"\xff\xfe: 1"])
-    return (sent(scene, b"{}")[0].replace(b"Host: x\r\n", b"Host: x\r\n" + bad + b"\r\n", 1),)
+    return (sent(scene, b"{}")[0].replace(b"Host: localhost\r\n", b"Host: localhost\r\n" + bad + b"\r\n", 1),)
 
 
 def _oversize(scene: Scene, random: Random) -> tuple[bytes, ...]:
@@ -86,6 +86,45 @@ def _shown(token: Callable[[Scene, Random], str | None], scheme: str = "Bearer "
     return make
 
 
+def _two_tokens(scene: Scene, random: Random) -> tuple[bytes, ...]:
+    asked, content = good(scene, random)
+    more = b"Authorization: Bearer " + b"0" * 64 + b"\r\n"
+    request = sent(scene, json.dumps(asked).encode(), content)[0]
+    at = request.index(b"Authorization") if random.random() < 0.5 else request.index(b"\r\n\r\n") + 2
+    return (request[:at] + more + request[at:],)
+
+
+def _behind(field: Callable[[Scene, Random], bytes]) -> Callable[[Scene, Random], tuple[bytes, ...]]:
+    """A good request in one chunk with fields behind it, in one piece or with its end by itself."""
+
+    def make(scene: Scene, random: Random) -> tuple[bytes, ...]:
+        asked, content = good(scene, random)
+        text = json.dumps(asked).encode()
+        told = {**END, "Transfer-Encoding": "chunked", "Inference_Header_Content_Length": str(len(text))}
+        start = http_request(b"", b"", None, **told).replace(b"Content-Length: 0\r\n", b"", 1)
+        body = text + content
+        whole = start + b"%x\r\n" % len(body) + body + b"\r\n0\r\n" + field(scene, random) + b"\r\n\r\n"
+        cut = random.choice([0, 1, 40])
+        return (whole[:-cut], whole[-cut:]) if cut else (whole,)
+
+    return make
+
+
+def _long_field(scene: Scene, random: Random) -> bytes:
+    return b"X-Behind: " + b"y" * 100_000
+
+
+def _elsewhere_told(scene: Scene, random: Random) -> tuple[bytes, ...]:
+    path = random.choice(["/v2/health/live/", "/v2/", "/v2/models/exact/"])
+    return (http_request(b"", b"", scene.token, path, **{**END, "Host": "evil.example"}).replace(b"POST", b"GET", 1),)
+
+
+def _absolute(scene: Scene, random: Random) -> tuple[bytes, ...]:
+    asked, content = good(scene, random)
+    path = "http://evil.example/v2/models/exact/infer"
+    return (http_request(json.dumps(asked).encode(), content, scene.token, path, **END),)
+
+
 def _near(scene: Scene, random: Random) -> str:
     at = random.randrange(len(scene.token))
     return scene.token[:at] + chr(33 + (ord(scene.token[at]) - 32) % 90) + scene.token[at + 1 :]
@@ -103,6 +142,11 @@ KINDS = (
     kind("token off by one character", _shown(_near), "401"),
     kind("token in another scheme", _shown(lambda s, r: s.token, "Basic "), "401"),
     kind("replayed token (revoked)", _shown(lambda s, r: s.revoked), "401"),
+    kind("two tokens", _two_tokens, "401"),
+    kind("token behind the body", _behind(lambda s, r: f"Authorization: Bearer {s.token}".encode()), "401"),
+    kind("100 kB behind the body", _behind(_long_field), "400", "401"),
+    kind("path with a stroke too many, another Host", _elsewhere_told, "404"),
+    kind("target that names another place", _absolute, "400"),
     kind("two good requests in one piece", _in_one_piece, "200+200"),
     kind("two good requests, then garbage", _pipelined, "200+200+400", "200+200", "200+400", "400"),
     kind("random bytes", lambda s, r: (junk(r) + b"\r\n\r\n",), "400", CLOSED),

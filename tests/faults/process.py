@@ -12,10 +12,12 @@ from typing import Any, Self
 
 import psutil
 
+import splitveil
 from splitveil.wire.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"PATH": "", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"PATH": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(splitveil.__file__).parents[1])}
+"""The server runs the code that its tests run."""
 MEGABYTE = 2**20
 
 

@@ -25,6 +25,11 @@ def test_page_asks_nothing_of_the_network_and_is_well_formed(
     html, tags = written(tmp_path, *folders)
     assert tags.crossed == []
     assert tags.open == []
+    assert (
+        "meta",
+        "content",
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'",
+    ) in tags.attributes
     assert not re.search(r"https?:|@import|url\(|//[a-z]", re.sub(r"base64,[^\"]*", "", html))
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(tags.count)
     assert not {"src", "srcset", "data", "xlink:href"} & {name for _, name, _ in tags.attributes}

@@ -1,5 +1,8 @@
+import html
 import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,18 @@ def test_it_stands_alone_and_every_tag_is_closed(page: str) -> None:
     assert outside == []
     assert not re.search(r"url\(|@import", shown(page))
     assert page.count("plotly.js v") == 1, "the library is inside, once"
+
+
+def test_a_browser_runs_its_scripts_and_no_other(page: str) -> None:
+    policies = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    [policy] = map(html.unescape, policies)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in policy
+    assert "unsafe-eval" not in policy
+    assert "'unsafe-inline'" not in policy.split("style-src")[0]
 
 
 def test_chips_name_what_is_drawn(page: str) -> None:
@@ -191,15 +206,15 @@ def test_missing_numbers_leave_gaps_and_no_page_breaks(tmp_path: Path) -> None:
         suite="smoke", accuracy=0.5, choices=[bare], recommended=0, reason="the only one", hardware="h", seconds=1.0,
         curves=[CutCurve(cut=cut, numbers={})],
     )  # fmt: skip
-    html = render_plan(plan, tmp_path / "p.html").read_text()
-    tags = Tags(shown(html))
+    page = render_plan(plan, tmp_path / "p.html").read_text()
+    tags = Tags(shown(page))
     assert not tags.crossed
     assert "No audit stands behind this choice" in tags.text
     assert "odd one" in tags.text
     assert "take every estimate" in tags.text
-    assert "<b>&lt;/script" not in html
-    assert "</script><b>" not in html
-    assert embedded(html)["plots"]["pareto"] == []
+    assert "<b>&lt;/script" not in page
+    assert "</script><b>" not in page
+    assert embedded(page)["plots"]["pareto"] == []
     empty = plan.model_copy(update={"choices": [], "recommended": None, "curves": []})
     assert "nothing was tried" in render_plan(empty, tmp_path / "p.html").read_text()
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from splitveil.core.errors import ContractError
+from splitveil.core.errors import ContractError, LinkError
 from splitveil.device.breaker import Breaker
-from splitveil.device.exchange import Call, Exchange, Failed, OutageError, Pause
+from splitveil.device.exchange import MOST_ROWS, Call, Exchange, Failed, MalformedAnswerError, OutageError, Pause
 from splitveil.device.retry import Retry
 
 from .conftest import Made
@@ -28,9 +28,24 @@ def metadata(made: Made) -> bytes:
     return content
 
 
-def logits(shape: tuple[int, ...] = (2, 5), name: str = "logits", datatype: str = "FP32", values: int = 10) -> bytes:
-    answer = service_pb2.ModelInferResponse(raw_output_contents=[np.arange(values, dtype="<f4").tobytes()])
-    answer.outputs.add(name=name, datatype=datatype, shape=shape)
+def logits(
+    shape: tuple[int, ...] = (2, 5),
+    name: str = "logits",
+    datatype: str = "FP32",
+    raw: bytes | None = None,
+    outputs: int = 1,
+) -> bytes:
+    content = np.arange(10, dtype="<f4").tobytes() if raw is None else raw
+    answer = service_pb2.ModelInferResponse(raw_output_contents=[content])
+    for _ in range(outputs):
+        answer.outputs.add(name=name, datatype=datatype, shape=shape)
+    written: bytes = answer.SerializeToString()
+    return written
+
+
+def typed(values: list[float]) -> bytes:
+    answer = service_pb2.ModelInferResponse()
+    answer.outputs.add(name="logits", datatype="FP32", shape=(2, 5)).contents.fp32_contents.extend(values)
     content: bytes = answer.SerializeToString()
     return content
 
@@ -57,27 +72,87 @@ def test_a_server_without_model_configuration_takes_one_row(plain: Made) -> None
 
 
 def test_values_outside_raw_contents_are_read_too(plain: Made) -> None:
-    answer = service_pb2.ModelInferResponse()
-    answer.outputs.add(name="logits", datatype="FP32", shape=(2, 5)).contents.fp32_contents.extend(range(10))
-    for content in (logits(), answer.SerializeToString()):
+    for content in (logits(), typed(list(range(10)))):
         np.testing.assert_array_equal(asked(plain, content).logits, np.arange(10).reshape(2, 5))
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        logits(shape=(1, 5)),
-        logits(shape=(2, 4)),
-        logits(name="other"),
-        logits(datatype="FP64"),
-        logits(values=9),
-        b"",
-        b"\xff not protobuf",
-    ],
-)
-def test_odd_answers_are_contract_errors(plain: Made, odd: bytes) -> None:
-    with pytest.raises(ContractError):
-        asked(plain, odd)
+ROW = np.arange(10, dtype="<f4").tobytes()
+ODD = {
+    "other rows": logits(shape=(1, 5)),
+    "other classes": logits(shape=(2, 4)),
+    "huge shape": logits(shape=(2**62, 2**62)),
+    "another name": logits(name="other"),
+    "another type": logits(datatype="FP64"),
+    "a number short": logits(raw=ROW[:-4]),
+    "a byte short": logits(raw=ROW[:-1]),
+    "a byte long": logits(raw=ROW + b"x"),
+    "no bytes": logits(raw=b""),
+    "two outputs": logits(outputs=2),
+    "two contents": logits() + service_pb2.ModelInferResponse(raw_output_contents=[b"x"]).SerializeToString(),
+    "nan": logits(raw=np.full(10, np.nan, "<f4").tobytes()),
+    "infinity": typed([float("inf")] * 10),
+    "too few values": typed([0.0] * 9),
+    "too many values": typed([0.0] * 11),
+    "nothing": b"",
+    "no message": b"\xff not protobuf",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_answer_that_is_none_is_what_fallback_and_breaker_know(plain: Made, odd: str) -> None:
+    with pytest.raises(MalformedAnswerError, match=r"^expected .* of host:1, got .*; .*\.$"):
+        asked(plain, ODD[odd])
+    found = exchange(plain)
+    for i in range(found.breaker.failures):
+        talk = found.ask(Z)
+        next(talk)
+        if i == 0:
+            talk.send(metadata(plain))
+            talk.throw(Failed("UNIMPLEMENTED", ""))
+        with pytest.raises(OutageError):
+            talk.send(ODD[odd])
+    assert found.breaker.state == "open"
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\n\u202egnp.exe"
+
+
+def test_a_servers_words_are_bounded_and_obeyed_by_no_terminal(plain: Made) -> None:
+    talk = exchange(plain).ask(Z)
+    next(talk)
+    with pytest.raises(LinkError) as refused:
+        talk.throw(Failed("UNAUTHENTICATED", ESCAPES + "x" * 10**6))
+    answer = service_pb2.ModelMetadataResponse()
+    answer.inputs.add(name=ESCAPES + "y" * 10**6, datatype=ESCAPES, shape=[1])
+    met = exchange(plain).meet(5)
+    next(met)
+    next_call = met.send(answer.SerializeToString())
+    assert isinstance(next_call, Call)
+    config = service_pb2.ModelConfigResponse()
+    config.config.parameters["contract"].string_value = ESCAPES * 1000
+    with pytest.raises(ContractError) as described:
+        met.send(config.SerializeToString())
+    met = exchange(plain).meet(5)
+    next(met)
+    met.send(metadata(plain))
+    with pytest.raises(ContractError) as other:
+        met.send(config.SerializeToString())
+    for caught in (refused, described, other):
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
+
+
+def test_a_server_does_not_say_how_large_a_request_may_grow(plain: Made) -> None:
+    config = service_pb2.ModelConfigResponse()
+    for said, taken in ((2**31 - 1, MOST_ROWS), (-5, 1)):
+        config.config.max_batch_size = said
+        found = exchange(plain)
+        talk = found.meet(5)
+        next(talk)
+        talk.send(metadata(plain))
+        with pytest.raises(StopIteration):
+            talk.send(config.SerializeToString())
+        assert found.max_batch == taken
 
 
 def test_pauses_lie_between_attempts_and_the_message_stays(plain: Made) -> None:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from splitveil.core.errors import InputError
+from splitveil.server import server as module
 from splitveil.server.limits import Limits
 from splitveil.server.server import Server
+from splitveil.server.visits import Standing, Visit
 
 from .conftest import Made, ask_with_triton, started
 from .test_server import cloud, features
@@ -63,7 +65,7 @@ def answered(line: socket.socket) -> bytes:
 
 
 def head(path: str = INFER, **headers: object) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
@@ -77,7 +79,7 @@ def test_silence_and_half_heads_are_cut_off(plain: Made) -> None:
                 assert everything(line) == b""
                 assert READ / 2 < time.perf_counter() - start < 10
         with raw(server) as line:
-            line.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            line.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert answered(line).startswith(b"HTTP/1.1 200")
             line.sendall(half)
             assert everything(line) == b"", "a half head after a good request"
@@ -145,27 +147,52 @@ def test_oversized_bodies_are_refused_before_they_are_read(plain: Made) -> None:
             ask_with_triton(server.port, np.zeros((3, 8, 16, 16), np.float32))
 
 
-def test_connections_beyond_the_cap_are_told_so(plain: Made) -> None:
-    with limited(plain, Limits(connections=2)) as server:
-        with raw(server) as one, raw(server) as two:
-            for line in (one, two):
-                line.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert answered(line).startswith(b"HTTP/1.1 200")
-            with raw(server) as three:
-                answer = everything(three)
-                assert answer.startswith(b"HTTP/1.1 503")
-                body = answer.partition(b"\r\n\r\n")[2]
-                assert "too many" in json.loads(body)["error"]
-                assert b"content-length: %d\r\n" % len(body) in answer
-        for _ in range(200):
-            if call(server, "GET", "/v2")[0] == 200:
-                break
-            time.sleep(0.01)
-        else:
-            pytest.fail("the cap stays after the connections went")
+def test_connections_beyond_the_cap_are_told_so_and_health_has_room(plain: Made) -> None:
+    """Both that there are at work; a silent or an idle one would leave."""
+    entered, go = threading.Event(), threading.Event()
+    with limited(plain, Limits(connections=2, reserve=1)) as server, ThreadPoolExecutor(2) as pool:
+        hold(server, entered, go)
+        try:
+            asked = [pool.submit(call, server, "POST", INFER, GOOD) for _ in range(2)]
+            assert entered.wait(20)
+            until(lambda: server.batcher.waiting == 1)
+            assert call(server, "GET", "/v2/health/live")[0] == 200
+            status, headers, _ = call(server, "GET", "/v2")
+            assert (status, headers.get("retry-after")) == (503, "1")
+            with raw(server) as four:
+                four.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert answered(four).startswith(b"HTTP/1.1 200")
+                assert call(server, "GET", "/v2/health/live")[0] == 200, "the idle one leaves the reserve"
+        finally:
+            go.set()
+        assert [one.result(20)[0] for one in asked] == [200, 200]
+        assert call(server, "GET", "/v2")[0] == 200
 
 
-def test_grpc_connections_beyond_the_cap_are_refused(plain: Made) -> None:
+def test_without_a_place_to_spare_the_answer_is_whole(plain: Made) -> None:
+    entered, go = threading.Event(), threading.Event()
+    with limited(plain, Limits(connections=1, reserve=1)) as server, ThreadPoolExecutor(2) as pool:
+        hold(server, entered, go)
+        try:
+            asked = [pool.submit(call, server, "POST", INFER, GOOD)]
+            assert entered.wait(20)
+            reserved = Visit("there", lambda: Standing.AT_WORK, lambda: None)
+            assert server._http is not None
+            assert server._http._visits.come(reserved)
+            with raw(server) as line:
+                answer = everything(line)
+            assert answer.startswith(b"HTTP/1.1 503")
+            body = answer.partition(b"\r\n\r\n")[2]
+            assert "too many" in json.loads(body)["error"]
+            assert b"content-length: %d\r\n" % len(body) in answer
+            server._http._visits.go(reserved)
+        finally:
+            go.set()
+        assert asked[0].result(20)[0] == 200
+
+
+def test_grpc_connections_beyond_the_cap_are_refused(plain: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEGINNING", 0)
     z = np.zeros((1, 8, 16, 16), np.float32)
     with limited(plain, Limits(connections=2)) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]

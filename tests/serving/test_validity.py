@@ -120,7 +120,7 @@ def test_a_reload_takes_no_expired_one_and_the_gauge_follows(
         assert not caplog.records
         use(authority.issue("late", NOW - DAY))
         asyncio.run_coroutine_threadsafe(server.reload(), loops[0]).result(60)
-        assert "stays as it is" in caplog.text
+        assert "that were read before stay" in caplog.text
         assert "expired on" in caplog.text
         assert left(server) == pytest.approx(200, abs=0.1)
         caplog.clear()

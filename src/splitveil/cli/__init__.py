@@ -25,9 +25,13 @@ from splitveil.cli import (
     streams,
 )
 from splitveil.core.errors import InputError, MissingExtraError, SplitVeilError
+from splitveil.core.printing import escaped
 
 WRONG_PATHS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """A path that the user gave cannot be that; anything else, such as a full disk, is nobody's mistake."""
+
+LONGEST = 20_000
+"""Characters of an error that are shown."""
 
 app = typer.Typer(
     name="splitveil",
@@ -106,7 +110,9 @@ def _code(words: list[str]) -> int | str | None:
         interruption.say_parting(words)
         return interruption.exit_code()
     except SplitVeilError as error:
-        print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        said = "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
+        # A message may quote what a file or a server says, and that must not write to a terminal as it likes.
+        print(escaped(said[:LONGEST], keep="\n"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         _say_unwritten(error)

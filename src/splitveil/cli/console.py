@@ -20,6 +20,7 @@ from rich.table import Table
 
 from splitveil.cli import streams
 from splitveil.cli.lines import Lines, watched
+from splitveil.core.printing import printable as printable
 from splitveil.core.progress import Show, reporting
 
 WIDE = 200
@@ -94,12 +95,6 @@ def showing_progress() -> Iterator[None]:
 def print_json(text: str) -> None:
     """One JSON object on stdout, in ASCII: it reads alike whatever the encoding of the terminal or the pipe."""
     print("".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text), file=streams.answers(), flush=True)
-
-
-def printable(name: str, most: int = 40) -> str:
-    """A name from a file as a terminal may show it: what controls a terminal or turns the text round is escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[: most + 1])
-    return shown if len(name) <= most and len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def show_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:

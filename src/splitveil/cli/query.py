@@ -52,6 +52,7 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Send the token in plain text to another machine.")
     ] = False,
+    signed_by: Annotated[Path | None, typer.Option(help="Public key whose owner must have signed the bundle.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of the edge half.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -65,14 +66,14 @@ def run(
     from splitveil.device.client_tls import ClientTls
     from splitveil.device.edge import Edge
     from splitveil.device.retry import Retry
-    from splitveil.wire.bundle import CLOUD, Bundle
+    from splitveil.wire.bundle import CLOUD, Bundle, load_signed
     from splitveil.wire.pictures import assumed
 
     if (bool(inputs) or camera is not None) == bool(data):
         raise InputError("expected either --input PATH or --camera N, or --data DATA; give one of them.")
     secured = ClientTls(ca, cert, key, server_name) if tls or ca or cert or key or server_name else None
     token = None if token_file is None else _first_line(token_file)
-    found = Bundle.load(bundle)
+    found = Bundle.load(bundle) if signed_by is None else load_signed(bundle, signed_by)
     m = found.manifest
     asked = read_asked(inputs or [], camera, data, n, m, skip_broken=skip_broken)
     if m.picture is None and not data:
@@ -149,11 +150,9 @@ def _bytes(answers: Sequence["Answer"], images: Sequence[Any]) -> dict[str, floa
 
 def _first_line(path: Path) -> str:
     from splitveil.core.errors import InputError
+    from splitveil.wire.credentials import read_credential
 
-    try:
-        token = path.read_text().partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"cannot read {path}; give a file whose first line is the token.") from None
+    token = read_credential(path, "--token-file").decode("latin-1").partition("\n")[0].strip()
     if not token or not token.isascii() or not token.isprintable():
         raise InputError(f"{path} holds no token of printable ASCII; give a file whose first line is the token.")
     return token

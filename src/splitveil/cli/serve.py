@@ -63,6 +63,7 @@ def run(
     if "replicas" in given:
         _refuse("--replicas without --ray", "start several servers and give `query` all of their addresses")
     from splitveil.cli.console import print_json
+    from splitveil.core.printing import escaped
     from splitveil.server.journal import log_as_json, log_as_text
     from splitveil.server.lifecycle import run_until_told
     from splitveil.server.limits import Limits
@@ -94,7 +95,7 @@ def run(
         if as_json:
             print_json(server.describe_as_json())
         else:
-            print(f"serving {server.describe()}", flush=True)
+            print(f"serving {escaped(server.describe())}", flush=True)
 
     (log_as_json if log_json else log_as_text)()
     run_until_told(server, ready, watch)

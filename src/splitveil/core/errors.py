@@ -21,7 +21,7 @@
     │   └── BrokenRuleError         one rule of the contract, by its name (serving/contract.py)
     └── LinkError                   the cloud half cannot be reached or did not answer in time
         ├── OutageError             no answer at all, which is what a fallback is for (serving/exchange.py)
-        │   └── MalformedAnswerError    one of NaN or infinity, an AnswerError too
+        │   └── MalformedAnswerError    one that is none: wrong sizes, NaN or infinity; an AnswerError too
         └── RefusedError            a server does not answer this request; with its reason (serving/refusal.py)
 
 Messages are one sentence, "expected ..., got ...", with the nearest valid name where there is one and one remedy.

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 
 from splitveil.core.errors import InputError
+from splitveil.wire.credentials import read_credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,4 @@ class ClientTls:
 
 
 def _content(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check the path.") from None
+    return None if path is None else read_credential(path, "--ca, --cert and --key")

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from splitveil.core.arguments import checked
-from splitveil.core.errors import DataError, InputError
+from splitveil.core.errors import BundleError, DataError, InputError
 from splitveil.device.answer import Answer, joined
 from splitveil.device.breaker import Breaker, State
 from splitveil.device.client_tls import ClientTls
 from splitveil.device.encoding import Encoder
-from splitveil.device.exchange import Exchange, OutageError, Talk
+from splitveil.device.exchange import Exchange, OutageError, Talk, largest_answer
 from splitveil.device.fallback import Fallback, Local
 from splitveil.device.inputs import picture_of
 from splitveil.device.retry import Retry
 from splitveil.device.stream import in_order
 from splitveil.device.transport import AsyncTransport, Transport
 from splitveil.wire import compression
-from splitveil.wire.bundle import Bundle
+from splitveil.wire.bundle import Bundle, verify_signature
 from splitveil.wire.pictures import read_picture
 
 Array = NDArray[Any]
@@ -52,11 +52,12 @@ class Edge:
             it a request fails over as soon as retries end, without waiting for a server to come back.
         breaker: when to stop asking, see `Breaker`.
         insecure: allow a token in plain text to another machine.
+        signed_by: public key whose owner must have signed the bundle.
 
     Raises:
         LinkError: nothing answers there, and there is no fallback.
         ContractError: another model or another bundle is served there.
-        BundleError: a half cannot be loaded.
+        BundleError: a half cannot be loaded, or the signature does not hold.
         InputError: arguments that do not fit together.
         MissingExtraError: compression without its library.
     """
@@ -76,11 +77,14 @@ class Edge:
         fallback: Fallback | None = None,
         breaker: Breaker | None = None,
         insecure: bool = False,
+        signed_by: Path | None = None,
     ) -> None:
         if timeout <= 0:
             raise InputError(f"expected a timeout above 0, got {timeout}; give seconds.")
         if compress is not None:
             compression.check_encoding(compress)
+        if signed_by is not None and verify_signature(bundle.folder, signed_by) != bundle.manifest:
+            raise BundleError(f"{bundle.folder} changed while it was read; load it again.")
         targets = [target] if isinstance(target, str) else list(target)
         self.manifest, self.target, self.timeout = bundle.manifest, ",".join(targets), timeout
         self._encoder = Encoder(bundle, threads)
@@ -89,7 +93,7 @@ class Edge:
         self._exchange = Exchange(
             self.manifest, self.target, timeout, retries or Retry(), self._breaker, compress, waits=fallback is None
         )
-        self._transport = Transport(targets, token, tls, insecure)
+        self._transport = Transport(targets, token, tls, insecure, largest_answer(self.manifest))
         self._looped: tuple[asyncio.AbstractEventLoop, AsyncTransport] | None = None
         self._exchange.renew = self._renew
         try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from splitveil.core.errors import AnswerError, ContractError, LinkError
+from splitveil.core.printing import printable
 from splitveil.core.records import Manifest, Tensor
 from splitveil.device.breaker import Breaker
 from splitveil.device.retry import Retry, RetryBudget
@@ -25,6 +26,10 @@ T = TypeVar("T")
 AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 """Statuses after which the same bytes may be sent again: nothing was answered."""
 REFUSED = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
+LONGEST = 500
+"""Characters of a server's words that are shown."""
+MOST_ROWS = 1024
+"""Rows of one request, whatever a server says that it takes."""
 LOOK_SECONDS = 2.0
 """For a look at the address of a server that was never met."""
 STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -62,7 +67,17 @@ class Failed(Exception):  # noqa: N818
 
     def __init__(self, status: str, said: str) -> None:
         super().__init__(status)
-        self.status, self.said = status, said.rstrip(".")
+        self.status, self.said = status, heard(said)
+
+
+def largest_answer(manifest: Manifest) -> int:
+    """Bytes of the largest message that a server of this bundle has reason to send."""
+    return 4 * manifest.output.shape[1] * MOST_ROWS + 2**20
+
+
+def heard(said: str) -> str:
+    """A server's words as they may be shown: bounded, and nothing that a terminal obeys."""
+    return printable(said, LONGEST).rstrip(".")
 
 
 class OutageError(LinkError):
@@ -70,7 +85,10 @@ class OutageError(LinkError):
 
 
 class MalformedAnswerError(OutageError, AnswerError):
-    """An answer that is none: NaN or infinite logits. The fallback answers instead, and the breaker counts it."""
+    """An answer that is none: no message of the protocol, other tensors or sizes than were asked for, NaN or infinity.
+
+    The fallback answers instead, and the breaker counts it: a device trusts no server to be well.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +143,9 @@ class Exchange:
         """Logits of features (n, ...) as the edge half gave them. Every attempt sends the same bytes.
 
         Raises:
-            OutageError: no answer in time, or the breaker is open; `MalformedAnswerError`: one of NaN or infinity.
+            OutageError: no answer in time, or the breaker is open; `MalformedAnswerError`: one that is none.
             LinkError: the server refuses this device.
-            ContractError: the server refuses the request, or answers what the bundle does not say.
+            ContractError: the server refuses the request, or tells of another bundle.
         """
         message, sent = self._message(z)
 
@@ -202,14 +220,15 @@ class Exchange:
                 raise wrong from None
             return 1
         config = self._parsed(service_pb2.ModelConfigResponse, content).config
-        rows = max(1, int(config.max_batch_size))
+        rows = max(1, min(MOST_ROWS, int(config.max_batch_size)))
         if PREVIOUS in config.parameters and config.parameters[PREVIOUS].string_value == m.contract:
             return rows  # a new bundle is served, of which this device has not heard yet
         theirs = config.parameters[PARAMETER].string_value if PARAMETER in config.parameters else ""
         if wrong is None and theirs in ("", m.contract):
             return rows
         raise wrong or ContractError(
-            f"the server at {self.where} has contract {theirs}, this device {m.contract}; give both the same bundle."
+            f"the server at {self.where} has contract {heard(theirs)}, this device {m.contract}; give both the same "
+            "bundle."
         )
 
     def _unlike(self, mine: Tensor, theirs: Any) -> ContractError | None:
@@ -217,8 +236,8 @@ class Exchange:
         if described == [(mine.name, mine.datatype, mine.shape[1:])]:
             return None
         return ContractError(
-            f"the server at {self.where} describes {described}, expected {mine.name} {mine.datatype} {mine.shape}; "
-            "serve the bundle that the device holds."
+            f"the server at {self.where} describes {heard(str(described[:4]))}, expected {mine.name} {mine.datatype} "
+            f"{mine.shape}; serve the bundle that the device holds."
         )
 
     def _message(self, z: NDArray[Any]) -> tuple[bytes, int]:
@@ -237,24 +256,31 @@ class Exchange:
     def _logits(self, content: bytes, rows: int) -> NDArray[np.float32]:
         name, expected = self.manifest.output.name, (rows, self.manifest.output.shape[1])
         answer = self._parsed(service_pb2.ModelInferResponse, content)
-        described = [(o.name, o.datatype, tuple(o.shape)) for o in answer.outputs]
-        if described == [(name, "FP32", expected)]:
-            raw = answer.raw_output_contents
-            values = np.frombuffer(raw[0], "<f4") if raw else np.asarray(answer.outputs[0].contents.fp32_contents, "f4")
-            if values.size == rows * expected[1]:
-                if strange := int((~np.isfinite(values.reshape(expected))).any(1).sum()):
-                    raise MalformedAnswerError(
-                        f"expected finite answers of {self.where}, got NaN or infinity for {strange} of {rows} images; "
-                        "ask its operator to check the cloud half."
-                    )
-                return values.reshape(expected).astype(np.float32)
-        raise ContractError(f"expected {name} {expected} from {self.where}, got another; serve this bundle there.")
+        raw, wanted = answer.raw_output_contents, expected[0] * expected[1]
+        if len(answer.outputs) != 1 or len(raw) > 1:
+            raise self._malformed(f"one {name}", f"{len(answer.outputs)} outputs")
+        told = answer.outputs[0]
+        if (told.name, told.datatype, tuple(told.shape)) != (name, "FP32", expected):
+            raise self._malformed(f"{name} FP32 {expected}", "another name, type or shape")
+        if len(raw[0]) != 4 * wanted if raw else len(told.contents.fp32_contents) != wanted:
+            raise self._malformed(f"{wanted} numbers", "more, fewer or a part of one")
+        values = np.frombuffer(raw[0], "<f4") if raw else np.fromiter(told.contents.fp32_contents, "<f4", wanted)
+        values = values.reshape(expected)
+        if strange := int((~np.isfinite(values)).any(1).sum()):
+            raise self._malformed("finite answers", f"NaN or infinity for {strange} of {rows} images")
+        return values.astype(np.float32)
 
     def _parsed(self, kind: Any, content: bytes) -> Any:
         try:
             return kind.FromString(content)
         except DecodeError:
-            raise ContractError(f"{self.where} does not speak KServe v2; check the address.") from None
+            raise self._malformed("KServe v2", "something else") from None
+
+    def _malformed(self, expected: str, got: str) -> MalformedAnswerError:
+        return MalformedAnswerError(
+            f"expected {expected} of {self.where}, got {got}; check the address, and ask its operator to check the "
+            "cloud half."
+        )
 
     def _explained(self, failure: Failed, tried: int, seen: str) -> LinkError | ContractError:
         status, said = failure.status, failure.said

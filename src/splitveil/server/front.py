@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from splitveil.core.errors import ContractError
+from splitveil.server.arrivals import Arrivals
 from splitveil.server.deployment import VERSION, Deployment, Deployments
 from splitveil.server.limits import Limits
 from splitveil.server.metrics import Metrics
@@ -29,13 +31,18 @@ class Front:
         limits: how long a request may take.
         metrics: what counts.
         payload: bytes of one message.
+        at_home: HTTP answers under names of this machine alone, which is what a server on loopback without tokens
+            needs: any page in a browser here can send requests to it.
     """
 
     def __init__(
-        self, deployments: Deployments, tokens: Tokens | None, limits: Limits, metrics: Metrics, payload: int
-    ) -> None:
+        self, deployments: Deployments, tokens: Tokens | None, limits: Limits, metrics: Metrics, payload: int,
+        *, at_home: bool = False, lapsed: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self.deployments, self.tokens, self.limits = deployments, tokens, limits
-        self.metrics, self.payload = metrics, payload
+        self.metrics, self.payload, self.at_home = metrics, payload, at_home
+        self._lapsed = lapsed
+        self.arrivals = Arrivals(limits.read_seconds)
         self.tested = False
         """Whether the golden self-test has passed."""
         self.draining = False
@@ -43,19 +50,31 @@ class Front:
     @property
     def ready(self) -> bool:
         """Whether new requests are welcome."""
-        return self.tested and not self.draining
+        return self.tested and not self.draining and not self._lapsed()
 
-    def admit(self, protocol: str, header: str | None) -> None:
+    def admit(self, protocol: str, headers: Sequence[str]) -> None:
         """Ask for a token, where there are any, before anything else of a request is looked at.
 
+        Args:
+            protocol: for logs and metrics.
+            headers: every ``Authorization`` that the request has; two of them are as good as none, since one reader
+                takes the first and another the last.
+
         Raises:
-            RefusedError: no token, or another.
+            RefusedError: no token, or another; or the server has no certificate that holds.
         """
-        if self.tokens is None or self.tokens.allow(header):
+        if self._lapsed():
+            with self.watched(protocol):
+                raise RefusedError(
+                    Reason.LAPSED,
+                    "the server's certificate or authority does not hold now; ask its operator to renew it.",
+                )
+        if self.tokens is None or (len(headers) == 1 and self.tokens.allow(headers[0])):
             return
         with self.watched(protocol):
             raise RefusedError(
-                Reason.TOKEN, "expected 'Authorization: Bearer TOKEN' with a token of this server; ask its operator."
+                Reason.TOKEN,
+                "expected one 'Authorization: Bearer TOKEN' with a token of this server; ask its operator.",
             )
 
     def named(self, name: str, version: str) -> Deployment:
@@ -108,13 +127,18 @@ class Front:
 
         Raises:
             ContractError: a broken rule.
-            RefusedError: another model, the queue is full, the time is over, or the model failed.
+            RefusedError: another model, the queue is full, the time is over, or the model failed, as it does by NaN
+                or infinity, which are no class and in JSON not even numbers.
         """
         model = self.chosen(name, version, contract)
         z = read(model.rules)
         if microseconds > 0:
             expires = min(expires, self.expiry(min(microseconds, 2**53) / 1e6))
         logits = await model.batcher(z, expires)
+        if not np.isfinite(logits).all():
+            raise RefusedError(
+                Reason.FAILED, "the cloud half answered NaN or infinity; ask the operator to check its weights."
+            )
         return model, logits.astype("<f4", copy=False)
 
     @contextmanager

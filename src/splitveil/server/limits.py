@@ -13,6 +13,8 @@ class Limits:
         payload: bytes of one message; None for the largest that can be right, in binary, for the bundle.
         queue: rows that may wait for the model; more are told to come back later.
         connections: of each protocol.
+        reserve: connections over HTTP beyond that, for questions after health, when all others are at work.
+        handshake_seconds: for TLS, and for HTTP/2 to begin.
         read_seconds: for the head of a request, and again for its body, to arrive.
         request_seconds: from arrival to answer, where the client asks for no less.
         idle_seconds: that a connection may lie unused.
@@ -25,6 +27,8 @@ class Limits:
     payload: int | None = None
     queue: int = 1024
     connections: int = 512
+    reserve: int = 16
+    handshake_seconds: float = 5.0
     read_seconds: float = 20.0
     request_seconds: float = 30.0
     idle_seconds: float = 60.0

@@ -1,16 +1,18 @@
 """What a server tells Prometheus. Names, counts and times; never a tensor, a token or an address."""
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from splitveil.core.errors import LinkError, MissingExtraError
+from splitveil.core.errors import MissingExtraError
 from splitveil.core.records import Manifest
+from splitveil.server.security import is_home
+from splitveil.server.visits import WELCOME
 
 SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-LOOPBACK = "127.0.0.1"
+PATHS = ("/metrics", "/")
+FORM = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 def _one_of(found: Callable[[], dict[str, float]], name: str) -> float:
@@ -40,17 +42,16 @@ class Metrics:
 
 
 class Prometheus(Metrics):
-    """The same, counted in a registry of its own and offered on ``http://127.0.0.1:PORT/metrics``.
+    """The same, counted in a registry of its own; as an ASGI application it answers ``/metrics``.
 
     Args:
-        port: 0 for a free one; `port` then says which.
         waiting: rows in the queues, asked at each scrape.
 
     Raises:
         MissingExtraError: prometheus-client is not installed.
     """
 
-    def __init__(self, port: int, waiting: Callable[[], float]) -> None:
+    def __init__(self, waiting: Callable[[], float]) -> None:
         try:
             import prometheus_client as made
         except ModuleNotFoundError:
@@ -75,34 +76,24 @@ class Prometheus(Metrics):
             "splitveil_certificate_expiry_seconds", "Until the first one ends; negative after.", ["certificate"],
             registry=registry,
         )  # fmt: skip
-        self._port, self._start = port, made.start_http_server
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
+        self._written = made.generate_latest
 
-    def start(self) -> None:
-        """Listen.
-
-        Raises:
-            LinkError: the port is taken.
-        """
-        try:
-            self._server, self._thread = self._start(self._port, LOOPBACK, self.registry)
-        except OSError:
-            raise LinkError(
-                f"cannot listen on {LOOPBACK}:{self._port}; choose another --metrics-port, or 0 for a free one."
-            ) from None
-
-    def stop(self) -> None:
-        """Close the port, if it is open."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._port if self._server is None else int(self._server.server_port)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one scrape; only under a name of this machine, for any page in a browser here can ask too."""
+        headers = scope["headers"]
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        status, content = 200, b""
+        if not (len(hosts) == 1 and is_home(hosts[0])) or any(name == b"origin" for name, _ in headers):
+            status, content = 403, b"expected one Host that names this machine and no Origin; ask 127.0.0.1.\n"
+        elif scope["path"] not in PATHS or scope["method"] not in ("GET", "HEAD"):
+            status, content = 404, b"there is nothing but /metrics.\n"
+        else:
+            scope["state"][WELCOME] = True
+            content = self._written(self.registry)
+        told = [(b"content-type", FORM), (b"content-length", str(len(content)).encode())]
+        told += [(b"connection", b"close")] if status != 200 else []
+        await send({"type": "http.response.start", "status": status, "headers": told})
+        await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
 
     def request(self, protocol: str, status: str, seconds: float) -> None:
         self._requests.labels(protocol, status).inc()

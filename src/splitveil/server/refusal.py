@@ -14,11 +14,15 @@ class Reason(Enum):
     CONTRACT = ("contract", "INVALID_ARGUMENT", 400)
     UNKNOWN = ("unknown model", "NOT_FOUND", 404)
     TOKEN = ("token", "UNAUTHENTICATED", 401)
+    LAPSED = ("certificate", "UNAVAILABLE", 503)
+    STRANGER = ("another host or origin", "PERMISSION_DENIED", 403)
+    UNSERVED = ("unserved method", "UNIMPLEMENTED", 404)
     PAYLOAD = ("payload", "RESOURCE_EXHAUSTED", 413)
     ENCODING = ("encoding", "INVALID_ARGUMENT", 415)
     SLOW = ("slow body", "DEADLINE_EXCEEDED", 408)
     GONE = ("client left", "CANCELLED", 400)
     QUEUE = ("queue full", "RESOURCE_EXHAUSTED", 429)
+    FULL = ("connections", "RESOURCE_EXHAUSTED", 503)
     STARTING = ("not ready", "UNAVAILABLE", 503)
     DEADLINE = ("deadline", "DEADLINE_EXCEEDED", 504)
     FAILED = ("model failed", "INTERNAL", 500)
@@ -29,7 +33,7 @@ class Reason(Enum):
     @property
     def passes(self) -> bool:
         """Whether the same request may succeed a little later."""
-        return self in (Reason.QUEUE, Reason.STARTING)
+        return self in (Reason.QUEUE, Reason.FULL, Reason.STARTING)
 
 
 class RefusedError(LinkError):

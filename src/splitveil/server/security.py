@@ -15,6 +15,7 @@ import grpc
 
 from splitveil.core.errors import InputError
 from splitveil.server.validity import Term, check_authorities, check_served, read_terms, utc_now
+from splitveil.wire.credentials import read_credential
 
 SHORTEST = 16
 """Characters of a token; fewer can be guessed."""
@@ -41,8 +42,11 @@ class Tls:
         """For HTTP: TLS 1.2 or later.
 
         Raises:
-            InputError: a file cannot be read, key and certificate are no pair, or a certificate is not valid now.
+            InputError: a file cannot be read or everybody may write to it, key and certificate are no pair, or a
+                certificate is not valid now.
         """
+        for path in filter(None, (self.certificate, self.key, self.client_ca)):
+            read_credential(path, "--tls-cert, --tls-key, --client-ca")
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         made.set_alpn_protocols(["http/1.1"])
@@ -105,9 +109,16 @@ class Certificates:
     def __init__(self, tls: Tls, clock: Callable[[], datetime] = utc_now) -> None:
         self._tls, self._clock = tls, clock
         self.context = tls.context()
+        """For a connection over HTTP that begins now."""
         self._terms = tls.terms(clock())
         self._reminded: datetime | None = None
         self._told = self._latest = tls.configuration()
+        self._shut = False
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether nobody is to be let in: the server's certificate has ended, or whom to trust cannot be read."""
+        return self._shut or self._clock() > self._terms["server"].until
 
     def grpc_credentials(self) -> Any:
         """For a secure port of gRPC."""
@@ -117,17 +128,15 @@ class Certificates:
     def reload(self) -> None:
         """Read the files anew; if they make no TLS, the old ones stay.
 
-        HTTP goes on to trust the authority that it trusted before, beside the new one: to drop one, restart.
+        With mutual TLS nobody is then let in until they do: which clients to trust is not known.
 
         Raises:
             InputError: as `Tls.context` says.
         """
-        self._tls.context()
-        self.context.load_cert_chain(self._tls.certificate, self._tls.key, password=_no_passphrase)
-        if self._tls.client_ca is not None:
-            self.context.load_verify_locations(self._tls.client_ca)
+        self._shut = self._tls.client_ca is not None
+        fresh, terms = self._tls.context(), self._tls.terms(self._clock())
         self._latest = self._tls.configuration()
-        self._terms, self._reminded = self._tls.terms(self._clock()), None
+        self.context, self._terms, self._reminded, self._shut = fresh, terms, None, False
         self.remind()
 
     def seconds_left(self) -> dict[str, float]:
@@ -162,7 +171,7 @@ class Tokens:
         path: the file.
 
     Raises:
-        InputError: it cannot be read, holds none, or holds one that is too short.
+        InputError: it cannot be read, everybody may write to it, it holds none, or one that is too short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -174,18 +183,19 @@ class Tokens:
         return f"Tokens({str(self._path)!r}, {len(self._known)} known)"
 
     def reload(self) -> None:
-        """Read the file anew; if that fails, the old tokens stay.
+        """Read the file anew; if that fails, nobody is let in until it can be read: the file is the truth.
 
         Raises:
             InputError: as the class says.
         """
+        self._known = ()
         try:
-            lines = [line.strip() for line in self._path.read_text("ascii").splitlines()]
-        except OSError as error:
-            raise InputError(f"cannot read {self._path}: {error.strerror}; check --token-file.") from None
+            lines = [line.strip() for line in read_credential(self._path, "--token-file").decode("ascii").split("\n")]
         except UnicodeDecodeError:
             raise InputError(f"{self._path} holds more than ASCII; write one token of plain letters a line.") from None
         tokens = [line for line in lines if line and not line.startswith("#")]
+        if not all(token.isprintable() for token in tokens):
+            raise InputError(f"{self._path} holds control characters; write one token of plain letters a line.")
         if not tokens or any(len(token) < SHORTEST for token in tokens):
             raise InputError(
                 f"{self._path} holds {'a short token' if tokens else 'no token'}, expected lines of {SHORTEST} "
@@ -228,6 +238,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_home(host: str) -> bool:
+    """Whether a ``Host`` header names this machine as only those on it do: ``localhost`` or a loopback number."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and not name.endswith(":"):
+        host = name
+    return host.startswith("[") == host.endswith("]") and is_loopback(host.lower())
 
 
 def _no_passphrase() -> bytes:

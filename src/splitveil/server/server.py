@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import ssl
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -12,21 +14,28 @@ import grpc
 from splitveil.core.errors import InputError, LinkError, MissingExtraError, SplitVeilError
 from splitveil.server.batching import Batcher
 from splitveil.server.deployment import Deployment, Deployments, Terms
+from splitveil.server.descriptors import affordable
 from splitveil.server.front import Front
 from splitveil.server.limits import Limits
 from splitveil.server.metrics import Metrics, Prometheus
 from splitveil.server.policy import PrivacyPolicy
-from splitveil.server.security import Certificates, Tls, Tokens, refuse_exposure
+from splitveil.server.security import Certificates, Tls, Tokens, is_loopback, refuse_exposure
 from splitveil.server.service import InferenceService
 from splitveil.wire.bundle import Bundle
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from splitveil.server.listener import HttpListener
 
 LOOPBACK, PORT = "127.0.0.1", 8001
 MAX_BATCH = 64
-MAX_CONCURRENT = 1024
-"""gRPC requests in flight; more are told RESOURCE_EXHAUSTED at once."""
+MAX_STREAMS = 1024
+"""gRPC calls of one connection; a client keeps more of them back until others end."""
+BEGINNING = 4096
+"""Connections of gRPC beyond the limit, while they begin: it cannot tell silent ones from others, or send one away."""
+SCRAPERS = Limits(connections=32, reserve=1, read_seconds=5.0, idle_seconds=30.0)
+"""Of the port for metrics, which only this machine reaches."""
 log = logging.getLogger(__name__)
 
 
@@ -87,15 +96,20 @@ class Server:
         self._tls, self._tokens, self._limits = tls, tokens, limits
         terms = Terms(max_batch, limits.queue, threads, allow_missing_contract, policy, signed_by)
         self.metrics = Metrics()
+        self._scraped: HttpListener | None = None
         if metrics_port is not None:
-            self.metrics = Prometheus(metrics_port, lambda: self.deployments.waiting)
+            self.metrics = counting = Prometheus(lambda: self.deployments.waiting)
+            self._scraped = self._listener(counting, metrics_port, "--metrics-port", LOOPBACK, SCRAPERS)
         first = Deployment(bundle, terms, self.metrics.batch)
         payload = limits.payload or first.rules.max_message
         self.deployments = Deployments(first, terms, self.metrics.batch, payload)
-        self.front = Front(self.deployments, tokens, limits, self.metrics, payload)
-        self.service = InferenceService(self.front)
         self._certificates = Certificates(tls) if tls else None
-        self._http = self._listener(host, http_port) if http_port is not None else None
+        self.front = Front(
+            self.deployments, tokens, limits, self.metrics, payload,
+            at_home=tls is None and is_loopback(host), lapsed=self._lapsed,
+        )  # fmt: skip
+        self.service = InferenceService(self.front)
+        self._http = self._web(host, http_port) if http_port is not None else None
         self._server: grpc.aio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,7 +144,7 @@ class Server:
     @property
     def metrics_port(self) -> int | None:
         """Where Prometheus finds the metrics."""
-        return self.metrics.port if isinstance(self.metrics, Prometheus) else None
+        return self._scraped.port if self._scraped else None
 
     def describe(self) -> str:
         """``NAME (cut, defence, codec) on HOST:PORT``, and where else it listens."""
@@ -156,12 +170,15 @@ class Server:
         Returns:
             Whether another bundle is served from now on.
         """
-        for what in (self._tokens, self._certificates):
+        for what, then in (
+            (self._tokens, "nobody is let in until it is mended and SIGHUP is sent again"),
+            (self._certificates, "the certificates that were read before stay"),
+        ):
             try:
                 if what is not None:
-                    what.reload()
+                    await asyncio.to_thread(what.reload)
             except SplitVeilError as error:
-                log.error("what lets clients in stays as it is: %s", error)
+                log.error("%s; %s", str(error).rstrip("."), then)
         changed = await self.deployments.reload()
         self.metrics.reloaded(changed)
         if changed:
@@ -173,19 +190,33 @@ class Server:
         if self._certificates is not None:
             self._certificates.remind()
 
-    def _listener(self, host: str, port: int) -> "HttpListener":
+    def _web(self, host: str, port: int) -> "HttpListener":
         try:
-            from splitveil.server.listener import HttpListener
             from splitveil.server.web import Web
         except ModuleNotFoundError as error:
             raise MissingExtraError(f"HTTP needs {error.name}; pip install 'splitveil[serve]'.") from None
-        context = self._certificates.context if self._certificates else None
-        return HttpListener(Web(self.front), host, port, self._limits, context)
+        return self._listener(Web(self.front), port, "--http-port", host, self._limits, self._context)
+
+    def _listener(
+        self, app: "ASGIApp", port: int, option: str, host: str, limits: Limits,
+        context: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> "HttpListener":  # fmt: skip
+        try:
+            from splitveil.server.listener import HttpListener
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"HTTP needs {error.name}; pip install 'splitveil[serve]'.") from None
+        return HttpListener(app, host, port, limits, context, option)
+
+    def _context(self) -> ssl.SSLContext | None:
+        return self._certificates.context if self._certificates is not None else None
+
+    def _lapsed(self) -> bool:
+        return self._certificates is not None and self._certificates.lapsed
 
     async def _listen(self) -> None:
-        if isinstance(self.metrics, Prometheus):
-            self.metrics.start()
-        self._server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=MAX_CONCURRENT)
+        if self._scraped is not None:
+            await self._scraped.start()
+        self._server = grpc.aio.server(options=self._options())
         self._server.add_generic_rpc_handlers((self.service.handlers(),))
         address = f"{_bracketed(self.host)}:{self.port}"
         try:
@@ -201,12 +232,15 @@ class Server:
 
     def _options(self) -> list[tuple[str, int]]:
         limits, largest = self._limits, self.front.payload
+        others = (limits.connections + limits.reserve) * (self._http is not None)
+        connections = affordable(limits.connections + BEGINNING + others) - others
         answer = max(largest, self.deployments.current.rules.max_message)
         return [
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", answer),
-            ("grpc.max_allowed_incoming_connections", limits.connections),
-            ("grpc.server_handshake_timeout_ms", int(1000 * limits.read_seconds)),
+            ("grpc.max_allowed_incoming_connections", max(1, connections)),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.server_handshake_timeout_ms", int(1000 * limits.handshake_seconds)),
             ("grpc.max_connection_idle_ms", int(1000 * limits.idle_seconds)),
             # A peer that is gone without a word is found within two minutes; a silent one may stay.
             ("grpc.keepalive_time_ms", 60_000),
@@ -223,8 +257,8 @@ class Server:
             stopping.append(self._http.stop(grace))
         await asyncio.gather(*stopping)
         await self.deployments.close()
-        if isinstance(self.metrics, Prometheus):
-            await asyncio.to_thread(self.metrics.stop)
+        if self._scraped is not None:
+            await self._scraped.stop(1.0)
 
 
 def _bracketed(host: str) -> str:

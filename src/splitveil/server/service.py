@@ -1,8 +1,7 @@
 """The Open Inference Protocol (KServe v2) over gRPC, on the messages that tritonclient ships."""
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
 import grpc
@@ -14,14 +13,35 @@ from splitveil.server import tracing
 from splitveil.server.deployment import VERSION, Deployment
 from splitveil.server.front import Front
 from splitveil.server.refusal import RETRY_SECONDS, Reason, RefusedError
-from splitveil.wire.contract import PARAMETER, PREVIOUS, BrokenRuleError
+from splitveil.wire.contract import PARAMETER, PREVIOUS, TIMEOUT, BrokenRuleError
 
 NAME = "inference.GRPCInferenceService"
-TIMEOUT = "timeout"
-"""Request parameter, in microseconds, beside the protocol's own deadline."""
 EXTENSIONS = ("model_configuration", "model_repository", "binary_tensor_data")
 OPEN = ("ServerLive", "ServerReady")
 """What a prober may ask without a token: one bit each, and nothing of the model."""
+ASKED = ("ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
+STREAM = "ModelStreamInfer"
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Finds what answers a method; of others too, so that a token is asked for first.
+
+    All are taken as streams of one message: so the head of a call is judged before its message is awaited, and the
+    message has a deadline and a place that others may need more.
+    """
+
+    def __init__(self, behaviours: dict[str, tuple[Behaviour, Any]], other: Callable[[str], Behaviour]) -> None:
+        self._found = {
+            f"/{NAME}/{name}": grpc.stream_unary_rpc_method_handler(behaviour, None, answer)
+            for name, (behaviour, answer) in behaviours.items()
+        }
+        self._other = other
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of one call."""
+        method = handler_call_details.method
+        return self._found.get(method) or grpc.stream_unary_rpc_method_handler(self._other(method), None, None)
 
 
 class InferenceService:
@@ -35,23 +55,13 @@ class InferenceService:
         self.front = front
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """For a server of `grpc.aio`.
-
-        ``ModelInfer`` is taken as a stream of one message: so its head is judged before its body is read, and the body
-        has a deadline.
-        """
+        """For a server of `grpc.aio`."""
         table = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(name, getattr(self, name)),
-                getattr(service_pb2, f"{name}Request").FromString,
-                getattr(service_pb2, f"{name}Response").SerializeToString,
-            )
-            for name in (*OPEN, "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex")
+            name: (self._guarded(name, getattr(self, name)), getattr(service_pb2, f"{name}Response").SerializeToString)
+            for name in (*OPEN, *ASKED)
         }
-        table["ModelInfer"] = grpc.stream_unary_rpc_method_handler(
-            self.ModelInfer, None, service_pb2.ModelInferResponse.SerializeToString
-        )
-        return grpc.method_handlers_generic_handler(NAME, table)
+        table["ModelInfer"] = (self.ModelInfer, service_pb2.ModelInferResponse.SerializeToString)
+        return Methods(table, self._unserved)
 
     async def ServerLive(self, request: Any) -> Any:  # noqa: N802
         """Whether the process answers."""
@@ -93,9 +103,10 @@ class InferenceService:
 
     async def ModelInfer(self, messages: Any, context: Any) -> Any:  # noqa: N802
         """Features -> logits."""
-        headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            self.front.admit("grpc", headers.get("authorization"))
+            metadata = context.invocation_metadata() or ()
+            self.front.admit("grpc", shown(metadata))
+            headers = {key: value for key, value in metadata if isinstance(value, str)}
             with tracing.span("grpc", headers), self.front.watched("grpc"):
                 return await self._infer(context)
         except RefusedError as error:
@@ -104,7 +115,7 @@ class InferenceService:
     async def _infer(self, context: Any) -> Any:
         left = context.time_remaining()
         expires = self.front.expiry(left if left is not None and math.isfinite(left) else None)
-        request = await self._body(context)
+        request = await self._body(context, service_pb2.ModelInferRequest)
         parameters = request.parameters
         contract = parameters[PARAMETER].string_param if PARAMETER in parameters else None
         model, logits = await self.front.infer(
@@ -126,31 +137,51 @@ class InferenceService:
             raw_output_contents=[logits.tobytes()],
         )
 
-    async def _body(self, context: Any) -> Any:
-        try:
-            async with asyncio.timeout(self.front.limits.read_seconds):
-                content = await context.read()
-        except TimeoutError:
-            raise RefusedError(Reason.SLOW, "the request did not arrive in time; send it faster.") from None
+    async def _body(self, context: Any, kind: Any) -> Any:
+        content = await self.front.arrivals.message(context)
         if not isinstance(content, bytes):
-            raise BrokenRuleError("message", "expected one message, got none; send a ModelInferRequest.")
+            raise BrokenRuleError("message", f"expected one message, got none; send a {kind.DESCRIPTOR.name}.")
         if len(content) > self.front.payload:
             raise RefusedError(Reason.PAYLOAD, f"expected at most {self.front.payload} bytes; split the batch.")
         try:
-            return service_pb2.ModelInferRequest.FromString(content)
+            return kind.FromString(content)
         except DecodeError:
-            raise BrokenRuleError("message", "the message is no ModelInferRequest; use a v2 client.") from None
+            raise BrokenRuleError("message", f"the message is no {kind.DESCRIPTOR.name}; use a v2 client.") from None
 
-    def _guarded(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def handler(request: Any, context: Any) -> Any:
+    def _guarded(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Behaviour:
+        kind = getattr(service_pb2, f"{name}Request")
+
+        async def handler(messages: Any, context: Any) -> Any:
             try:
-                if name not in OPEN:
-                    self.front.admit("grpc", dict(context.invocation_metadata() or ()).get("authorization"))
-                return await method(request)
+                if name in OPEN:  # their messages say nothing: nobody waits for them
+                    return await method(None)
+                self.front.admit("grpc", shown(context.invocation_metadata() or ()))
+                return await method(await self._body(context, kind))
+            except RefusedError as error:
+                await refuse(context, error)
+            except BrokenRuleError as error:
+                await refuse(context, RefusedError(Reason.CONTRACT, str(error)))
+
+        return handler
+
+    def _unserved(self, method: str) -> Behaviour:
+        async def handler(messages: Any, context: Any) -> Any:
+            try:
+                self.front.admit("grpc", shown(context.invocation_metadata() or ()))
+                if method == f"/{NAME}/{STREAM}":
+                    said = "this server answers one request by one answer; call ModelInfer for each."
+                else:
+                    said = "there is no such method; see the Open Inference Protocol v2."
+                raise RefusedError(Reason.UNSERVED, said)
             except RefusedError as error:
                 await refuse(context, error)
 
         return handler
+
+
+def shown(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
+    """Every ``authorization`` of a call; bytes, which no header is, as an empty one."""
+    return [value if isinstance(value, str) else "" for key, value in metadata if key == "authorization"]
 
 
 def model_config(model: Deployment, previous: Deployment | None) -> Any:

@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
-import numpy as np
 from google.protobuf.json_format import MessageToDict
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,10 +19,15 @@ from splitveil.server.deployment import VERSION
 from splitveil.server.front import Front
 from splitveil.server.http_body import HEAD_LENGTH, read_request, write_answer
 from splitveil.server.refusal import RETRY_SECONDS, Reason, RefusedError
-from splitveil.server.service import EXTENSIONS, TIMEOUT, model_config
-from splitveil.wire import compression
-from splitveil.wire.contract import PARAMETER
+from splitveil.server.security import is_home
+from splitveil.server.service import EXTENSIONS, model_config
+from splitveil.server.visits import PROBES_ONLY, WELCOME
+from splitveil.wire.contract import PARAMETER, TIMEOUT
 
+LOOKED_AT = (
+    b"authorization", b"host", b"origin", b"transfer-encoding", b"content-encoding", b"inference-header-content-length",
+)  # fmt: skip
+"""Fields of a head that decide whether it is read on."""
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """What a prober may ask without a token: one bit each, and nothing of the model."""
 
@@ -38,7 +42,7 @@ class Web:
     def __init__(self, front: Front) -> None:
         self.front = front
         model = "/v2/models/{name}"
-        self._inside: ASGIApp = Starlette(
+        inside = Starlette(
             routes=[
                 Route("/v2/health/live", self._live),
                 Route("/v2/health/ready", self._ready),
@@ -57,16 +61,50 @@ class Web:
             ],
             exception_handlers={RefusedError: _refused, HTTPException: _not_found},
         )
+        # A path with a stroke too many would be sent on to whatever Host the request gave.
+        inside.router.redirect_slashes = False
+        self._inside: ASGIApp = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask for a token before anything else is looked at."""
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] == "http":
+            state = scope.setdefault("state", {})
             try:
-                self.front.admit("http", Headers(scope=scope).get("authorization"))
+                self._judge(scope["headers"], scope["path"] in OPEN, PROBES_ONLY in state)
             except RefusedError as error:
                 await _refused(None, error)(scope, receive, send)
                 return
+            if scope["path"] not in OPEN:
+                state[WELCOME] = True
         await self._inside(scope, receive, send)
+
+    def _judge(self, headers: Iterable[tuple[bytes, bytes]], probe: bool, probes_only: bool) -> None:
+        """Whether this head may be read on. Fields that stand twice, and mean one thing once, are none."""
+        found: dict[bytes, list[str]] = {name: [] for name in LOOKED_AT}
+        for name, value in headers:
+            if name in found:
+                found[name].append(value.decode("latin-1"))
+        if not probe:
+            self.front.admit("http", found[b"authorization"])
+        if self.front.tokens is None:
+            hosts = found[b"host"]
+            if self.front.at_home and not (len(hosts) == 1 and is_home(hosts[0])):
+                self._refuse(Reason.STRANGER, "expected one Host that names this machine; ask localhost.")
+            if found[b"origin"]:
+                self._refuse(Reason.STRANGER, "expected no Origin: no page in a browser is answered; use a v2 client.")
+        if probes_only and not probe:
+            self._refuse(Reason.FULL, "too many connections; try again in a second.")
+        if len(found[b"inference-header-content-length"]) > 1:
+            self._refuse(Reason.CONTRACT, "Inference-Header-Content-Length stands twice; send it once.")
+        if any(coding.lower() != "chunked" for coding in found[b"transfer-encoding"]):
+            self._refuse(Reason.ENCODING, "expected no transfer encoding but chunked; send the body as it is.")
+        if any(coding.lower() != "identity" for coding in found[b"content-encoding"]):
+            self._refuse(Reason.ENCODING, "expected no content encoding; send the body as it is.")
+
+    def _refuse(self, reason: Reason, sentence: str) -> NoReturn:
+        with self.front.watched("http"):
+            raise RefusedError(reason, sentence)
+        raise AssertionError("refused")
 
     async def _live(self, request: Request) -> Response:
         return _said({"live": True})
@@ -97,23 +135,16 @@ class Web:
     async def _infer(self, request: Request) -> Response:
         headers = request.headers
         with tracing.span("http", headers), self.front.watched("http"):
-            if headers.get("content-encoding", "identity") != "identity":
-                raise RefusedError(Reason.ENCODING, "expected no content encoding; send the body as it is.")
             expires = self.front.expiry(None)
             body = await self._body(request)
-            asked = read_request(body, headers.get(HEAD_LENGTH), compression.PARAMETER)
-            allowed = asked.parameters.get(TIMEOUT)
+            asked = read_request(body, headers.get(HEAD_LENGTH))
             model, logits = await self.front.infer(
                 *_asked_for(request),
                 asked.parameters.get(PARAMETER),
                 asked.features,
                 expires=expires,
-                microseconds=allowed if type(allowed) is int else 0,
+                microseconds=asked.parameters.get(TIMEOUT, 0),
             )
-            if not np.isfinite(logits).all():  # no class, and in JSON not even a number
-                raise RefusedError(
-                    Reason.FAILED, "the cloud half answered NaN or infinity; ask the operator to check its weights."
-                )
         content, head = write_answer(model.manifest, VERSION, asked.id, logits, asked.binary)
         if head is None:
             return Response(content, media_type="application/json")
@@ -156,7 +187,7 @@ def _refused(request: Request | None, error: Exception) -> Response:
         headers["retry-after"] = str(RETRY_SECONDS)
     if error.reason is Reason.TOKEN:
         headers["www-authenticate"] = "Bearer"
-    if error.reason in (Reason.TOKEN, Reason.PAYLOAD, Reason.SLOW, Reason.ENCODING):
+    if request is None or error.reason in (Reason.PAYLOAD, Reason.SLOW):
         # The rest of the body is still to come, and nobody will read it.
         headers["connection"] = "close"
     return _said({"error": str(error)}, error.reason.http, headers)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from splitveil.core.errors import BundleError, ContractError
 from splitveil.core.records import Manifest, Tensor
 from splitveil.wire import compression
+from splitveil.wire.numbers import NoNumbersError, as_array, flat
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
 """Open Inference Protocol datatypes that cross, as they lie in raw contents."""
@@ -19,6 +20,10 @@ PARAMETER = "contract"
 """Request parameter, and key of the model configuration, that carries the contract id."""
 PREVIOUS = "previous_contract"
 """Key of the model configuration: the contract of the bundle before, whose devices are still answered."""
+TIMEOUT = "timeout"
+"""Request parameter, in microseconds, beside the protocol's own deadline."""
+SERVED = {PARAMETER: str, TIMEOUT: int, compression.PARAMETER: str}
+"""Parameters of a request that mean something here, and their types."""
 ENVELOPE = 64 * 1024
 """Bytes that names, shapes and parameters of one message may take."""
 UNDEFENDED = "none"
@@ -80,6 +85,11 @@ class RequestRules:
             raise self._wrong_input()
         given = request.inputs[0]
         shape = tuple(given.shape)
+        for key, parameter in request.parameters.items():
+            if key not in SERVED or (key == TIMEOUT and not parameter.HasField("int64_param")):
+                raise not_served()
+        if given.parameters or any(output.parameters for output in request.outputs):
+            raise not_served()
         contract = request.parameters[PARAMETER].string_param if PARAMETER in request.parameters else None
         self.check(given.name, given.datatype, shape, contract, [o.name for o in request.outputs])
         contents = request.raw_input_contents
@@ -89,6 +99,8 @@ class RequestRules:
             if self.features.datatype not in TYPED:
                 raise BrokenRuleError("content", f"{self.features.datatype} has no typed contents; send raw contents.")
             return self.typed(getattr(given.contents, TYPED[self.features.datatype]), shape)
+        if given.HasField("contents"):
+            raise twice()
         packed = request.parameters
         encoding = packed[compression.PARAMETER].string_param if compression.PARAMETER in packed else None
         return self.binary(contents[0], shape, encoding)
@@ -163,17 +175,20 @@ class RequestRules:
         Raises:
             BrokenRuleError: too few, too many, no numbers, NaN or infinity, or codes that do not fit.
         """
+        expected = math.prod(shape)
+        codes = self.dtype.kind == "u"
         try:
-            wide = np.asarray(values)
-        except (ValueError, OverflowError):
-            wide = np.asarray(None)
-        if wide.size != math.prod(shape):
+            row = flat(values, expected)
+            if len(row) != expected:
+                raise BrokenRuleError(
+                    "content", f"expected {expected} values for {tuple(shape)}, got {len(row)}; send all of them."
+                )
+            wide = as_array(row, whole=codes)
+        except NoNumbersError:
             raise BrokenRuleError(
-                "content", f"expected {math.prod(shape)} values for {tuple(shape)}, got {wide.size}; send all of them."
-            )
-        if wide.dtype.kind not in ("iuf" if self.dtype.kind == "f" else "iu"):
-            raise BrokenRuleError("values", f"expected {self.features.datatype} values, got others; send numbers.")
-        if self.dtype.kind == "u" and not 0 <= wide.min() <= wide.max() <= np.iinfo(self.dtype).max:
+                "values", f"expected {self.features.datatype} values, got others; send numbers."
+            ) from None
+        if codes and not 0 <= wide.min() <= wide.max() <= np.iinfo(self.dtype).max:
             raise BrokenRuleError("values", "codes lie below 0 or exceed 255; send UINT8 values.")
         with np.errstate(over="ignore"):
             return self._finite(wide.astype(self.dtype).reshape(shape))
@@ -188,6 +203,20 @@ class RequestRules:
         return BrokenRuleError(
             "input", f"expected exactly one input {name!r}; send the edge half's features under that name."
         )
+
+
+def not_served() -> BrokenRuleError:
+    """Of a parameter that means nothing here: what a client asks for is done or refused, never left out."""
+    return BrokenRuleError(
+        "parameter",
+        f"expected no other parameters than {', '.join(SERVED)} of a request, each of its type; leave the rest out: "
+        "this server answers logits, no classes, and keeps no sequences and no shared memory.",
+    )
+
+
+def twice() -> BrokenRuleError:
+    """Of one tensor in two ways."""
+    return BrokenRuleError("content", "the input has both raw contents and values; send it in one of the two ways.")
 
 
 def _short(shape: tuple[int, ...]) -> str:
