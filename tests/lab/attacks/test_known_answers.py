@@ -22,6 +22,8 @@ CASES = {
     "deep_prior": "deep_prior:steps=150,width=16",
     "shadow": "shadow:learn=queries,steps=200",
     "positions": "positions:size=tiny,epochs=1,steps=400",
+    "canonical": "canonical:attack=[mle:steps=150]",
+    "dual": "dual",
     "repeat": "repeat:attack=linear,k=2",
     "glass": (
         "glass:width=16,steps=100,epochs=1,starts=2,rough=5,fine=30,free=40,"

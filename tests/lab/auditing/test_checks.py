@@ -51,6 +51,8 @@ CASES: list[tuple[str, Row, Row, dict[str, Any]]] = [
     ("unaveraged noise", row(evidence={"draws": 1.0}), row(evidence={"draws": 2.0}), NOISY),
     ("unaveraged noise", row(needs=BLACK, evidence={"reads": 1.0}), row(needs=BLACK, evidence={"reads": 2.0}), NOISY),
     ("zero gradients", row(evidence={"gradient": 0.06}), row(evidence={"gradient": 0.04}), {}),
+    ("misleading gradients", row(evidence={"slope": 0.4}), row(evidence={"slope": 0.6}), {}),
+    ("search without gain", row(evidence={"stuck": 0.6}), row(evidence={"stuck": 0.4}), {}),
     ("under-trained", row(evidence={"gain": 0.31}), row(evidence={"gain": 0.29}), {}),
     ("over-fitted", row(psnr=12.2, evidence={"gap": 3.5}), row(psnr=12.8, evidence={"gap": 9.0}), {}),
     ("over-fitted", row(psnr=12.2, evidence={"gap": 3.5}), row(psnr=12.2, evidence={"gap": 2.5}), {}),

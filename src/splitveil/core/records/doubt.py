@@ -67,6 +67,14 @@ CHECKS: Mapping[str, Check] = {
         "the first gradient of a search is zero or not finite for some images",
         "the search had nothing to follow, and its low numbers are no evidence of privacy",
     ),
+    "misleading gradients": Check(
+        "a search's gradients are not what a step does to the features, and no slopes were found that are",
+        "the search was led astray, and its low numbers are no evidence of privacy",
+    ),
+    "search without gain": Check(
+        "a search brings most images no nearer to their features than its start was",
+        "what the attack tells is its start's, and a search that works could get more",
+    ),
     "black box beats white box": Check(
         "an attack without the edge half is clearly ahead of all that have it",
         "the white-box attack is not at its best, and could get more",

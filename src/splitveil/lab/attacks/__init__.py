@@ -23,6 +23,8 @@ ATTACKS: "Registry[Threat]" = Registry(
         "glass": "splitveil.lab.attacks.glass:Glass",
         "flow": "splitveil.lab.attacks.flow:FlowMatching",
         "positions": "splitveil.lab.attacks.positions:Positions",
+        "canonical": "splitveil.lab.attacks.canonical:Canonical",
+        "dual": "splitveil.lab.attacks.dual:Dual",
         "repeat": "splitveil.lab.attacks.repeat:Repeat",
         "attribute": "splitveil.lab.attacks.attribute:AttributeInference",
         "completion": "splitveil.lab.attacks.completion:ModelCompletion",

@@ -128,7 +128,11 @@ class MaximumLikelihood(Attack):
                 show(k + 1, f"rate {choice.rate:g}, prior {choice.prior:g}")
                 guesses.append(self._restarted(likelihood, start.space, view.z[chunk], start.guess[chunk], choice))
         blind = sum(likelihood.blind(start.guess[chunk], view.z[chunk]) for chunk in chunks)
-        view.record(draws=likelihood.averaged, gradient=blind / len(view.z))
+        stuck = sum(
+            likelihood.stuck(start.guess[chunk], found, view.z[chunk])
+            for chunk, found in zip(chunks, guesses, strict=True)
+        )
+        view.record(draws=likelihood.averaged, gradient=blind / len(view.z), stuck=stuck / len(view.z))
         return torch.cat(guesses)
 
     def _start(self, view: View) -> Start:

@@ -248,12 +248,15 @@ class View:
         query: Callable[[Tensor], Tensor] | None = None,
         edge: nn.Module | None = None,
         defense: nn.Module | None = None,
+        cloud: nn.Module | None = None,
         stochastic: bool | None = None,
+        shared: Shared | None = None,
     ) -> "View":
         """The view of an attack that another one runs, with what that one made in place of what it was given.
 
         What is not replaced is this view's own, and granted only where both `knows` and this view say so. Evidence is
-        shared; checkpoints lie in a folder of their own.
+        shared; checkpoints lie in a folder of their own. What is made once stays among those who see the same: this
+        view's store where nothing is replaced that decides it, else `shared`, else one of its own.
         """
         own = self.knows
         made = View(
@@ -265,13 +268,14 @@ class View:
             query=query or (self.query if Knows.QUERIES in own else None),
             edge=edge or (self._edge if Knows.WEIGHTS in own else None),
             defense=defense or (self._defense if Knows.DEFENSE in own else None),
-            cloud=self._cloud,
+            cloud=cloud or self._cloud,
             stochastic=self.stochastic if stochastic is None else stochastic,
             edge_draws=self.edge_draws and edge is None,
             seed=self.seed,
             workdir=self.workdir / name if self.workdir else None,
             label=f"{name} {self.label}".strip(),
-            shared=self.shared if observe is None and edge is None and defense is None else None,
+            shared=self.shared if observe is None and edge is None and defense is None else shared,
+            architecture=self._architecture,
         )
         made.evidence, made.reads, made.foreign, made._outer = self.evidence, self.reads, self.foreign, False
         return made

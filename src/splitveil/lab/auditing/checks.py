@@ -2,10 +2,12 @@
 
 They read rows only. What an attack tells of itself stands in `Row.evidence`: ``draws`` of the defence averaged a step
 (or how often an attack without the edge's weights read each image that it used), ``gradient`` the share of images whose
-first gradient is zero or not finite, ``gain`` in dB over the last tenth of the training, ``gap`` in dB between its
-training and its held-out images, ``crossings`` where it reads each private input more than once. The audit adds
-``reads``, how often it read the features of each of its own images where that is less than twice, ``finite``, 0 where
-something was not, and ``scale``, by how many dB the score moved when all features were multiplied by 10.
+first gradient is zero or not finite, ``slope`` how far its gradients are what steps do (1 wholly, 0 not at all),
+``stuck`` the share of images whose features it brought no nearer to those sent, ``gain`` in dB over the last tenth of
+the training, ``gap`` in dB between its training and its held-out images, ``crossings`` where it reads each private
+input more than once. The audit adds ``reads``, how often it read the features of each of its own images where that is
+less than twice, ``finite``, 0 where something was not, and ``scale``, by how many dB the score moved when all features
+were multiplied by 10.
 """
 
 import math
@@ -21,6 +23,8 @@ BELOW_FLOOR_DB = 0.5
 SAMPLED_DB = 3.5
 """More that a draw from all images that fit may lie below: twice the squared error is 3 dB."""
 BLIND = 0.05
+MISLED, STUCK = 0.5, 0.5
+"""Agreement of gradients with steps, and share of images that a search does not help, at which it is doubted."""
 BEHIND_DB = 0.5
 STILL_GAINING_DB = 0.3
 BY_HEART_DB = 3.0
@@ -156,6 +160,20 @@ def _of_itself(row: Row) -> list[str]:
         reasons.append(
             Doubt.of(
                 "zero gradients", f"the search began without a usable gradient for {told['gradient']:.0%} of images"
+            )
+        )
+    if told.get("slope", 1) < MISLED:
+        reasons.append(
+            Doubt.of(
+                "misleading gradients",
+                f"the search's gradients agree with what steps do by {told['slope']:.2f}, of at most 1, "
+                f"{told.get('mended', 0):g} functions mended",
+            )
+        )
+    if told.get("stuck", 0) > STUCK:
+        reasons.append(
+            Doubt.of(
+                "search without gain", f"the search brought {told['stuck']:.0%} of images no nearer to their features"
             )
         )
     if told.get("gain", 0) > STILL_GAINING_DB:

@@ -12,6 +12,8 @@ from splitveil.lab.attacks.view import View
 
 SOLVED = 1e-5
 """Relative squared feature distance below which a gradient of zero is no fault."""
+GAINED = 0.01
+"""Share by which a search brings the distance down at least, unless it has found nothing."""
 EXACT = 1e6
 SLIGHT = 1e-2
 """Noise, relative to the mean variance, below which features count alike."""
@@ -73,6 +75,18 @@ class Likelihood:
         distance = self.to(z)(x)
         slope = torch.autograd.grad(distance.sum(), x)[0].flatten(1).abs().sum(1)
         return int((~slope.isfinite() | ((slope == 0) & (distance > SOLVED))).sum())
+
+    def stuck(self, start: Tensor, found: Tensor, z: Tensor) -> int:
+        """Images whose distance from z a search has not brought down, where there was something to bring down.
+
+        Against a random defence none: there the distance is mostly noise, which no image takes away.
+        """
+        if self.exact or self.draws > 1:
+            return 0
+        with torch.no_grad():
+            distance = self.to(z)
+            before, after = distance(start.clamp(0, 1)), distance(found.clamp(0, 1))
+        return int(((before > SOLVED) & ~(after < (1 - GAINED) * before)).sum())
 
 
 def _weight(deviation: Tensor) -> Tensor:
