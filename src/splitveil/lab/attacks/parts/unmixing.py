@@ -56,6 +56,8 @@ def unmixed(places: Places) -> Basis:
     # Rounding to float32 is noise of a known size, and what is smaller is nothing.
     level, axes = torch.linalg.eigh(own.T @ own / count)
     kept = level > FAINT * len(level)
+    if not bool(kept.any()):
+        return standard(places)
     white = axes[:, kept] / level[kept].sqrt()
     w = u @ white
     told = told_by_image(places, w.float()).double()
