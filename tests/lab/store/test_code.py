@@ -11,9 +11,12 @@ import pytest
 import splitveil
 from splitveil.lab.attacks import ATTACKS
 from splitveil.lab.attacks.view import Knows
-from splitveil.lab.auditing.facts import MACHINERY
-from splitveil.lab.comparing.facts import Defended
+from splitveil.lab.auditing.criterion.measure import Estimated
+from splitveil.lab.auditing.facts import MACHINERY, Answered, Attacked
+from splitveil.lab.comparing.facts import Carded, Defended, Looked, Trained
 from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.planning.untrained import Counted, Proxied
+from splitveil.lab.source_files import imported, searching
 from splitveil.lab.store import Facts, code_of
 from splitveil.lab.store.code import Sources, sources
 
@@ -47,7 +50,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_no_result_hangs_on_pages_commands_and_servers(root: str) -> None:
     reached = sources().reached([root])
     assert root in reached
-    rooms = {name.split(".")[1] for name in reached}
+    rooms = {name.split(".")[1] for name in reached if name.startswith("splitveil.")}
     assert not rooms & {"report", "cli", "server", "device"}, reached
     assert not any(name.startswith("splitveil.lab.planning") for name in reached) or "planning" in root
 
@@ -133,6 +136,68 @@ def test_a_plug_in_counts_with_its_own_package(tmp_path: Path, monkeypatch: pyte
     finally:
         for name in [n for n in sys.modules if n.partition(".")[0] == "mine"]:
             del sys.modules[name]
+
+
+def test_a_file_of_the_users_own_counts_with_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "near.py").write_text("LEVEL = 0.0\n")
+    (tmp_path / "theirs.py").write_text(
+        "import yaml\nfrom near import LEVEL\nfrom splitveil.lab.attacks.linear import Linear\n"
+        "class A(Linear):\n    name = 'a'\n    level = LEVEL\n"
+    )
+
+    def loaded() -> str:
+        with searching(tmp_path):
+            module = imported(tmp_path / "theirs.py")
+        assert "=yaml" in sources().reached([module.__name__]), "another package is told by its version"
+        return code_of(module.A)
+
+    try:
+        before = loaded()
+        assert loaded() == before
+        (tmp_path / "near.py").write_text("LEVEL = 0.5\n")
+        assert loaded() == before, "what runs is the neighbour as it was loaded"
+        del sys.modules["near"]
+        assert loaded() != before
+        before = loaded()
+        (tmp_path / "theirs.py").write_text((tmp_path / "theirs.py").read_text() + "    more = 1\n")
+        assert loaded() != before, "loaded again, it is another one"
+    finally:
+        sys.modules.pop("near", None)
+
+
+def test_libraries_that_compute_are_told_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "lightning_fabric" in sources().reached(["splitveil.lab.comparing.training"])
+    assert "torch_pruning" in sources().reached([type(DEFENSES.build("patrol")).__module__])
+    assert not {"pydantic", "filelock", "fsspec"} & sources().reached(["splitveil.lab.comparing.training"])
+    before = Sources().digest(["splitveil.lab.comparing.training"])
+    monkeypatch.setattr("splitveil.lab.store.code._version", lambda top: "another")
+    assert Sources().digest(["splitveil.lab.comparing.training"]) != before
+
+
+def test_what_makes_a_result_is_in_its_own_facts(pretend: Callable[..., None]) -> None:
+    made: dict[type[Facts], str] = {
+        Counted: "lab/planning/untrained.py", Proxied: "lab/planning/untrained.py",
+        Estimated: "lab/auditing/criterion/measure.py", Trained: "lab/comparing/trials.py",
+        Carded: "lab/comparing/cards.py", Looked: "lab/comparing/looking.py",
+        Attacked: "lab/auditing/scoring.py", Answered: "lab/auditing/features.py",
+    }  # fmt: skip
+    before = {facts: code_of(*facts.made_by) for facts in made}
+    for facts, file in made.items():
+        pretend(file)
+        assert code_of(*facts.made_by) != before[facts], facts
+    pretend("lab/planning/coding.py")
+    assert code_of(*Carded.made_by) != before[Carded]
+
+
+def test_functions_without_a_name_or_text_are_told_by_what_they_do() -> None:
+    one, other = (lambda x: x + 1), (lambda x: x + 2)
+    assert Run(one).digest != Run(other).digest
+    texts = [f"class A:\n    def run(self):\n        return {k}\n" for k in (1, 1, 2)]
+    scopes: list[dict[str, object]] = [{"__name__": "typed"} for _ in texts]
+    for text, scope in zip(texts, scopes, strict=True):
+        exec(text, scope)
+    a, again, b = (code_of(scope["A"]) for scope in scopes)
+    assert a == again != b
 
 
 def test_imports_for_type_checkers_and_tables_of_names_do_not_count(tmp_path: Path) -> None:

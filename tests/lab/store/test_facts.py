@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from splitveil.lab.attacks import ATTACKS
@@ -18,6 +19,7 @@ from splitveil.lab.auditing.question import Question
 from splitveil.lab.auditing.suites import SUITES, custom_suite
 from splitveil.lab.comparing.facts import Carded, Shown
 from splitveil.lab.data import Dataset, Images
+from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.metrics import METRICS
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.store import Facts
@@ -67,6 +69,50 @@ def test_whatever_differs_is_another_name_and_what_is_equal_is_not() -> None:
     assert Of(Of(1)).name == Of(Of(1)).name != Of(Of(2)).name
 
 
+class Scaled(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.by * x
+
+
+def test_what_a_module_holds_beside_weights_decides_too() -> None:
+    def block(**more: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.TransformerEncoderLayer(8, 1, 8, batch_first=True, **more)
+
+    nets = [Scaled(1.0), Scaled(0.05), nn.Sequential(Scaled(1.0)), nn.Sequential(Scaled(0.05)), block(),
+            block(norm_first=True), block(activation=F.gelu), block(activation="gelu")]  # fmt: skip
+    names = [Of(value).name for value in nets]
+    assert len(set(names[:-1])) == len(nets) - 1
+    assert names[-1] == names[-2]
+    torch.manual_seed(0)
+    assert Of(nn.MultiheadAttention(8, 1)).name != Of(nn.MultiheadAttention(8, 4)).name
+    hooked = Scaled(1.0).train()
+    hooked.register_forward_hook(lambda *_: None)
+    hooked.eval()
+    hooked(torch.ones(1))
+    assert Of(hooked).name == names[0]
+
+
+def test_a_defence_is_told_by_its_words_and_weights_not_by_what_training_left_or_a_secret() -> None:
+    assert Of(DEFENSES.build("privynet")).name == Of(DEFENSES.build("privynet")).name
+    assert Of(DEFENSES.build("noise:sigma=0.1")).name != Of(DEFENSES.build("noise:sigma=0.2")).name
+
+
+def test_weights_of_every_type_have_a_name() -> None:
+    def typed(kind: torch.dtype, last: float = 2.0) -> nn.Module:
+        made = nn.Module()
+        made.register_buffer("x", torch.tensor([1.0, last]).to(kind))
+        return made
+
+    kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.complex64, torch.int8)
+    assert len({Of(typed(kind)).name for kind in kinds}) == len(kinds)
+    assert Of(typed(torch.bfloat16)).name == Of(typed(torch.bfloat16)).name != Of(typed(torch.bfloat16, 3.0)).name
+
+
 def test_what_cannot_be_looked_into_is_never_found_again() -> None:
     assert Of(threading.Lock()).name != Of(threading.Lock()).name
 
@@ -105,7 +151,8 @@ def test_every_part_of_a_question_decides_its_card() -> None:
         {"suite": replace(first.suite, fallback=("shadow",))}, {"suite": replace(first.suite, stochastic=("repeat",))},
         {"knows": PRESETS["black-box"]}, {"n": 4}, {"aux": data}, {"aux": other}, {"aux_n": 3}, {"metrics": ("gms",)},
         {"judge": Judge(net(), "a")}, {"judge": Judge(net(2.0), "a")}, {"plates": data}, {"samples": 1},
-        {"examiners": (Plain,)},
+        {"examiners": (Plain,)}, {"examiners": (lambda x: Plain(1.0),)}, {"examiners": (lambda x: Plain(2.0),)},
+        {"against": (ATTACKS.build("linear"),)},
     ]  # fmt: skip
     names = [name(), name(data=other), name(seed=1), name(words="x"), *(name(replace(first, **c)) for c in changes)]
     assert len(set(names)) == len(names)

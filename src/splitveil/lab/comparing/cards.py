@@ -22,7 +22,7 @@ from splitveil.lab.defenses.base import Protected
 from splitveil.lab.jobs import Workers
 from splitveil.lab.store import Facts, Kept, Results, Store
 
-CARD = "card.json"
+CARD, SCORES = "card.json", "scores.safetensors"
 
 
 class Cards(Store):
@@ -43,7 +43,9 @@ class Cards(Store):
         return self.folder / facts.name / CARD
 
     def __contains__(self, facts: Facts) -> bool:
-        return self.path(facts).exists()
+        # The card is the first file that is written: one without its scores was stopped there.
+        card = self.path(facts)
+        return card.exists() and (card.parent / SCORES).exists()
 
     def find(self, facts: Facts) -> Kept | None:
         """The card's text, if the audit is finished."""

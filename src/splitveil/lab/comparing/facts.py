@@ -73,7 +73,7 @@ class Defended(Facts):
 class Trained(Facts):
     """What a training came to."""
 
-    made_by: ClassVar = ("splitveil.lab.comparing.training",)
+    made_by: ClassVar = ("splitveil.lab.comparing.trials",)
     start: Start
     defense: Defended
     codec: Sent
@@ -129,7 +129,9 @@ class Looked(Facts):
 class Carded(Facts):
     """The card of one audit. subject: what its configurations were made from."""
 
-    made_by: ClassVar = ("splitveil.lab.auditing.run", "splitveil.lab.metrics.reconstruction")
+    made_by: ClassVar = (
+        "splitveil.lab.comparing.cards", "splitveil.lab.planning.coding", "splitveil.lab.metrics.reconstruction"
+    )  # fmt: skip
     words: str
     model: str
     weights: str

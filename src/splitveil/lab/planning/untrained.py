@@ -26,7 +26,7 @@ Counts = dict[str, int]
 class Counted(Facts):
     """What a defence costs at a cut, whatever the codec, or why it cannot be had there."""
 
-    made_by: ClassVar = ("splitveil.lab.comparing.costs", "splitveil.lab.protection")
+    made_by: ClassVar = ("splitveil.lab.planning.untrained",)
     start: Start
     defense: Defended
     data: Taught
@@ -41,9 +41,7 @@ class Counted(Facts):
 class Proxied(Facts):
     """The cheap numbers of a defence at a cut, for some codecs."""
 
-    made_by: ClassVar = (
-        "splitveil.lab.planning.proxies", "splitveil.lab.protection", "splitveil.lab.metrics.reconstruction"
-    )  # fmt: skip
+    made_by: ClassVar = ("splitveil.lab.planning.untrained", "splitveil.lab.metrics.reconstruction")
     start: Start
     defense: Defended
     codecs: tuple[Sent, ...]

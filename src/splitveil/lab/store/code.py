@@ -3,23 +3,32 @@
 Imports are read, not run: those inside functions too, not those for type checkers only. A name that a package only
 passes on leads to where it is defined, so that the package's other parts are not among them; tables of names
 (`Registry`) decide nothing by themselves and are left out. What a spec names must be given as an object.
+
+Of our own modules the libraries that compute are told by version, other packages (records, files, progress) decide
+nothing. Of anybody else's file all imports count: its neighbours and its own package with their text, other installed
+packages by version.
 """
 
 import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 
 import splitveil
 
 OWN = "splitveil"
-LIBRARIES = ("lightning_fabric", "numpy", "onnxruntime", "safetensors", "sklearn", "timm", "torch", "torchvision")
-"""Told by their versions. Of other packages the modules that decide are told by their sources."""
+LIBRARIES = (
+    "PIL", "cv2", "lightning_fabric", "numpy", "onnxruntime", "optuna", "safetensors", "sklearn", "timm", "torch",
+    "torch_pruning", "torchmetrics", "torchvision",
+)  # fmt: skip
+"""Told by their versions, whoever imports them."""
+BY_VERSION = "="
+"""Before the name of an installed package that is told by its version."""
 STANDARD = sys.stdlib_module_names - {"__main__"}
 TABLE = "Registry"
 
@@ -40,6 +49,7 @@ class Sources:
         self._known: dict[frozenset[str], str] = {}
         self._hashed: dict[str, bytes] = {}
         self._next: dict[str, frozenset[str]] = {}
+        self._loaded: dict[str, object] = {}
 
     def digest(self, modules: Iterable[str]) -> str:
         """Hash over these modules and over all that they import."""
@@ -64,19 +74,29 @@ class Sources:
         return found
 
     def has(self, module: str) -> bool:
-        """Whether there is a text of this module."""
-        if module not in self._texts and module.partition(".")[0] != OWN and (path := _file(module)) is not None:
+        """Whether there is a text of this module, as it was when what runs of it was loaded."""
+        if module.partition(".")[0] == OWN:
+            return module in self._texts
+        if (loaded := sys.modules.get(module)) is not self._loaded.get(module):
+            self._forget(module)
+            self._loaded[module] = loaded
+        if module not in self._texts and (path := _file(module)) is not None:
             self._paths[module], self._texts[module] = path, self._read(path)
         return module in self._texts
 
+    def _forget(self, module: str) -> None:
+        """It was loaded again, perhaps with another text."""
+        for told in (self._texts, self._trees, self._hashed, self._next, self._paths):
+            told.pop(module, None)
+        self._known.clear()
+
     def _counts(self, name: str) -> bool:
         top = name.partition(".")[0]
-        return name != OWN and top not in STANDARD and (top in LIBRARIES or self.has(name))
+        return name != OWN and top not in STANDARD and (_versioned(name) or self.has(name))
 
     def _told(self, name: str) -> bytes:
-        top = name.partition(".")[0]
-        if top in LIBRARIES:
-            return _version(top).encode()
+        if _versioned(name):
+            return _version(name.partition(".")[0].removeprefix(BY_VERSION)).encode()
         lines = self._texts[name].splitlines()
         for node in self._tree(name).body:
             if _is_table(node):
@@ -89,19 +109,33 @@ class Sources:
         return self._trees[name]
 
     def _imports(self, name: str) -> frozenset[str]:
-        top = name.partition(".")[0]
-        if top in LIBRARIES:
+        if _versioned(name):
             return frozenset()
         if name not in self._next:
-            self._next[name] = frozenset(m for m in self._named(name, (OWN, top)) if self._counts(m))
+            named = (self._as_counted(name, module) for module in self._named(name))
+            self._next[name] = frozenset(m for m in named if m and self._counts(m))
         return self._next[name]
 
-    def _named(self, name: str, tops: tuple[str, str]) -> Iterator[str]:
+    def _named(self, name: str) -> Iterator[str]:
         for node in _live(self._tree(name)):
             if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in tops)
-            elif isinstance(node, ast.ImportFrom) and (base := self._base(name, node)).partition(".")[0] in tops:
-                yield from (self._home(base, alias.name) for alias in node.names)
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = self._base(name, node)
+                foreign = base.partition(".")[0] in (*LIBRARIES, *STANDARD)
+                yield from (base,) if foreign else (self._home(base, alias.name) for alias in node.names)
+
+    def _as_counted(self, name: str, module: str) -> str:
+        """How `module`, which `name` imports, is told; empty where it decides nothing."""
+        own, top = name.partition(".")[0], module.partition(".")[0]
+        if top in LIBRARIES:
+            return top
+        if top in (OWN, own):
+            return module
+        if own == OWN or top in STANDARD:
+            return ""
+        packages = _packages(top)
+        return f"{BY_VERSION}{top}" if packages and not packages & _packages(own) else module
 
     def _base(self, name: str, node: ast.ImportFrom) -> str:
         if not node.level:
@@ -151,7 +185,22 @@ def _alone(kind: "type | FunctionType") -> str:
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"
+        made = [f for f in vars(kind).values() if isinstance(f, FunctionType)] if isinstance(kind, type) else [kind]
+        return f"{kind.__module__}.{kind.__qualname__} {' '.join(compiled(f) for f in made)}"
+
+
+def compiled(function: FunctionType) -> str:
+    """Hash of what a function does, where its name may be another's too: of those within others, and lambdas."""
+    if "<" not in function.__qualname__ and sources().has(function.__module__):
+        return ""
+    total, waiting = hashlib.blake2b(digest_size=10), [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+        plain = [c for c in code.co_consts if not isinstance(c, CodeType)]
+        total.update(code.co_code + f"{code.co_names} {code.co_freevars} {plain!r}".encode())
+        waiting += inner
+    return total.hexdigest()
 
 
 def _live(tree: ast.Module) -> Iterator[ast.AST]:
@@ -176,7 +225,20 @@ def _dotted(path: Path, above: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _versioned(name: str) -> bool:
+    return name.startswith(BY_VERSION) or name.partition(".")[0] in LIBRARIES
+
+
 @cache
+def _installed() -> Mapping[str, Sequence[str]]:
+    return packages_distributions()
+
+
+def _packages(top: str) -> set[str]:
+    """Installed distributions that a module comes with; none for a file that lies anywhere else."""
+    return set(_installed().get(top, ()))
+
+
 def _file(module: str) -> Path | None:
     """Source of a module of somebody else; nothing is imported to find it."""
     top, *parts = module.split(".")
@@ -189,8 +251,8 @@ def _file(module: str) -> Path | None:
 
 
 @cache
-def _version(package: str) -> str:
+def _version(top: str) -> str:
     try:
-        return version(package.replace("_", "-").replace("sklearn", "scikit-learn"))
+        return " ".join(f"{package} {version(package)}" for package in sorted(_packages(top))) or version(top)
     except PackageNotFoundError:
-        return str(getattr(sys.modules.get(package), "__version__", ""))
+        return str(getattr(sys.modules.get(top), "__version__", ""))

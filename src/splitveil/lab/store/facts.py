@@ -6,21 +6,27 @@ from enum import Enum
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType
 from typing import ClassVar
 from uuid import uuid4
 
 import numpy as np
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
+from splitveil.core.registry import Named
 from splitveil.lab.seeds import digest, named
-from splitveil.lab.store.code import code_of
+from splitveil.lab.store.code import code_of, compiled
 
 PLAIN = bool | int | float | complex | str | bytes | None
 VERSIONS = f"torch {torch.__version__} numpy {np.__version__}"
 """Decide the last bits of every result. Processor and threads do too and are no facts: see `Store`."""
+
+
+TORCHS_OWN = frozenset({*vars(nn.Module()), "_compiled_call_impl", "_is_full_backward_hook", "__constants__"})
+"""What torch keeps in every module: weights, buffers and parts are told by content, hooks and modes decide nothing."""
 
 
 class Facts:
@@ -79,7 +85,7 @@ class _Telling:
         elif isinstance(value, np.ndarray):
             self._words("array", digest(value))
         elif isinstance(value, Tensor):
-            self._words("tensor", digest(value.detach().cpu().numpy()))
+            self._words("tensor", _content(value))
         elif isinstance(value, torch.dtype | torch.device | np.dtype):
             self._words("kind", str(value))
         elif isinstance(value, type):
@@ -113,19 +119,28 @@ class _Telling:
             self.add((value.func, value.args, value.keywords))
         elif isinstance(value, MethodType):
             self.add((value.__func__, value.__self__))
+        elif isinstance(value, BuiltinFunctionType | BuiltinMethodType):
+            self._words("builtin", f"{value.__module__}.{value.__qualname__}")
         elif isinstance(value, FunctionType):
             self.kinds.add(value)
-            self._words("function", f"{value.__module__}.{value.__qualname__}")
+            self._words("function", f"{value.__module__}.{value.__qualname__} {compiled(value)}")
             self.add((value.__defaults__, value.__kwdefaults__, [c.cell_contents for c in value.__closure__ or ()]))
         else:
             self._add_object(value)
 
     def _add_module(self, module: nn.Module) -> None:
-        """Words, structure, and every weight, buffer and constant."""
+        """Words, structure, every weight and buffer, and whatever else each part holds: a number, a function."""
         self.kinds |= {type(m) for m in module.modules()}
         self._words("module", str(module))
         for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()], key=lambda pair: pair[0]):
-            self._words(name, digest(tensor.detach().cpu().numpy()))
+            self._words(name, _content(tensor))
+        for name, part in module.named_modules():
+            if isinstance(part, fx.GraphModule | Named):
+                continue  # its words are its code, or what it is built anew from
+            held = {k: v for k, v in vars(part).items() if k not in TORCHS_OWN}
+            if held:
+                self._words("part", name)
+                self.add(held)
 
     def _add_object(self, value: object) -> None:
         kind = type(value)
@@ -150,3 +165,14 @@ class _Telling:
 
     def _words(self, kind: str, text: str) -> None:
         self.total.update(f"{kind}\0{len(text)}\0{text}\0".encode())
+
+
+def _content(tensor: Tensor) -> str:
+    """Of any type, also those that numpy does not have. Where its values are not at hand it differs each time."""
+    tensor = tensor.detach()
+    if tensor.is_sparse or tensor.is_quantized or tensor.device.type == "meta" or is_lazy(tensor):
+        return uuid4().hex
+    tensor = tensor.cpu().contiguous()
+    if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        return f"{tensor.dtype} {digest(tensor.view(torch.uint8).numpy())}"
+    return digest(tensor.numpy())

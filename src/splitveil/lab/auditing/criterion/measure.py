@@ -37,7 +37,7 @@ LEAST = 200
 class Estimated(Facts):
     """The cheap numbers at one configuration."""
 
-    made_by: ClassVar = ("splitveil.lab.auditing.criterion.numbers", "splitveil.lab.auditing.criterion.costs")
+    made_by: ClassVar = ("splitveil.lab.auditing.criterion.measure",)
     at: At
     private: Private
     estimators: tuple[object, ...]
