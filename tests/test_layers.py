@@ -15,7 +15,12 @@ HOUSE: tuple[tuple[str, ...], ...] = (
 
 WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "core": (("errors", "printing"), ("arguments", "proportions"), ("registry", "records", "progress")),
-    "wire": (("pictures", "codecs", "credentials"), ("bundle",), ("compression", "engine", "numbers"), ("contract",)),
+    "wire": (
+        ("arrays", "datatypes", "pictures", "codecs", "credentials"),
+        ("bundle",),
+        ("compression", "engine", "numbers"),
+        ("contract",),
+    ),
     "lab": (
         ("accelerator",),
         ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers", "source_files"),

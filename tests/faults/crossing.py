@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from splitveil.device import Edge
 from splitveil.lab.defenses.noise import GaussianNoise
 from splitveil.lab.seeds import derive
-from splitveil.wire.contract import DTYPES
+from splitveil.wire.datatypes import DTYPES
 from tests.faults.answers import Net, net
 from tests.faults.finding import Finding
 from tests.faults.process import Victim

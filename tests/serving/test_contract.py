@@ -8,7 +8,8 @@ from tritonclient.grpc import service_pb2
 from splitveil.core.errors import BundleError, ContractError
 from splitveil.core.records import Tensor
 from splitveil.wire import compression
-from splitveil.wire.contract import PARAMETER, BrokenRuleError, RequestRules, wire_dtype
+from splitveil.wire.contract import PARAMETER, BrokenRuleError, RequestRules
+from splitveil.wire.datatypes import wire_dtype
 
 from .conftest import Made
 

@@ -114,7 +114,10 @@ def test_frames_of_a_camera_and_of_a_film(tmp_path: Path, monkeypatch: pytest.Mo
     found = list(frames(0, 2))
     assert [frame.getpixel((3, 3)) for frame in found] == [(202, 0, 10), (201, 0, 10)]
     assert (Capture.opened, Capture.released) == (0, True)
-    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    (tmp_path / "list.mp4").write_bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1\n/etc/passwd\n")
+    with pytest.raises(DataError, match=r"list.mp4 is none by its content"):
+        list(frames(tmp_path / "list.mp4", 1))
     assert len(list(frames(tmp_path / "a.mp4", 99))) == 3
     assert Capture.opened == str(tmp_path / "a.mp4")
     with pytest.raises(DataError, match="camera 7 gives no frame; check"):

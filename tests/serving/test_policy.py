@@ -24,8 +24,9 @@ def row(made: Made, attack: str = "decoder", **changes: Any) -> Row:
 
 
 def carded(made: Made, *rows: Row, inferences: tuple[LabelRow, ...] = (), suite: str = "standard-1") -> Bundle:
+    own = f"bundle {made.bundle.manifest.contract[:12]}"
     card = Card(
-        model="tiny", weights="w", data="d", task_accuracy=0.9, threat_model="t", suite=suite, seed=0, hardware="h",
+        model="tiny", weights=own, data="d", task_accuracy=0.9, threat_model="t", suite=suite, seed=0, hardware="h",
         seconds=1.0, rows=list(rows), inferences=list(inferences),
     )  # fmt: skip
     return Bundle(made.bundle.folder, made.bundle.manifest, card)

@@ -168,7 +168,7 @@ def test_it_says_what_it_serves_and_where(noisy: Made) -> None:
 def test_it_is_not_ready_before_the_self_test_has_passed(plain: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, go = threading.Event(), threading.Event()
 
-    def slow_test(bundle: Bundle, half: object) -> None:
+    def slow_test(bundle: Bundle, half: object, seconds: float) -> None:
         entered.set()
         assert go.wait(20)
 

@@ -10,6 +10,7 @@ from splitveil import __version__
 from splitveil.cli import (
     audit,
     bundle,
+    check,
     compare,
     cuts,
     demo,
@@ -47,6 +48,7 @@ app.command("compare")(compare.run)
 app.command("plan")(plan.run)
 app.command("retrieve")(retrieve.run)
 app.add_typer(bundle.app, name="bundle")
+app.command("check")(check.run)
 app.command("serve")(serve.run)
 app.command("query")(query.run)
 app.command("profile")(profile.run)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import AcceleratorAsked, JudgeAdapt, SkipBroken
+from splitveil.cli.reading import AcceleratorAsked, JudgeAdapt, SkipBroken, TrustModel
 from splitveil.cli.working import ThreadsAsked, WorkersAsked
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="of every draw")] = 0,
     seeds: Annotated[str | None, typer.Option(help="0,1,2: an audit each in OUT/seed-K, and their summary")] = None,
     samples: Annotated[int, typer.Option(min=0, help="private images shown in the report; 0 keeps no picture")] = 8,
+    trust_model: TrustModel = None,
     accelerator: AcceleratorAsked = "auto",
     skip_broken: SkipBroken = False,
     workers: WorkersAsked = "1",
@@ -111,7 +112,7 @@ def run(
     finishing = Finishing(f"{out}", f"run `splitveil report {out}` for the page, or the same again with --resume")
     with showing_progress(), computing.used(), Workers.of(workers, threads) as working:
         for k, folder in folders.items():
-            subject = _subject(target, at, weights, logits, images, k)
+            subject = _subject(target, at, weights, logits, images, k, trust_model)
             subjects.append(subject)
             found = audit(
                 subject, images, aux=others, aux_n=aux_n, suite=chosen, knows=granted, n=n, seed=k, samples=samples,
@@ -230,11 +231,18 @@ def read_judge(spec: str | None, weights: str | None, images: "Dataset", *, adap
 
 
 def _subject(
-    target: str, at: str | None, weights: str | None, logits: str | None, images: "Dataset", seed: int
+    target: str,
+    at: str | None,
+    weights: str | None,
+    logits: str | None,
+    images: "Dataset",
+    seed: int,
+    trust_model: str | None,
 ) -> "Subject":
     import torch
 
     from splitveil.cli.console import err, tell
+    from splitveil.cli.reading import trusted
     from splitveil.core.errors import InputError, UnknownNameError
     from splitveil.lab.auditing import Subject
     from splitveil.lab.cut import trace
@@ -243,7 +251,7 @@ def _subject(
     if Path(target).is_dir():
         from splitveil.core.records import claim
         from splitveil.lab.restoring import restore, restore_shipped
-        from splitveil.wire.bundle import Bundle, refuse_foreign
+        from splitveil.wire.bundle import AUDITED, Bundle, refuse_foreign
 
         bundle = Bundle.load(Path(target))
         # The card goes into it at the end.
@@ -259,11 +267,15 @@ def _subject(
             raise InputError(
                 f"{target} takes {manifest.image_shape} images, got {images.shape}; add ?size= or ?channels= to --data."
             )
-        weighed = f"bundle {manifest.contract[:12]}"
+        weighed, given = f"{AUDITED}{manifest.contract[:12]}", trusted(manifest.model, trust_model)
         if manifest.quantization:
-            shipped, x = restore_shipped(bundle), torch.from_numpy(images.test.x)
+            shipped, x = restore_shipped(bundle, model=given), torch.from_numpy(images.test.x)
             return Subject.of_shipped(shipped, x, model=manifest.model, weights=weighed, bundle=manifest.name)
-        return Subject.of_split(restore(bundle), model=manifest.model, weights=weighed, bundle=manifest.name)
+        return Subject.of_split(
+            restore(bundle, model=given), model=manifest.model, weights=weighed, bundle=manifest.name
+        )
+    if trust_model is not None:
+        raise InputError(f"expected a bundle beside --trust-model, got the model {target}; leave it out.")
     try:
         loaded = load_model(
             target, shape=images.shape, classes=len(images.classes), weights=weights, seed=seed, logits=logits

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import SkipBroken, TrustModel
 
 if TYPE_CHECKING:
     from splitveil.core.records import Accuracy, Manifest, Quantization
+    from splitveil.wire.bundle import Bundle
 
 app = typer.Typer(help="Show, verify, sign, halve, quantise and export bundles.", no_args_is_help=True)
 
@@ -51,7 +52,7 @@ class Runtime(StrEnum):
 @app.command("show")
 def show(folder: Folder, json: Json = False) -> None:
     """Show what a bundle holds and what both halves agreed on."""
-    from splitveil.cli.console import print_json, show_table
+    from splitveil.cli.console import print_json, printable, show_table
     from splitveil.core.records import dumps
     from splitveil.wire.bundle import SIGNATURE, Bundle
 
@@ -79,9 +80,9 @@ def show(folder: Folder, json: Json = False) -> None:
         ),
         ("contract", m.contract),
         ("signature", "there; check it with `bundle verify --key`" if (folder / SIGNATURE).exists() else "none"),
-        ("leakage card", f"{len(card.rows)} rows, suite {card.suite}" if card else "none; run `splitveil audit`"),
+        ("leakage card", _card(bundle)),
         *(
-            (name, f"{(folder / name).stat().st_size:,} bytes, sha256 {digest[:16]}")
+            (printable(name), f"{(folder / name).stat().st_size:,} bytes, sha256 {digest[:16]}")
             for name, digest in m.files.items()
         ),
     ]
@@ -98,21 +99,21 @@ def verify(
     from splitveil.cli.console import print_json, show_table
     from splitveil.core.errors import BundleError
     from splitveil.core.records import dumps
-    from splitveil.wire.bundle import Bundle, verify_signature
+    from splitveil.wire.bundle import Bundle, check_signature
 
     bundle = Bundle.peek(folder)
-    problems = bundle.verify()
+    states, problems = bundle.examine()
     signed: bool | None = None
     if key:
         try:
-            signed = verify_signature(folder, key) == bundle.manifest
+            signed = check_signature(bundle, key) is bundle
         except BundleError as error:
             signed = False
             problems.append(str(error))
     if json:
-        print_json(dumps({"files": bundle.states(), "signed": signed, "problems": problems}))
+        print_json(dumps({"files": states, "signed": signed, "problems": problems}))
     else:
-        show_table(_titled(folder, bundle.manifest.name), ("file", "state"), list(bundle.states().items()), left=2)
+        show_table(_titled(folder, bundle.manifest.name), ("file", "state"), list(states.items()), left=2)
         if signed:
             typer.echo(f"signed by {key}")
     for problem in problems:
@@ -213,6 +214,7 @@ def export(
     mutual: Annotated[bool, typer.Option("--mutual-tls", help="Ask clients for a certificate of its ca.crt.")] = False,
     token_secret: Annotated[str, typer.Option(help="Secret whose key `tokens` is a token file.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Neither TLS nor tokens, knowingly.")] = False,
+    trust_model: TrustModel = None,
     force: Force = False,
 ) -> None:
     """Write what another server needs to run the cloud half, or another engine on the device to run the edge half."""
@@ -227,10 +229,12 @@ def export(
         return
     refuse_there(target, force=force)
     if to in (ExportTarget.openvino, ExportTarget.executorch):
+        from splitveil.cli.reading import trusted
         from splitveil.lab.export.engines import write_device_graph
         from splitveil.lab.restoring import restore
 
-        net = restore(bundle) if to is ExportTarget.executorch else None
+        given = trusted(bundle.manifest.model, trust_model)
+        net = restore(bundle, model=given) if to is ExportTarget.executorch else None
         graph = write_device_graph(bundle, target, to.value, net)
         rows = "any number of pictures" if graph.batch is None else "one picture"
         typer.echo(
@@ -271,6 +275,14 @@ def _pictures(manifest: "Manifest") -> str:
         return manifest.preprocessing or "none: no picture has that many channels"
     words = picture_words(found)
     return words if manifest.picture else f"not said by this bundle; assumed: {words}"
+
+
+def _card(bundle: "Bundle") -> str:
+    if bundle.card is None:
+        return "none; run `splitveil audit`"
+    if bundle.own_card is None:
+        return "not of this bundle, so it does not count; run `splitveil audit`"
+    return f"{len(bundle.card.rows)} rows, suite {bundle.card.suite}"
 
 
 def _titled(folder: Path, name: str) -> str:

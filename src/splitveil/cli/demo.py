@@ -32,7 +32,7 @@ def run(
     from splitveil.lab.models.loader import load_model, save_weights
     from splitveil.lab.protection import protect, right_of, tested
     from splitveil.report import render, samples_picture
-    from splitveil.wire.bundle import with_card
+    from splitveil.wire.bundle import AUDITED, with_card
 
     begun = time.perf_counter()
     if out.exists() and any(out.iterdir()):
@@ -58,7 +58,7 @@ def run(
                 classes=data.classes, tested=tested(right_of(protected, data.test)), picture=data.picture,
             )  # fmt: skip
             subject = Subject.of_split(
-                protected, model=MODEL, weights=f"bundle {bundle.manifest.contract[:12]}", bundle=bundle.manifest.name
+                protected, model=MODEL, weights=f"{AUDITED}{bundle.manifest.contract[:12]}", bundle=bundle.manifest.name
             )
             audits.append(out / f"audit-{at}")
             cards.append(audit(subject, data, suite="smoke", n=PRIVATE, out=audits[-1]).card)

@@ -1,5 +1,6 @@
 """Commands that are told to stop: Ctrl-C, SIGTERM and a closed terminal end alike, and say how to go on."""
 
+import os
 import shlex
 import signal
 import sys
@@ -13,15 +14,25 @@ OWN = ("serve",)
 INTERRUPTED = 128 + signal.SIGINT
 
 _told: list[int] = []
+_early: list[int] = []
 
 
 def listen(words: Sequence[str]) -> None:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing is left half-written."""
     if words[:1] and words[0] in OWN:
+        # Whoever changes a bundle may say so before the server listens for it, and means no end.
+        signal.signal(signal.SIGHUP, _note)
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _stop)
+
+
+def again() -> None:
+    """Send this process the SIGHUP that came before anybody listened for it, if one did."""
+    if _early:
+        _early.clear()
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def exit_code() -> int:
@@ -39,6 +50,10 @@ def parting(words: Sequence[str]) -> str:
     if words[0] == "demo":
         return "stopped; the demo cannot go on: start it anew with another --out, or delete its folder."
     return ""
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _early.append(number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -67,7 +67,7 @@ def _graphs(target: Path) -> list[tuple[str, bytes | Path]]:
     if target.is_dir():
         bundle = Bundle.load(target)
         return [
-            (f"{bundle.manifest.name}/{half}", bundle.read(half))
+            (f"{bundle.manifest.name}/{half}", bundle.graph(half))
             for half in (EDGE, CLOUD)
             if half in bundle.manifest.files
         ]

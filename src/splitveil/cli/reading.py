@@ -20,6 +20,39 @@ SkipBroken: TypeAlias = Annotated[
 ]
 
 
+TrustModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--trust-model", metavar="PATH.py[:NAME]",
+        help="run this file for a bundle whose model is made by one; nothing that a bundle names is run unasked",
+    ),
+]  # fmt: skip
+
+
+def trusted(model: str, given: str | None) -> str | None:
+    """What `restore` is given for a bundle that names `model`: a file that the user names, whatever the bundle says.
+
+    Of ``PATH.py`` alone the bundle's name behind the colon is taken.
+
+    Raises:
+        InputError: no Python file, or a bundle whose model is none.
+    """
+    from splitveil.core.errors import InputError
+    from splitveil.core.printing import phrase
+
+    if given is None:
+        return None
+    base, mark, logits = model.partition("?logits=")
+    path, _, name = base.rpartition(":")
+    if not path.endswith(".py"):
+        raise InputError(f"expected a bundle whose model is a file, got {phrase(model)}; leave --trust-model out.")
+    if given.endswith(".py"):
+        return f"{given}:{name}{mark}{logits}"
+    if not given.rpartition(":")[0].endswith(".py"):
+        raise InputError(f"expected PATH.py or PATH.py:NAME for --trust-model, got {given!r}; name the model's file.")
+    return given
+
+
 class Inputs(NamedTuple):
     """Name, image (C, H, W) and label, if known, of each input; the broken pictures that were left out."""
 

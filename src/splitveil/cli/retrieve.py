@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitveil.cli.reading import SkipBroken
+from splitveil.cli.reading import SkipBroken, TrustModel
 
 if TYPE_CHECKING:
     from splitveil.core.records import Manifest
@@ -17,6 +17,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle's folder")],
     data: Annotated[str, typer.Option(help="vehicles or reid:PATH, with the identities that the bundle trained on")],
     seed: Annotated[int, typer.Option(min=0, help="of the queries, where the set marks none, and of the noise")] = 0,
+    trust_model: TrustModel = None,
     skip_broken: SkipBroken = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
@@ -25,6 +26,7 @@ def run(
 
     from splitveil.cli.console import err, print_json, show_table, showing_progress, tell
     from splitveil.cli.console import out as screen
+    from splitveil.cli.reading import trusted
     from splitveil.core.progress import task
     from splitveil.core.records import dumps
     from splitveil.lab.auditing.gallery import Noiseless, retrieval
@@ -40,7 +42,8 @@ def run(
     if tuple(m.classes) != images.classes:
         err.print(f"warning: {data} has other identities than {bundle} was trained on", style="yellow")
     # In 8 bits the edge half is its graph; what its noise is about can only be asked of the floats, which is said.
-    protected = restore_shipped(found) if m.quantization else restore(found)
+    given = trusted(m.model, trust_model)
+    protected = (restore_shipped if m.quantization else restore)(found, model=given)
     noisy = protected.defense.stochastic
     with showing_progress(), task(f"retrieve {m.name}", 1 + noisy) as show:
         deployed = retrieval(protected, images, seed=seed)

@@ -62,8 +62,10 @@ def run(
         return
     if "replicas" in given:
         _refuse("--replicas without --ray", "start several servers and give `query` all of their addresses")
+    from splitveil.cli import interruption
     from splitveil.cli.console import print_json
     from splitveil.core.printing import escaped
+    from splitveil.server.deployment import KEPT
     from splitveil.server.journal import log_as_json, log_as_text
     from splitveil.server.lifecycle import run_until_told
     from splitveil.server.limits import Limits
@@ -72,10 +74,11 @@ def run(
     from splitveil.server.server import Server
     from splitveil.wire.bundle import Bundle
 
+    (log_as_json if log_json else log_as_text)()
     tls = _tls(tls_cert, tls_key, client_ca)
     tokens = Tokens(token_file) if token_file is not None else None
     server = Server(
-        Bundle.load(bundle),
+        Bundle.load(bundle, keep=KEPT),
         host,
         port,
         max_batch,
@@ -92,12 +95,12 @@ def run(
     )
 
     def ready(server: Server) -> None:
+        interruption.again()
         if as_json:
             print_json(server.describe_as_json())
         else:
             print(f"serving {escaped(server.describe())}", flush=True)
 
-    (log_as_json if log_json else log_as_text)()
     run_until_told(server, ready, watch)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from splitveil.core.errors import DataError
 from splitveil.device.noise import standard_normal
 from splitveil.wire.bundle import EDGE, Bundle
-from splitveil.wire.contract import wire_dtype
+from splitveil.wire.datatypes import wire_dtype
 from splitveil.wire.engine import LoadedHalf
 from splitveil.wire.pictures.values import as_floats
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from splitveil.core.errors import DataError
 from splitveil.core.records import Manifest, Picture
+from splitveil.wire.arrays import read_array
 from splitveil.wire.pictures import SUFFIXES, UNREAD, Faults, assumed, picture_files, read_picture
 from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
@@ -82,12 +83,7 @@ def file_sizes(x: NDArray[Any]) -> tuple[int, int] | None:
 
 
 def _array(path: Path, image_shape: tuple[int, int, int]) -> NDArray[Any]:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}; check the path.") from None
-    except (ValueError, EOFError):
-        raise DataError(f"{path} is not a plain .npy array; write it with numpy.save.") from None
+    found = read_array(path)
     x: NDArray[Any] = found[None] if found.ndim == 3 else found
     if x.shape[1:] != image_shape or len(x) == 0:
         raise DataError(f"{path} has shape {found.shape}, expected {image_shape} or (N, ...) of it; resize the images.")

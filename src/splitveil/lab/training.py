@@ -240,7 +240,8 @@ def _keep(
         tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     words = {"run": run, "losses": history.losses, "scores": history.scores, "steps": schedule.last_epoch, "read": read}
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_atomically(path, save(own, {"state": json.dumps(words)}))
+    # Weights of a defence, whose secrets are in them.
+    write_atomically(path, save(own, {"state": json.dumps(words)}), secret=True)
 
 
 def _restore(

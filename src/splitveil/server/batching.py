@@ -80,9 +80,9 @@ class Batcher:
         while self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker])
 
-    def close(self) -> None:
-        """Let the thread end."""
-        self._thread.shutdown(wait=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Let the thread end; without `wait`, whenever it does."""
+        self._thread.shutdown(wait=wait, cancel_futures=not wait)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

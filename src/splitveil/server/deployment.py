@@ -11,14 +11,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 from splitveil.core.errors import BundleError, SplitVeilError
+from splitveil.core.printing import phrase
 from splitveil.core.records import Manifest
 from splitveil.server.batching import Batcher
+from splitveil.server.patience import in_time
 from splitveil.server.policy import PrivacyPolicy
-from splitveil.wire.bundle import Bundle, verify_signature
+from splitveil.server.trial import Trial
+from splitveil.wire.bundle import CLOUD, GOLDEN, Bundle, check_signature
 from splitveil.wire.contract import RequestRules
-from splitveil.wire.engine import LoadedHalf, load_cloud, self_test
+from splitveil.wire.engine import TEST_SECONDS, LoadedHalf, load_cloud, self_test
 
 VERSION = "1"
+KEPT = (CLOUD, GOLDEN)
+"""Files of a bundle that a server reads once and uses as they were hashed."""
+CLOSE_SECONDS = 3.0
+"""For what the model still computes when all requests are over."""
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +40,7 @@ class Terms:
         allow_missing_contract: take requests without a contract id even where a defence is on.
         policy: what the leakage card must say.
         signed_by: public key whose owner must have signed the bundle.
+        patience: seconds for a bundle to be read and loaded, and again for its golden features to be answered.
     """
 
     max_batch: int
@@ -41,6 +49,21 @@ class Terms:
     allow_missing_contract: bool = False
     policy: PrivacyPolicy | None = None
     signed_by: Path | None = None
+    patience: float = TEST_SECONDS
+
+    def admit(self, bundle: Bundle) -> RequestRules:
+        """Make sure, before anything of it runs, that a bundle may be served; the rules of its requests.
+
+        Raises:
+            BundleError: the edge half alone, or the signature does not hold.
+            PrivacyPolicyError: the leakage card does not keep the policy.
+        """
+        bundle.require_cloud()
+        if self.signed_by is not None:
+            check_signature(bundle, self.signed_by)
+        if self.policy is not None:
+            self.policy.enforce(bundle)
+        return RequestRules(bundle.manifest, self.max_batch, False if self.allow_missing_contract else None)
 
 
 class Deployment:
@@ -57,15 +80,11 @@ class Deployment:
     """
 
     def __init__(self, bundle: Bundle, terms: Terms, seen: Callable[[int], None] = lambda rows: None) -> None:
-        if terms.signed_by is not None and verify_signature(bundle.folder, terms.signed_by) != bundle.manifest:
-            raise BundleError(f"{bundle.folder} changed while it was read; start again.")
-        if terms.policy is not None:
-            terms.policy.enforce(bundle)
-        self.bundle = bundle
+        self.rules = terms.admit(bundle)
         self.manifest: Manifest = bundle.manifest
-        required = False if terms.allow_missing_contract else None
-        self.rules = RequestRules(self.manifest, terms.max_batch, required)
         self.cloud: LoadedHalf = load_cloud(bundle, terms.threads)
+        # The graph is in the engine now; what it is tested with stays.
+        self.bundle, self._seconds = bundle.without(CLOUD), terms.patience
         features = self.manifest.features.name
 
         def run(z: NDArray[Any]) -> NDArray[Any]:
@@ -79,14 +98,20 @@ class Deployment:
         """Answer the bundle's golden features.
 
         Raises:
-            BundleError: other logits than at export.
+            BundleError: other logits than at export, or none in time.
         """
-        self_test(self.bundle, self.cloud)
+        self_test(self.bundle, self.cloud, self._seconds)
 
-    async def close(self) -> None:
-        """Answer what waits, then let the model go."""
-        await self.batcher.idle()
+    async def close(self, seconds: float | None = None) -> bool:
+        """Answer what waits, then let the model go; whether it had ended in `seconds` (None: as long as it takes)."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.batcher.idle()
+        except TimeoutError:
+            self.batcher.close(wait=False)
+            return False
         self.batcher.close()
+        return True
 
 
 class Deployments:
@@ -106,8 +131,8 @@ class Deployments:
         self.current = first
         self.previous: Deployment | None = None
         self._terms, self._seen, self._largest = terms, seen, largest
-        self._changing = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._changing, self._trial = asyncio.Lock(), Trial()
+        self._leaving: set[asyncio.Task[bool]] = set()
 
     @property
     def waiting(self) -> int:
@@ -128,9 +153,16 @@ class Deployments:
         """
         async with self._changing:
             try:
-                fresh = await asyncio.to_thread(self._prepared)
+                fresh = await in_time(self._prepared, 2 * self._terms.patience + CLOSE_SECONDS)
             except (SplitVeilError, OSError) as error:
                 log.error("the bundle is not replaced: %s", error)
+                return False
+            except TimeoutError:
+                log.error("the bundle is not replaced: it was not read, loaded and tested in time")
+                return False
+            except Exception as error:  # whatever a stranger's bundle makes a library stumble over
+                reason = phrase(f"{type(error).__name__}: {error}".partition("\n")[0])
+                log.error("the bundle is not replaced: it cannot be used (%s)", reason)
                 return False
             if fresh is None:
                 log.info("the bundle is not replaced: it is the one that is served")
@@ -143,34 +175,39 @@ class Deployments:
             log.info("serving contract %s now", fresh.manifest.contract)
             return True
 
-    async def close(self) -> None:
-        """Answer what waits anywhere, then let all models go."""
-        for one in (self.current, self.previous):
-            if one is not None:
-                await one.close()
-        await asyncio.gather(*self._leaving)
+    def give_up(self) -> None:
+        """Let no other bundle come any more."""
+        self._trial.stop()
+
+    async def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Answer what waits anywhere, then let all models go; whether all had ended in `seconds`."""
+        self.give_up()
+        there = [one for one in (self.current, self.previous) if one is not None]
+        ended = await asyncio.gather(*(one.close(seconds) for one in there))
+        if self._leaving:
+            _, hanging = await asyncio.wait(self._leaving, timeout=seconds)
+            for task in hanging:
+                task.cancel()
+            return all(ended) and not hanging
+        return all(ended)
 
     def _prepared(self) -> Deployment | None:
-        bundle = Bundle.load(self.current.bundle.folder)
+        bundle = Bundle.load(self.current.bundle.folder, keep=KEPT)
         old, new = self.current.manifest, bundle.manifest
         if new == old and bundle.card == self.current.bundle.card:
             return None
         if new.name != old.name:
             raise BundleError(
-                f"expected a bundle named {old.name!r}, got {new.name!r}; start a server of its own for it."
+                f"expected a bundle named {old.name!r}, got {phrase(new.name, 80)!r}; start a server of its own for it."
             )
-        fresh = Deployment(bundle, self._terms, self._seen)
-        try:
-            if fresh.rules.max_message > self._largest:
-                raise BundleError(
-                    f"expected messages of at most {self._largest} bytes, got features that need "
-                    f"{fresh.rules.max_message}; restart the server."
-                )
-            fresh.test()
-        except BaseException:
-            fresh.batcher.close()
-            raise
-        return fresh
+        rules = self._terms.admit(bundle)
+        if rules.max_message > self._largest:
+            raise BundleError(
+                f"expected messages of at most {self._largest} bytes, got features that need {rules.max_message}; "
+                "restart the server."
+            )
+        self._trial.run(bundle, self._terms.patience)
+        return Deployment(bundle, self._terms, self._seen)
 
 
 def give_back_memory() -> None:

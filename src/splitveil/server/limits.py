@@ -19,6 +19,7 @@ class Limits:
         request_seconds: from arrival to answer, where the client asks for no less.
         idle_seconds: that a connection may lie unused.
         drain_seconds: for requests in flight when the server is told to stop.
+        test_seconds: for a bundle to be loaded, and for its golden features to be answered.
 
     Raises:
         InputError: a bound that is not positive.
@@ -33,6 +34,7 @@ class Limits:
     request_seconds: float = 30.0
     idle_seconds: float = 60.0
     drain_seconds: float = 30.0
+    test_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from splitveil.core.errors import InputError, MissingExtraError
-from splitveil.server.deployment import Deployment, Deployments, Terms
+from splitveil.server.deployment import KEPT, Deployment, Deployments, Terms
 from splitveil.server.front import Front
 from splitveil.server.limits import Limits
 from splitveil.server.metrics import Metrics
@@ -41,7 +41,7 @@ class Replica:
     def __init__(self, folder: str, max_batch: int = 64, token_file: str = "") -> None:
         limits, metrics = Limits(), Metrics()
         terms = Terms(max_batch, limits.queue)
-        only = Deployment(Bundle.load(Path(folder)), terms)
+        only = Deployment(Bundle.load(Path(folder), keep=KEPT), terms)
         only.test()
         payload = only.rules.max_message
         tokens = Tokens(Path(token_file)) if token_file else None

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from splitveil.core.errors import InputError, LinkError, MissingExtraError, SplitVeilError
+from splitveil.core.errors import BundleError, InputError, LinkError, MissingExtraError, SplitVeilError
 from splitveil.server.batching import Batcher
-from splitveil.server.deployment import Deployment, Deployments, Terms
+from splitveil.server.deployment import CLOSE_SECONDS, Deployment, Deployments, Terms
 from splitveil.server.descriptors import affordable
 from splitveil.server.front import Front
 from splitveil.server.limits import Limits
 from splitveil.server.metrics import Metrics, Prometheus
+from splitveil.server.patience import in_time
 from splitveil.server.policy import PrivacyPolicy
 from splitveil.server.security import Certificates, Tls, Tokens, is_loopback, refuse_exposure
 from splitveil.server.service import InferenceService
@@ -92,15 +93,16 @@ class Server:
             raise InputError(
                 f"expected max_batch and threads of at least 1, got {max_batch} and {threads}; use 64 and 1."
             )
-        self.bundle, self.host, self.port = bundle, host, port
+        self.host, self.port = host, port
         self._tls, self._tokens, self._limits = tls, tokens, limits
-        terms = Terms(max_batch, limits.queue, threads, allow_missing_contract, policy, signed_by)
+        terms = Terms(max_batch, limits.queue, threads, allow_missing_contract, policy, signed_by, limits.test_seconds)
         self.metrics = Metrics()
         self._scraped: HttpListener | None = None
         if metrics_port is not None:
             self.metrics = counting = Prometheus(lambda: self.deployments.waiting)
             self._scraped = self._listener(counting, metrics_port, "--metrics-port", LOOPBACK, SCRAPERS)
         first = Deployment(bundle, terms, self.metrics.batch)
+        self.bundle = first.bundle
         payload = limits.payload or first.rules.max_message
         self.deployments = Deployments(first, terms, self.metrics.batch, payload)
         self._certificates = Certificates(tls) if tls else None
@@ -111,11 +113,16 @@ class Server:
         self.service = InferenceService(self.front)
         self._http = self._web(host, http_port) if http_port is not None else None
         self._server: grpc.aio.Server | None = None
+        self.left_alone = False
+        """The model did not end when it was stopped: the process would wait for it."""
 
     async def __aenter__(self) -> Self:
         try:
             await self._listen()
-            await asyncio.to_thread(self.deployments.current.test)
+            await in_time(self.deployments.current.test, self._limits.test_seconds + CLOSE_SECONDS)
+        except TimeoutError:
+            await self._stop(0)
+            raise BundleError(f"{self.bundle.folder} was not tested in time; export it anew.") from None
         except BaseException:
             await self._stop(0)
             raise
@@ -130,6 +137,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stop(self._limits.drain_seconds)
+
+    @property
+    def stop_seconds(self) -> float:
+        """Within which a stopped server has ended."""
+        return self._limits.drain_seconds + 4 * CLOSE_SECONDS
 
     @property
     def batcher(self) -> Batcher:
@@ -256,7 +268,9 @@ class Server:
         if self._http is not None:
             stopping.append(self._http.stop(grace))
         await asyncio.gather(*stopping)
-        await self.deployments.close()
+        if not await self.deployments.close():
+            log.error("the model still computes and is left alone")
+            self.left_alone = True
         if self._scraped is not None:
             await self._scraped.stop(1.0)
 

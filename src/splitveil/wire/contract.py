@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitveil.core.errors import BundleError, ContractError
-from splitveil.core.records import Manifest, Tensor
+from splitveil.core.errors import ContractError
+from splitveil.core.records import Manifest
 from splitveil.wire import compression
+from splitveil.wire.datatypes import wire_dtype
 from splitveil.wire.numbers import NoNumbersError, as_array, flat
 
-DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
-"""Open Inference Protocol datatypes that cross, as they lie in raw contents."""
 TYPED = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 """Fields for the same values outside raw contents."""
 PARAMETER = "contract"
@@ -35,19 +34,6 @@ class BrokenRuleError(ContractError):
     def __init__(self, rule: str, sentence: str) -> None:
         super().__init__(sentence)
         self.rule = rule
-
-
-def wire_dtype(features: Tensor) -> np.dtype[Any]:
-    """How features lie in raw contents.
-
-    Raises:
-        BundleError: a datatype that this version does not know.
-    """
-    if features.datatype not in DTYPES:
-        raise BundleError(
-            f"features cross as {features.datatype}, expected {' or '.join(DTYPES)}; use the SplitVeil that wrote it."
-        )
-    return DTYPES[features.datatype]
 
 
 class RequestRules:

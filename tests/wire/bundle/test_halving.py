@@ -84,7 +84,7 @@ def test_each_half_holds_its_own_files_under_one_contract(whole: Bundle, edge: B
     assert edge.manifest.contract == cloud.manifest.contract == whole.manifest.contract
     assert edge.read(EDGE) == whole.read(EDGE)
     assert cloud.read(CLOUD) == whole.read(CLOUD)
-    assert edge.card == cloud.card == AUDITED
+    assert edge.card == cloud.card == whole.own_card
     for half in (edge, cloud):
         assert Bundle.load(half.folder) == half
 

@@ -14,8 +14,11 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from splitveil.core.errors import InputError
+from splitveil.core.printing import listed, phrase
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 64 << 20
+"""Of one document; the largest ones made so far have some 2 MB."""
 
 
 class Record(BaseModel):
@@ -37,8 +40,13 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'text'}: {e['msg']}" for e in error.errors())
+            wrong = listed([_phrase(e["loc"], e["msg"]) for e in error.errors(include_url=False, include_input=False)])
             raise InputError(f"{source} is not a valid {cls.__name__.lower()} ({wrong}); write it anew.") from None
+
+
+def _phrase(where: tuple[int | str, ...], what: str) -> str:
+    """One fault of a document; its keys, and what a validator says of its values, may be a stranger's."""
+    return f"{phrase('.'.join(map(str, where)), 80) or 'text'}: {phrase(what.removeprefix('Value error, '))}"
 
 
 class Document(Record):
@@ -59,7 +67,10 @@ class Document(Record):
             InputError: missing, unreadable, not valid, or from another schema.
         """
         try:
-            text = Path(path).read_bytes()
+            with Path(path).open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
+            if len(text) > MOST_BYTES:
+                raise InputError(f"{path} is larger than {MOST_BYTES:,} bytes, which no {cls.kind} is; check the path.")
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}; check the path.") from None
         found = cls.from_json(text, str(path))
@@ -74,9 +85,9 @@ _masking = threading.Lock()
 """The mask can only be read by setting it, which two threads must not do at once."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, then rename over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomically(path: Path, content: bytes, *, secret: bool = False) -> None:
+    """Write beside `path`, then rename over it; what is `secret` for its owner alone, a folder made for it as well."""
+    path.parent.mkdir(mode=0o700 if secret else 0o777, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
@@ -86,7 +97,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with _masking:
             umask = os.umask(0)
             os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
+        Path(name).chmod(0o600 if secret else 0o666 & ~umask)
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)

@@ -170,6 +170,7 @@ class Card(Document):
     words: dict[str, str] = Field(
         default={}, description="what each attack and further metric is, in one line, by name without options"
     )
+    contract: str = Field(default="", description="of the bundle that this card lies in; empty where it lies in none")
 
     @property
     def places(self) -> list[Place]:

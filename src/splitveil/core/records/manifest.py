@@ -1,13 +1,26 @@
 """A bundle's manifest: its halves, codec, contract and files with their hashes."""
 
+import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from splitveil.core.printing import phrase
 from splitveil.core.records.accuracy import Accuracy
 from splitveil.core.records.base import Document, Record
 from splitveil.core.records.card import Cut
 from splitveil.core.records.device import Timing
+
+LONGEST = 4096
+"""Characters of a name; a spec of many parts, or a path, is one too."""
+MOST_AXES, MOST_VALUES = 8, 2**31
+"""Of one sample of one tensor."""
+
+
+def is_name(text: str) -> bool:
+    """The one grammar of all names in a manifest: 1 to `LONGEST` characters that can be printed, so on one line."""
+    return 0 < len(text) <= LONGEST and text.isprintable()
 
 
 class Tensor(Record):
@@ -120,3 +133,39 @@ class Manifest(Document):
     elsewhere: dict[str, str] = Field(default={}, description="SHA-256 of the other half's graph, for the contract")
     quantization: Quantization | None = None
     versions: dict[str, str] = {}
+
+    def faults(self) -> list[str]:
+        """What no bundle can be used with, one phrase each: names that cannot be printed, shapes of no tensor."""
+        wrong = [f"{where} {phrase(text, 40)!r} is no name" for where, text in self._names() if not is_name(text)]
+        wrong += [f"{t.name} has the shape {phrase(str(t.shape), 60)}" for t in self._tensors() if not _is_shape(t)]
+        for what, shape in (("image_shape", self.image_shape), ("cut.shape", self.cut.shape)):
+            if not _are_sizes(shape):
+                wrong.append(f"{what} is {phrase(str(shape), 60)}")
+        if not wrong and self.output.shape[1:] != (len(self.classes),):
+            wrong.append(f"{len(self.classes)} classes for outputs of {phrase(str(self.output.shape), 60)}")
+        return wrong
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.input, self.features, self.output, *([self.noise] if self.noise else [])]
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        yield from {
+            "name": self.name, "model": self.model, "cut": self.cut.name, "defense": self.defense, "codec": self.codec,
+        }.items()  # fmt: skip
+        yield from (("tensor", text) for t in self._tensors() for text in (t.name, t.datatype))
+        yield from (("class", text) for text in self.classes)
+        yield from (("cut", text) for text in self.cut.also)
+        pairs = {**self.elsewhere, **self.files, **self.versions}
+        yield from (("text", t) for t in (*pairs, *pairs.values(), self.preprocessing, self.contract) if t)
+        if self.quantization is not None:
+            found = self.quantization
+            yield from (("text", t) for t in (found.activations, found.weights, found.hardware, found.source))
+
+
+def _is_shape(tensor: Tensor) -> bool:
+    """Rows, as many as there are, of one sample."""
+    return len(tensor.shape) > 1 and _are_sizes(tensor.shape[1:])
+
+
+def _are_sizes(shape: tuple[int, ...]) -> bool:
+    return 0 < len(shape) <= MOST_AXES and all(size > 0 for size in shape) and math.prod(shape) <= MOST_VALUES

@@ -1,8 +1,6 @@
 """NumPy archives with the keys that Keras uses: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,10 @@ from splitveil.lab.data.base import Array, Dataset, Images
 from splitveil.lab.data.labels import are_names, class_numbers, counted, numbered, texts, too_high
 from splitveil.lab.data.sampling import split_images
 from splitveil.lab.data.spec import DataSpec
+from splitveil.wire.arrays import Archive
 from splitveil.wire.pictures.values import CHANNELS, as_bytes
 
 PARTS = ("train", "test")
-MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUM")
-"""How an archive, an empty one and a single array begin; NumPy takes all else for pickles, and says how to run them."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -74,24 +71,14 @@ def _without_dates(arrays: dict[str, Array]) -> list[str]:
 
 
 def _read(path: Path) -> Mapping[str, Array]:
-    try:
-        with path.open("rb") as file:
-            if (begin := file.read(len(MAGIC[0]))) not in MAGIC:
-                raise ValueError("it begins otherwise" if begin else "it is empty")
-            file.seek(0)
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise DataError(f"{path} holds a single array; save an archive with numpy.savez and {', '.join(KEYS)}.")
-            _check_keys(path, found.files)
-            arrays = {key: found[key] for key in (*KEYS, "classes") if key in found.files}
-            for key in (k for k in found.files if k not in arrays):
-                with suppress(ValueError):  # Python objects, which nothing here needs
-                    arrays |= {key: found[key]} if found[key].dtype.kind in "iub" else {}
-            return arrays
-    except FileNotFoundError:
-        raise DataError(f"cannot read {path}: no such file; check the path.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a whole NumPy archive of plain arrays ({error}); write it anew.") from None
+    with Archive(path) as held:
+        _check_keys(path, held.names)
+        arrays = {key: held.read(key) for key in (*KEYS, "classes") if key in held.names}
+        for key in held.names:
+            # Of the rest, attributes: Python objects, words and measures are nothing that anyone asks for here.
+            if key not in arrays and held.kind(key) in "iub":
+                arrays[key] = held.read(key)
+        return arrays
 
 
 def _check_keys(path: Path, held: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from splitveil.lab.defenses.base import Protected
 from splitveil.lab.export.checks import check_codes, run_graph
 from splitveil.lab.export.graphs import EdgeGraph
 from splitveil.lab.silence import quiet
-from splitveil.wire.bundle import EDGE, Bundle, codec, replaced
+from splitveil.wire.bundle import EDGE, SECRET, Bundle, codec, replaced
 
 Array = NDArray[Any]
 Run = Callable[[list[Array]], Array]
@@ -41,7 +41,7 @@ def openvino_graph(bundle: Bundle, protected: Protected | None) -> Converted:
     """OpenVINO's IR, 32-bit weights. On processors with bf16 the device must ask for ``f32``, as this does."""
     import openvino
 
-    model = openvino.Core().read_model(bundle.read(EDGE))
+    model = openvino.Core().read_model(bundle.graph(EDGE))
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(model, Path(folder) / "edge.xml", compress_to_fp16=False)
         files = {name: (Path(folder) / name).read_bytes() for name in ("edge.xml", "edge.bin")}
@@ -123,7 +123,7 @@ def write_device_graph(bundle: Bundle, folder: Path, engine: str, protected: Pro
         tested_on=TESTED,
         versions={name: importlib.metadata.version(name) for name in packages},
     )
-    with replaced(folder) as fresh:
+    with replaced(folder, SECRET) as fresh:
         for name, content in made.files.items():
             (fresh / name).write_bytes(content)
         (fresh / RECORD).write_text(record.to_json() + "\n")
@@ -138,7 +138,7 @@ def difference(bundle: Bundle, made: Converted) -> float:
     """
     inputs = drawn(bundle, TESTED)
     names = [i.name for i in called_with(bundle)]
-    expected = run_graph(bundle.read(EDGE), dict(zip(names, map(torch.from_numpy, inputs), strict=True)))
+    expected = run_graph(bundle.graph(EDGE), dict(zip(names, map(torch.from_numpy, inputs), strict=True)))
     step = made.batch or TESTED
     parts = [made.run([np.ascontiguousarray(a[i : i + step]) for a in inputs]) for i in range(0, TESTED, step)]
     got, shape = torch.from_numpy(np.concatenate(parts)), tuple(bundle.manifest.cut.shape)

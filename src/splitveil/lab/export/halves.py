@@ -21,7 +21,7 @@ from splitveil.lab.export.checks import check_halves, refuse_leaked, refuse_shar
 from splitveil.lab.export.graphs import CloudGraph, EdgeGraph
 from splitveil.lab.seeds import fingerprint, generator
 from splitveil.lab.silence import quiet
-from splitveil.wire.bundle import CARD, CLOUD, CLOUD_WEIGHTS, EDGE, EDGE_WEIGHTS, GOLDEN, Bundle, write_bundle
+from splitveil.wire.bundle import CLOUD, CLOUD_WEIGHTS, EDGE, EDGE_WEIGHTS, GOLDEN, Bundle, write_bundle
 from splitveil.wire.pictures import check_recipe, picture_words, recipe_for
 
 
@@ -102,8 +102,9 @@ def save(
         undefended: of the model before the defence, on the same images.
 
     Raises:
-        BundleError: the export failed its self-test, the classes or `picture` do not fit, or the folder holds
-            something else.
+        BundleError: the export failed its self-test, the classes or `picture` do not fit, the card is of another
+            bundle, or the folder holds something else.
+        InputError: a name with a line break or with what controls a terminal.
     """
     halves = export_halves(protected, image_shape)
     if len(classes) != halves.classes:
@@ -140,8 +141,7 @@ def save(
             "pillow": PIL.__version__,
         },
     )
-    extra = {} if card is None else {CARD: card.to_json().encode() + b"\n"}
-    return write_bundle(Path(folder), manifest, {**halves.files, **extra})
+    return write_bundle(Path(folder), manifest, halves.files, card)
 
 
 def preprocessing_words(image_shape: tuple[int, int, int], picture: Picture | None) -> str:

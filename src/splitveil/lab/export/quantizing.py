@@ -23,7 +23,7 @@ from splitveil.lab.export.halves import anonymize
 from splitveil.lab.seeds import hardware
 from splitveil.lab.silence import quiet
 from splitveil.lab.tensors import classes_of
-from splitveil.wire.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, FLOAT_EDGE, Bundle, write_bundle
+from splitveil.wire.bundle import CARD, CLOUD, EDGE, EDGE_WEIGHTS, FLOAT_EDGE, Bundle, parts, write_bundle
 from splitveil.wire.pictures.values import as_floats
 
 Array = NDArray[Any]
@@ -73,14 +73,12 @@ def write_quantized(bundle: Bundle, data: Dataset, folder: Path, *, n: int = 256
     n = min(n, len(data.train))
     chosen = np.sort(draws.permutation(len(data.train))[:n])
     noise = manifest.noise.shape[1:] if manifest.noise else None
-    before = bundle.read(EDGE)
+    before = bundle.graph(EDGE)
     after = quantized(before, _batches(data.train.x[chosen], noise, seed))
     measured = _measure(bundle, before, after, data, n, seed)
-    files: dict[str, bytes | Path] = {
-        name: bundle.folder / name for name in manifest.files if name not in (CARD, EDGE, EDGE_WEIGHTS)
-    }
+    files = parts(bundle, (name for name in manifest.files if name not in (CARD, EDGE, EDGE_WEIGHTS)))
     if EDGE_WEIGHTS in manifest.files:
-        files[FLOAT_EDGE] = bundle.folder / EDGE_WEIGHTS
+        files[FLOAT_EDGE] = parts(bundle, [EDGE_WEIGHTS])[EDGE_WEIGHTS]
     changed = manifest.model_copy(
         update={
             "quantization": measured,
@@ -168,7 +166,7 @@ def _batches(x: Array, noise: Sequence[int] | None, seed: int) -> list[dict[str,
 def _measure(bundle: Bundle, before: bytes, after: bytes, data: Dataset, n: int, seed: int) -> Quantization:
     manifest = bundle.manifest
     edges = [_session(before), _session(after)]
-    cloud = _session(bundle.read(CLOUD))
+    cloud = _session(bundle.graph(CLOUD))
     noise = manifest.noise.shape[1:] if manifest.noise else None
     batches = _batches(data.test.x, noise, seed)
     answers: list[list[Array]] = [[], []]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from splitveil.core.errors import BundleError, InputError
+from splitveil.core.printing import phrase
 from splitveil.core.records import Tensor
 from splitveil.wire.bundle import CLOUD, Bundle, replaced
 
@@ -37,8 +38,12 @@ def write_repository(
     """
     bundle.require_cloud()
     name = bundle.manifest.name
-    if not NAMED.fullmatch(name):
-        raise InputError(f"expected letters, digits, '.', '_' and '-' in a model's name, got {name!r}; fit it anew.")
+    for named in (name, bundle.manifest.features.name, bundle.manifest.output.name):
+        if not NAMED.fullmatch(named):
+            raise InputError(
+                f"expected letters, digits, '.', '_' and '-' in a model's name and its tensors', got "
+                f"{phrase(named, 80)!r}; fit it anew."
+            )
     if backend not in ("onnxruntime", "python"):
         raise InputError(f"expected the backend onnxruntime or python, got {backend!r}; use --backend python.")
     if max_batch < 1:
@@ -47,7 +52,7 @@ def write_repository(
     if target.exists() and not (target / CONFIG).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} holds something that is not a Triton model; choose another folder.")
     config = configuration(bundle, backend=backend, max_batch=max_batch)
-    graph = bundle.read(CLOUD)
+    graph = bundle.graph(CLOUD)
     with replaced(target) as fresh:
         (fresh / "1").mkdir()
         (fresh / CONFIG).write_text(config)
@@ -71,6 +76,6 @@ def configuration(bundle: Bundle, *, backend: str, max_batch: int) -> str:
 
 def _tensor(tensor: Tensor) -> str:
     if tensor.datatype not in DATATYPES:
-        raise BundleError(f"Triton takes {', '.join(DATATYPES)}, got {tensor.datatype}; use another codec.")
+        raise BundleError(f"Triton takes {', '.join(DATATYPES)}, got {phrase(tensor.datatype, 40)}; use another codec.")
     dims = ", ".join(map(str, tensor.shape[1:]))
     return f'{{ name: "{tensor.name}" data_type: {DATATYPES[tensor.datatype]} dims: [ {dims} ] }}'

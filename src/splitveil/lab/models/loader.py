@@ -47,6 +47,7 @@ def load_model(
     weights: Path | str | None,
     seed: int = 0,
     logits: str | int | None = None,
+    files: bool = True,
 ) -> Loaded:
     """Build the model that `spec` names and give it weights. Weights of 16 or 64 bits are converted to 32.
 
@@ -60,6 +61,7 @@ def load_model(
             downloads those of timm or torchvision; random when None.
         seed: of random weights; the global generators are left as they were.
         logits: key, field or place of the logits, for a model that answers with more than one tensor.
+        files: whether ``PATH.py:NAME`` may be run: not where a stranger wrote `spec`.
 
     Raises:
         UnknownNameError: no such model.
@@ -69,7 +71,7 @@ def load_model(
     spec, _, named = spec.partition(LOGITS)
     logits = named or logits if logits is None else logits
     with seeded(seed):  # a file that makes its model when it is read draws too
-        source = find_source(spec)
+        source = find_source(spec, files=files)
     shape = shape or source.shape
     pretrained = str(weights) == PRETRAINED
     file = None if weights is None or pretrained else read_weights(Path(weights))

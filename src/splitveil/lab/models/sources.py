@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from splitveil.core.errors import InputError, SplitVeilError, UnknownNameError, WeightsError
+from splitveil.core.printing import phrase
 from splitveil.core.registry import nearest
 from splitveil.lab.models import MODELS, hub
 from splitveil.lab.models.base import IMAGENET_MEAN, IMAGENET_STD, Normalize, normalized
@@ -46,8 +47,8 @@ class Source:
     drawn: str = "random (seed {seed})"
 
 
-def find_source(spec: str) -> Source:
-    """Read ``NAME``, ``timm:NAME``, ``torchvision:NAME`` or ``PATH.py:FUNCTION``.
+def find_source(spec: str, *, files: bool = True) -> Source:
+    """Read ``NAME``, ``timm:NAME``, ``torchvision:NAME`` or, where `files` may be run, ``PATH.py:FUNCTION``.
 
     Raises:
         UnknownNameError: no such model; the message gives the nearest.
@@ -57,6 +58,11 @@ def find_source(spec: str) -> Source:
     if spec.endswith(".py"):
         raise InputError(f"expected PATH.py:FUNCTION, got {spec!r}; add the function that makes the model.")
     if path.endswith(".py"):
+        if not files:
+            raise InputError(
+                f"the model is made by {phrase(spec)}, a Python file that a bundle names, and nothing that a bundle "
+                "names is run unasked; if it is yours, give it again: --trust-model PATH.py, model=... in Python."
+            )
         return _file(Path(path), function)
     library, colon, name = spec.partition(":")
     libraries: dict[str, Callable[[str], Source]] = {"timm": _timm, "torchvision": _torchvision}

@@ -160,8 +160,10 @@ class Shipped(Protected):
         )  # fmt: skip
 
 
-def restore_shipped(bundle: Bundle) -> Shipped:
+def restore_shipped(bundle: Bundle, *, model: str | None = None) -> Shipped:
     """A quantised bundle to be audited: its graph, with the floats that it was made from as a stand-in.
+
+    model: as of `restore`.
 
     Raises:
         BundleError: one half alone, an altered file, or written before bundles kept these floats.
@@ -176,6 +178,6 @@ def restore_shipped(bundle: Bundle) -> Shipped:
             f"{bundle.folder} has no {FLOAT_EDGE}, which an audit's searches need; run `splitveil bundle quantize` "
             f"again on the bundle{source} that it was made from."
         )
-    floats = rebuilt(bundle, FLOAT_EDGE)
+    floats = rebuilt(bundle, FLOAT_EDGE, model)
     noise = tuple(manifest.noise.shape[1:]) if manifest.noise else None
-    return Shipped(floats, Graph(bundle.read(EDGE), floats, noise)).eval()
+    return Shipped(floats, Graph(bundle.graph(EDGE), floats, noise)).eval()

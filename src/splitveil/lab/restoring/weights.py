@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from splitveil.core.arguments import checked
 from splitveil.core.errors import BundleError
+from splitveil.core.printing import phrase
 from splitveil.lab.cut import Split, split
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Defense, Protected
@@ -20,22 +22,29 @@ DEFENSE = "defense."
 
 
 @checked
-def restore(bundle: Bundle) -> Protected:
+def restore(bundle: Bundle, *, model: str | None = None) -> Protected:
     """Rebuild the nets that the manifest names and give them the bundle's weights.
+
+    Args:
+        bundle: whole, with a float edge.
+        model: as for `load_model`, instead of what the manifest names. Whoever wrote the bundle wrote that too: a file
+            that it names is Python and is not run, unless it is given here.
 
     Raises:
         BundleError: the model no longer has these weights, or they are not here (one half alone, a quantised edge,
             for which there is `restore_shipped`).
-        InputError: the model that the manifest names cannot be built here.
+        InputError: the model that the manifest names cannot be built here, or is a file and was not given again.
     """
-    return rebuilt(bundle, EDGE_WEIGHTS)
+    return rebuilt(bundle, EDGE_WEIGHTS, model)
 
 
-def rebuilt(bundle: Bundle, edge_weights: str) -> Protected:
+def rebuilt(bundle: Bundle, edge_weights: str, model: str | None = None) -> Protected:
     """As `restore`, with the edge's weights from the file called `edge_weights`."""
     manifest = bundle.manifest
-    edge, cloud = load(bundle.read(edge_weights)), load(bundle.read(CLOUD_WEIGHTS))
-    loaded = load_model(manifest.model, shape=manifest.image_shape, classes=len(manifest.classes), weights=None)
+    spec = manifest.model if model is None else model
+    edge, cloud = _tensors(bundle, edge_weights), _tensors(bundle, CLOUD_WEIGHTS)
+    shape, classes = manifest.image_shape, len(manifest.classes)
+    loaded = load_model(spec, shape=shape, classes=classes, weights=None, files=model is not None)
     defense = DEFENSES.build(manifest.defense)
     plain = split(loaded.model, manifest.cut.name, torch.zeros(2, *manifest.image_shape))
     own = {k.removeprefix(DEFENSE): v for k, v in edge.items() if k.startswith(DEFENSE)}
@@ -43,10 +52,19 @@ def rebuilt(bundle: Bundle, edge_weights: str) -> Protected:
     weights = {"edge": edge, "cloud": cloud, "defense": own}
     try:
         return assembled(plain, defense, codec(manifest), weights, 0 if manifest.untrained else manifest.epochs)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
+        why = phrase(str(error).splitlines()[-1].strip()) if str(error) else type(error).__name__
         raise BundleError(
-            f"{bundle.folder} was made from another {manifest.model} ({str(error).splitlines()[-1].strip()}); "
-            "give the model file that made it."
+            f"{bundle.folder} was made from another {spec} ({why}); give the model file that made it."
+        ) from None
+
+
+def _tensors(bundle: Bundle, name: str) -> dict[str, Tensor]:
+    try:
+        return load(bundle.read(name))
+    except SafetensorError as error:
+        raise BundleError(
+            f"{bundle.folder / name} holds no weights ({phrase(str(error))}); write the bundle anew."
         ) from None
 
 

@@ -6,6 +6,7 @@ signatures (`signing`).
 """
 
 from splitveil.wire.bundle.folder import (
+    AUDITED,
     CARD,
     CLOUD,
     CLOUD_WEIGHTS,
@@ -21,10 +22,12 @@ from splitveil.wire.bundle.folder import (
     contract_id,
 )
 from splitveil.wire.bundle.halving import write_half
-from splitveil.wire.bundle.signing import load_signed, make_keys, sign, verify_signature
-from splitveil.wire.bundle.writing import refuse_foreign, refuse_taken, refuse_there, replaced, with_card, write_bundle
+from splitveil.wire.bundle.replacing import OPEN, SECRET, replaced
+from splitveil.wire.bundle.signing import check_signature, load_signed, make_keys, sign, verify_signature
+from splitveil.wire.bundle.writing import parts, refuse_foreign, refuse_taken, refuse_there, with_card, write_bundle
 
 __all__ = [
+    "AUDITED",
     "CARD",
     "CLOUD",
     "CLOUD_WEIGHTS",
@@ -33,13 +36,17 @@ __all__ = [
     "FLOAT_EDGE",
     "GOLDEN",
     "MANIFEST",
+    "OPEN",
     "REQUIRED",
+    "SECRET",
     "SIGNATURE",
     "Bundle",
+    "check_signature",
     "codec",
     "contract_id",
     "load_signed",
     "make_keys",
+    "parts",
     "refuse_foreign",
     "refuse_taken",
     "refuse_there",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from splitveil.core.errors import InputError
 from splitveil.wire.bundle.folder import CARD, CLOUD, GOLDEN, HALVES, OTHER, Bundle
-from splitveil.wire.bundle.writing import write_bundle
+from splitveil.wire.bundle.writing import parts, write_bundle
 
 
 def write_half(bundle: Bundle, half: Literal["edge", "cloud"], folder: Path) -> Bundle:
@@ -26,11 +26,9 @@ def write_half(bundle: Bundle, half: Literal["edge", "cloud"], folder: Path) -> 
     if folder.resolve() == bundle.folder.resolve():
         raise InputError(f"{folder} is the bundle itself; choose another folder for its {half} half.")
     manifest = bundle.manifest
-    files: dict[str, bytes | Path] = {
-        name: bundle.folder / name for name in (*HALVES[half], CARD) if name in manifest.files
-    }
+    files = parts(bundle, (name for name in (*HALVES[half], CARD) if name in manifest.files))
     if half == "cloud":
-        files[GOLDEN] = bundle.folder / GOLDEN if bundle.half else _drawn_golden(bundle)
+        files |= parts(bundle, [GOLDEN]) if bundle.half else {GOLDEN: _drawn_golden(bundle)}
     graph = HALVES[OTHER[half]][0]
     elsewhere = manifest.elsewhere or {graph: manifest.files[graph]}
     return write_bundle(folder, manifest.model_copy(update={"half": half, "elsewhere": elsewhere}), files)
@@ -53,6 +51,6 @@ def _drawn_golden(bundle: Bundle) -> bytes:
         z = source.normal(wide.mean(), max(float(wide.std()), 1e-6), like.shape).astype(like.dtype)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    cloud = onnxruntime.InferenceSession(bundle.read(CLOUD), options, ["CPUExecutionProvider"])
+    cloud = onnxruntime.InferenceSession(bundle.graph(CLOUD), options, ["CPUExecutionProvider"])
     logits: NDArray[Any] = cloud.run(None, {bundle.manifest.features.name: z})[0]
     return to_safetensors({"z": z, "logits": logits})

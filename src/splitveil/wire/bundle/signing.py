@@ -4,14 +4,20 @@ Hashes tell damage; a signature tells who wrote the bundle, as far as the public
 the bundle could not change. Needs ``cryptography`` (`pip install 'splitveil[serve]'`).
 """
 
+import errno
 import hashlib
 import os
+import tempfile
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitveil.core.errors import BundleError, InputError, MissingExtraError
+from splitveil.core.printing import phrase
 from splitveil.core.records import Manifest, Signature, write_atomically
-from splitveil.wire.bundle.folder import MANIFEST, SIGNATURE, Bundle
+from splitveil.wire.bundle.folder import MANIFEST, SIGNATURE, Bundle, read_manifest
+from splitveil.wire.bundle.replacing import NEW, SECRET, sync
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -35,7 +41,7 @@ def make_keys(prefix: Path) -> tuple[Path, Path]:
     key = crypto.ed25519.Ed25519PrivateKey.generate()
     form = crypto.serialization
     secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    private.parent.mkdir(parents=True, exist_ok=True)
+    private.parent.mkdir(mode=SECRET, parents=True, exist_ok=True)
     # Created with its mode, so that there is no moment when others may read it.
     handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -64,11 +70,9 @@ def sign(bundle: Bundle, key: Path) -> Signature:
         BundleError: the bundle is altered.
     """
     private = _private_key(key)
-    text = _manifest_bytes(bundle.folder)
-    if Bundle.load(bundle.folder).manifest != _read_manifest(text, bundle.folder):
-        raise BundleError(f"{bundle.folder} changed while it was signed; sign it again.")
+    text = Bundle.load(bundle.folder).content.text
     made = Signature(key=_fingerprint(private.public_key()), signature=private.sign(text).hex())
-    made.save(bundle.folder / SIGNATURE)
+    _put_beside(bundle.folder / SIGNATURE, made.to_json().encode() + b"\n")
     return made
 
 
@@ -79,57 +83,71 @@ def verify_signature(folder: Path, public_key: Path) -> Manifest:
         InputError: not a public key.
         BundleError: no signature, one by another key, or one of other bytes.
     """
-    key = _public_key(public_key)
-    path = folder / SIGNATURE
-    text = _manifest_bytes(folder)
-    if not path.is_file():
-        raise BundleError(f"{folder} is not signed; sign it with `splitveil bundle sign`, or fetch the signed bundle.")
-    try:
-        found = Signature.from_json(_short(path), str(path))
-        signature = bytes.fromhex(found.signature)
-    except (InputError, ValueError):
-        raise BundleError(f"{path} is not a signature; fetch the signed bundle anew.") from None
-    if found.key != _fingerprint(key):
-        raise BundleError(
-            f"{folder} is signed by key {found.key[:16]}, expected {_fingerprint(key)[:16]}; do not use it."
-        )
-    try:
-        key.verify(signature, text)
-    except _cryptography().InvalidSignature:
-        raise BundleError(
-            f"the signature of {folder} is not of its {MANIFEST}; fetch the signed bundle anew."
-        ) from None
-    return _read_manifest(text, folder)
+    return check_signature(Bundle.peek(folder), public_key).manifest
 
 
-def load_signed(folder: Path, public_key: Path) -> Bundle:
-    """A bundle that this key signed, every file checked: what runs is what was signed.
+def load_signed(folder: Path, public_key: Path, *, keep: Collection[str] = ()) -> Bundle:
+    """A bundle that this key signed, every file checked: what runs is what was signed. keep: as of `Bundle.load`.
 
     Raises:
         InputError: not a bundle, or not a public key.
         BundleError: the signature does not hold, or a file is missing or altered.
     """
-    signed = verify_signature(folder, public_key)
-    bundle = Bundle.load(folder)
-    if bundle.manifest != signed:
+    check_signature(Bundle.peek(folder), public_key)
+    return check_signature(Bundle.load(folder, keep=keep), public_key)
+
+
+def check_signature(bundle: Bundle, public_key: Path) -> Bundle:
+    """The same bundle, if the owner of this key signed the very bytes that its manifest was read from.
+
+    Raises:
+        InputError: not a public key.
+        BundleError: no signature, one by another key, or one of other bytes.
+    """
+    key, folder = _public_key(public_key), bundle.folder
+    content = bundle.content if bundle.content.text else Bundle.peek(folder).content
+    if content.signature is None:
+        # Signed since it was loaded, it may be; what is signed is what was loaded, or else it does not hold.
+        content = replace(content, signature=Bundle.peek(folder).content.signature)
+    if content.signature is None:
+        raise BundleError(f"{folder} is not signed; sign it with `splitveil bundle sign`, or fetch the signed bundle.")
+    try:
+        found = Signature.from_json(content.signature, f"{folder / SIGNATURE}")
+        signature = bytes.fromhex(found.signature)
+    except (InputError, ValueError):
+        raise BundleError(f"{folder / SIGNATURE} is not a signature; fetch the signed bundle anew.") from None
+    if found.key != _fingerprint(key):
+        raise BundleError(
+            f"{folder} is signed by key {phrase(found.key[:16])}, expected {_fingerprint(key)[:16]}; do not use it."
+        )
+    try:
+        key.verify(signature, content.text)
+    except _cryptography().InvalidSignature:
+        raise BundleError(
+            f"the signature of {folder} is not of its {MANIFEST}; fetch the signed bundle anew."
+        ) from None
+    if read_manifest(content.text, folder) != bundle.manifest:
         raise BundleError(f"{folder} changed while it was read; load it again.")
     return bundle
 
 
-def _manifest_bytes(folder: Path) -> bytes:
+def _put_beside(path: Path, content: bytes) -> None:
+    """Write a file of a bundle at once, and never another one into its folder, which no manifest would list."""
+    folder = path.parent.resolve()
+    mode = folder.stat().st_mode & 0o666
     try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError:
-        raise InputError(
-            f"{folder} is not a bundle: no {MANIFEST}; give a folder that `splitveil fit` wrote."
-        ) from None
-
-
-def _read_manifest(text: bytes, folder: Path) -> Manifest:
-    try:
-        return Manifest.from_json(text, str(folder / MANIFEST))
-    except InputError as error:
-        raise BundleError(str(error)) from None
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.{NEW}-") as beside:
+            fresh = Path(beside) / path.name
+            write_atomically(fresh, content)
+            fresh.chmod(mode)
+            fresh.replace(folder / path.name)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # Nothing can be written beside a folder that was mounted.
+        write_atomically(path, content)
+        path.chmod(mode)
+    sync(folder)
 
 
 def _private_key(path: Path) -> "Ed25519PrivateKey":

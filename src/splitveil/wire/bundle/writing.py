@@ -1,35 +1,73 @@
 """Writing a bundle: whole or not at all."""
 
 import hashlib
-import json
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
 
 from splitveil.core.errors import BundleError, InputError
+from splitveil.core.printing import listed, phrase
 from splitveil.core.records import Card, Manifest
-from splitveil.wire.bundle.folder import CARD, MANIFEST, SIGNATURE, Bundle, contract_id, is_plain, required
+from splitveil.wire.bundle.folder import (
+    CARD,
+    MANIFEST,
+    SIGNATURE,
+    Bundle,
+    contract_id,
+    most,
+    names_another,
+    required,
+)
+from splitveil.wire.bundle.opening import UnfitError, is_plain, opened
+from splitveil.wire.bundle.replacing import OPEN, SECRET, remove_leftovers, replaced
 
 log = logging.getLogger(__name__)
 
 
-def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
+class Part(NamedTuple):
+    """A file of another bundle, copied as its manifest has it."""
+
+    bundle: Bundle
+    name: str
+
+
+Content = bytes | Path | Part
+
+
+def parts(bundle: Bundle, names: Iterable[str]) -> dict[str, Content]:
+    """Those files of a bundle, by their names."""
+    return {name: Part(bundle, name) for name in names}
+
+
+def write_bundle(
+    folder: Path,
+    manifest: Manifest,
+    files: Mapping[str, Content],
+    card: Card | None = None,
+    *,
+    mode: int | None = None,
+) -> Bundle:
     """Write a bundle atomically and check it: a reader finds the old bundle, the new one or (for an instant) none.
 
     Hashes and the contract id are filled in here. A bundle that is already there is replaced, its signature with it.
+    Whatever has the edge half holds the defence's secrets and is for its owner alone (0700, files 0600); the cloud half
+    may be read by whoever serves it.
 
     Args:
         folder: where; anything there but a bundle or an empty folder is left alone.
         manifest: what the halves agreed on; of one half where `half` and `elsewhere` say so.
         files: content, or a file to copy, by plain file name.
+        card: the leakage card, which is told this bundle's contract.
+        mode: of the folder; None: as said above.
 
     Raises:
-        BundleError: the folder holds something else, or a file is missing.
+        BundleError: the folder holds something else, a file is missing or altered, or the card is of another bundle.
+        InputError: a name with a line break or with what controls a terminal.
         OSError: the disk is full or cannot be written; what was there is still there.
     """
     folder = folder.resolve()
@@ -40,12 +78,24 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes | P
     for name in wanted:
         if name not in files:
             raise BundleError(f"a bundle needs {', '.join(wanted)}, got no {name}; export both halves first.")
+    if wrong := manifest.faults():
+        raise InputError(
+            f"expected names of printable characters on one line, and shapes of tensors, got {listed(wrong, most=3)}; "
+            "rename them, or give as many classes as there are outputs."
+        )
     refuse_foreign(folder)
-    with replaced(folder) as fresh:
-        digests = {name: _put(fresh / name, content) for name, content in files.items()}
+    mode = mode if mode is not None else OPEN if manifest.half == "cloud" else SECRET
+    with replaced(folder, mode) as fresh:
+        digests = {name: _put(fresh / name, content, mode) for name, content in files.items()}
         manifest = manifest.model_copy(update={"files": digests})
         manifest = manifest.model_copy(update={"contract": contract_id(manifest)})
-        _put(fresh / MANIFEST, manifest.to_json().encode() + b"\n")
+        if card is not None:
+            if names_another(card, manifest):
+                raise BundleError(f"the card is of another bundle than {folder}; audit this one.")
+            own = card.model_copy(update={"contract": manifest.contract})
+            digests[CARD] = _put(fresh / CARD, own.to_json().encode() + b"\n", mode)
+            manifest = manifest.model_copy(update={"files": digests})
+        _put(fresh / MANIFEST, manifest.to_json().encode() + b"\n", mode)
     return Bundle.load(folder)
 
 
@@ -53,10 +103,16 @@ def with_card(bundle: Bundle, card: Card) -> Bundle:
     """The same bundle with this leakage card, rewritten atomically; the contract stays.
 
     A signature does not stay, for it was over the manifest without this card: a warning is logged.
+
+    Raises:
+        BundleError: the card is of another bundle, or this one is not there any more.
     """
-    files: dict[str, bytes | Path] = {n: bundle.folder / n for n in bundle.manifest.files if n != CARD}
+    if names_another(card, bundle.manifest):
+        raise BundleError(f"the card is of another bundle than {bundle.folder}; audit this one.")
+    files = parts(bundle, (name for name in bundle.manifest.files if name != CARD))
     signed = (bundle.folder / SIGNATURE).exists()
-    written = write_bundle(bundle.folder, bundle.manifest, {**files, CARD: card.to_json().encode() + b"\n"})
+    mode = bundle.folder.stat().st_mode & 0o777
+    written = write_bundle(bundle.folder, bundle.manifest, files, card, mode=mode)
     if signed:
         log.warning("%s has a new card, so its signature was dropped; sign it again.", bundle.folder)
     return written
@@ -70,6 +126,7 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.name:
         raise InputError(f"expected a folder with a name for the bundle, got {folder}; write for example mybundle.")
+    remove_leftovers(folder.resolve())
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -79,14 +136,15 @@ def refuse_foreign(folder: Path) -> None:
         return
     if MANIFEST not in held:
         raise InputError(f"{folder} holds something that is not a bundle; choose an empty or new folder.")
-    try:
-        known: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        listed = {MANIFEST, SIGNATURE, *known["files"]} if "contract" in known else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = set()
-    foreign = sorted(held - listed)
+    known = set[str]()
+    with suppress(OSError, UnfitError, ValueError, KeyError, TypeError), opened(folder) as source:
+        told: dict[str, Any] = from_json(source.read(MANIFEST, most(MANIFEST)))
+        known = {MANIFEST, SIGNATURE, *told["files"]} if "contract" in told else set()
+    foreign = sorted(held - known)
     if foreign:
-        raise InputError(f"{folder} also holds {foreign[0]}, which no bundle lists; move it or choose another folder.")
+        raise InputError(
+            f"{folder} also holds {phrase(foreign[0], 80)}, which no bundle lists; move it or choose another folder."
+        )
 
 
 def refuse_taken(folder: Path, *, force: bool) -> None:
@@ -110,61 +168,28 @@ def refuse_there(path: Path, *, force: bool) -> None:
         raise InputError(f"{path} is there already; replace it with --force, or choose another place.")
 
 
-@contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of `folder` at the end; after an error all is as it was.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
-    try:
-        fresh.chmod(0o755)
-        yield fresh
-        _sync(fresh)
-        _swap(fresh, folder)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-
-
-def _put(path: Path, content: bytes | Path) -> str:
+def _put(path: Path, content: Content, mode: int) -> str:
     """Write or copy one file to the disk; its SHA-256."""
-    if isinstance(content, Path):
-        if not content.is_file():
-            raise BundleError(f"cannot copy {content}: no such file; export both halves first.")
-        shutil.copyfile(content, path)
-    else:
-        path.write_bytes(content)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode & 0o666)
+    with os.fdopen(handle, "wb") as out:
+        if isinstance(content, bytes):
+            out.write(content)
+            digest = hashlib.sha256(content).hexdigest()
+        else:
+            source = content if isinstance(content, Path) else content.bundle.folder / content.name
+            try:
+                with opened(source.parent) as folder:
+                    digest = folder.copy(source.name, most(source.name), out)
+            except (OSError, UnfitError) as why:
+                if isinstance(why, OSError) and not isinstance(why, FileNotFoundError):
+                    raise
+                raise BundleError(f"cannot copy {source}: {_why(why)}; export both halves first.") from None
+            if isinstance(content, Part) and digest != content.bundle.manifest.files[content.name]:
+                raise BundleError(f"{source} is altered; fetch or write the bundle anew.")
+        out.flush()
+        os.fsync(out.fileno())
+    return digest
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    if not folder.exists():
-        fresh.rename(folder)
-    else:
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
-        folder.rename(aside)
-        try:
-            fresh.rename(folder)
-        except BaseException:
-            aside.rename(folder)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's entries durable, where the system can (not on Windows)."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _why(why: Exception) -> str:
+    return "no such file" if isinstance(why, OSError) or str(why) == "missing" else f"it is {why}"

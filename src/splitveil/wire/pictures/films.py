@@ -11,6 +11,11 @@ from splitveil.core.errors import DataError, MissingExtraError
 
 FILMS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 
+ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+"""The first parts of an MP4 or MOV are called so."""
+BEGINS = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"G")
+"""Matroska and WebM; MPEG's program, elementary and transport streams."""
+
 
 def frames(source: int | Path, most: int) -> Iterator[Image.Image]:
     """Up to `most` frames, in grey or RGB, of a camera (its number, 0 for the first) or of a film's file.
@@ -26,8 +31,8 @@ def frames(source: int | Path, most: int) -> Iterator[Image.Image]:
         raise MissingExtraError(
             f"{what} needs OpenCV ({error}); pip install 'splitveil[camera]', or give pictures."
         ) from None
-    if isinstance(source, Path) and not source.is_file():
-        raise DataError(f"cannot read {what}: no such file; check the path.")
+    if isinstance(source, Path):
+        _check_begin(source, what)
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:
         given = 0
@@ -39,6 +44,20 @@ def frames(source: int | Path, most: int) -> Iterator[Image.Image]:
             raise DataError(f"{what} gives no frame; check that it is there and that nothing else uses it.")
     finally:
         capture.release()
+
+
+def _check_begin(path: Path, what: str) -> None:
+    """OpenCV takes a file for what it holds: a playlist named ``.mp4`` would lead it to other files."""
+    if not path.is_file():
+        raise DataError(f"cannot read {what}: no such file; check the path.")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(12)
+    except OSError as error:
+        raise DataError(f"cannot read {what}: {error.strerror}; check the path.") from None
+    avi = begin[:4] == b"RIFF" and begin[8:] == b"AVI "
+    if not (avi or begin[4:8] in ATOMS or begin.startswith(BEGINS)):
+        raise DataError(f"{what} is none by its content; give an MP4, MOV, AVI, Matroska, WebM or MPEG film.")
 
 
 def _read(capture: Any) -> Iterator[Any]:
