@@ -223,7 +223,7 @@ def text(page: Page) -> str:
 
 def _table(task: str, runs: Sequence[Run]) -> str:
     if not runs:
-        return ""
+        return f"## {task}\n\nNot measured yet."
     base = next((r for r in runs if (r.workers, r.threads) == ("1", 1)), runs[0])
     lines = [
         f"## {task}", "",

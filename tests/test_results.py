@@ -14,6 +14,7 @@ from benchmarks.over_seeds import half_width, plus_minus
 from benchmarks.page import Page
 from benchmarks.plan_search import Searched
 from benchmarks.plan_zone import Found
+from benchmarks.scaling import Overhead, Run
 from benchmarks.serving_speed.records import ServingRun
 from benchmarks.training_curve import Curve
 from benchmarks.training_steps import Steps
@@ -29,7 +30,7 @@ ARCHIVES = sorted(RESULTS.glob("*.jsonl"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FORMS: dict[str, type[Document]] = {
     form.kind: form
-    for form in (Bound, Card, Comparison, Criterion, Curve, Findings, Found, Searched, ServingRun, Steps)
+    for form in (Bound, Card, Comparison, Criterion, Curve, Findings, Found, Overhead, Run, Searched, ServingRun, Steps)
 }
 COMMANDS = {
     "audit-resnet20": ["first_audit", "--page", "--out"],
@@ -39,6 +40,7 @@ COMMANDS = {
     "he2019": ["he2019", "--page", "--out"],
     "plan-cifar10": ["plan_zone", "--page", "--out"],
     "plan-search": ["plan_search", "--page", "--results"],
+    "scaling": ["scaling", "--page", "--out"],
     "serving": ["serving", "page"],
     "serving-faults": ["serving_faults", "--page", "--out"],
     "shifted-aux": ["shifted_aux", "--page", "--out"],
