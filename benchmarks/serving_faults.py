@@ -1,7 +1,7 @@
 """Faults on purpose, each section a few minutes: hostile clients, killed servers, damaged bundles, long load.
 
-    python -m benchmarks.serving_faults [--requests 10000 --flood 10 --fuzz 10000 --good 100000 --kills 20]
-        [--drains 10 --soak 600] [--sections hostile unique ...] --out docs/results
+    python -m benchmarks.serving_faults [--requests 10000 --flood 10 --fuzz 10000 --loads 10000 --good 100000]
+        [--kills 20 --drains 10 --soak 600] [--sections hostile unique ...] --out docs/results
     python -m benchmarks.serving_faults --page
 
 The sections themselves are in ``tests/faults``. Writes ``serving-faults.md`` and its archive; sections that are not
@@ -22,10 +22,12 @@ from tests.faults.draining import drain
 from tests.faults.exact import exact_bundle
 from tests.faults.finding import Finding, Findings
 from tests.faults.flood import flood
+from tests.faults.fuzz_bundle import fuzz_bundles
 from tests.faults.fuzz_wire import fuzz_the_wire
 from tests.faults.hostile import be_hostile
 from tests.faults.kills import kill_again_and_again
 from tests.faults.soak import soak
+from tests.faults.swapped import race, swap
 from tests.faults.unique import ask_unique
 
 from benchmarks.page import Page, parser, start
@@ -36,6 +38,9 @@ SECTIONS = (
     "hostile",
     "floods",
     "fuzz-wire",
+    "strangers",
+    "race",
+    "fuzz-bundle",
     "broken",
     "unique",
     "kills",
@@ -70,6 +75,9 @@ def sections(given: argparse.Namespace, folder: Path) -> dict[str, Callable[[], 
         "hostile": lambda: be_hostile(exact, folder, given.requests, given.seed),
         "floods": lambda: flood(exact, folder, given.flood),
         "fuzz-wire": lambda: fuzz_the_wire(exact, given.fuzz, given.seed),
+        "strangers": lambda: swap(exact, folder),
+        "race": lambda: race(exact, folder, given.loads),
+        "fuzz-bundle": lambda: fuzz_bundles(exact, folder, given.fuzz, given.seed),
         "broken": lambda: break_off(exact, given.broken, given.seed),
         "unique": lambda: ask_unique(exact, given.good),
         "kills": lambda: kill_again_and_again(exact, given.kills, given.seed),
@@ -87,6 +95,7 @@ def main() -> int:
     asked.add_argument("--requests", type=int, default=10_000)
     asked.add_argument("--flood", type=float, default=10, help="seconds of each")
     asked.add_argument("--fuzz", type=int, default=10_000, help="cases of each target")
+    asked.add_argument("--loads", type=int, default=10_000, help="in the race for the card")
     asked.add_argument("--broken", type=int, default=5000)
     asked.add_argument("--good", type=int, default=100_000)
     asked.add_argument("--kills", type=int, default=20)

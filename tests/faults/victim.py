@@ -53,6 +53,7 @@ def main() -> None:
     asked.add_argument("--token-file", type=Path)
     asked.add_argument("--read-seconds", type=float, default=20.0)
     asked.add_argument("--idle-seconds", type=float, default=60.0)
+    asked.add_argument("--test-seconds", type=float, default=60.0)
     asked.add_argument("--max-batch", type=int, default=64)
     asked.add_argument("--tidy-seconds", type=float, default=lifecycle.TIDY_SECONDS)
     asked.add_argument("--gated", action="store_true")
@@ -60,7 +61,9 @@ def main() -> None:
     server = Server(
         Bundle.load(given.bundle), port=given.grpc_port, http_port=given.http_port, metrics_port=0,
         max_batch=given.max_batch, tokens=Tokens(given.token_file) if given.token_file else None,
-        limits=Limits(read_seconds=given.read_seconds, idle_seconds=given.idle_seconds),
+        limits=Limits(
+            read_seconds=given.read_seconds, idle_seconds=given.idle_seconds, test_seconds=given.test_seconds
+        ),
     )  # fmt: skip
 
     def ready(server: Server) -> None:

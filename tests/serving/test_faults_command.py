@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from splitveil.core.errors import BundleError
 from splitveil.server import lifecycle
 from splitveil.wire.bundle import Bundle
 from tests.faults import broken, damaged, hostile, unique
@@ -20,6 +21,7 @@ from tests.faults.asking import Rows, wrong_answers
 from tests.faults.attempts import Kind, Scene
 from tests.faults.draining import drain
 from tests.faults.exact import Exact, exact_bundle
+from tests.faults.fuzz_bundle import fuzz_bundles, outcome
 from tests.faults.hostile import KINDS, be_hostile
 from tests.faults.kills import kill_again_and_again
 from tests.faults.process import Victim
@@ -157,9 +159,35 @@ def test_damaged_bundles_and_full_disks_are_refused(
     exact: Exact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert damaged.damage(exact, tmp_path, 25).failures == ()
-    monkeypatch.setattr(Bundle, "verify", lambda self: [])
+    monkeypatch.setattr("splitveil.wire.bundle.folder._problems", lambda *given: [])
     monkeypatch.setattr(Bundle, "read", lambda self, name: (self.folder / name).read_bytes())
     assert damaged._broken(exact, tmp_path, 5, 1, Counter()), "an unchecked bundle is used"
+
+
+def test_bundles_of_strangers_and_forged_cards_harm_nothing(exact: Exact, tmp_path: Path) -> None:
+    found = race(exact, tmp_path, 60)
+    assert found.failures == ()
+    assert dict(found.rows)["signed card, refused by the policy"] != "0"
+    found = fuzz_bundles(exact, tmp_path, 12)
+    assert found.failures == ()
+    assert [tried for _, tried, _ in found.rows] == ["12"] * 5
+
+
+def test_the_fuzz_would_see_what_is_not_documented() -> None:
+    def raising(error: Exception) -> str:
+        def use(drawn: object) -> None:
+            raise error
+
+        return outcome(use, None)
+
+    assert raising(KeyError("x")).startswith("UNDOCUMENTED KeyError")
+    assert raising(BundleError("a\x1b[2J")) == "a sentence for no terminal"
+    assert raising(BundleError("fine.")) == "BundleError"
+
+
+@pytest.mark.slow
+def test_broken_bundles_swapped_in_under_load_fail_nobody(exact: Exact, tmp_path: Path) -> None:
+    assert swap(exact, tmp_path).failures == ()
 
 
 @pytest.mark.long
