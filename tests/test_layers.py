@@ -23,7 +23,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "lab": (
         ("accelerator",),
-        ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers", "source_files"),
+        ("seeds", "optimizers", "tensors", "images", "vision", "silence", "wrappers", "source_files", "law"),
         ("recipe", "training", "probing", "store"),
         ("jobs",),
         ("cut", "metrics", "models", "data"),

@@ -6,7 +6,7 @@ import pytest
 
 from splitveil.core.records import CHECKS, Accuracy, Card
 from splitveil.report.headline import doubts
-from splitveil.report.selfchecks import SelfCheck, all_checks
+from splitveil.report.selfchecks import APART, SelfCheck, all_checks
 
 from .conftest import MakeAudit
 
@@ -20,7 +20,11 @@ def test_all_pass_where_nothing_was_raised(make_audit: MakeAudit) -> None:
     found = results(make_audit(samples=0))
     assert list(found) == list(CHECKS)
     later = {"untrained defence": "unknown", "few test images": "idle", "beaten from outside": "idle"}
+    later |= dict.fromkeys(APART, "unknown")
     assert {k: c.state for k, c in found.items()} == {k: later.get(k, "passed") for k in found}
+    told = {"attacks": {"mean": 20.0, "worst": 25.0, "unit": "dB", "higher_leaks": True, "n": 40}}
+    again = results(make_audit("apart", samples=0, row={"envelope": told}))
+    assert all(again[kind].state == "passed" for kind in APART)
     tested = {"layer1 | none | raw": Accuracy.of(9, 10)}
     for defense, state in (("none", "idle"), ("noise", "passed")):
         again = results(make_audit(defense, samples=0, configs=[(defense, "raw")], card={"tested": tested}))

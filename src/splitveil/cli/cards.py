@@ -13,7 +13,7 @@ def show_card(card: "Card") -> None:
     """The card: for each cut, defence and codec one table of images and, where labels were attacked, one of those."""
     from splitveil.cli.console import out, show_table
     from splitveil.report.configuration import defended_cuts
-    from splitveil.report.words import ahead_words
+    from splitveil.report.words import ahead_words, tails
 
     name, defended = card.bundle or card.model, defended_cuts([*card.rows, *card.inferences])
     out.print(f"{name} on {card.data}: {card.suite}, {card.private_n} private images", highlight=False)
@@ -39,6 +39,10 @@ def show_card(card: "Card") -> None:
         if best := card.strongest.get(label):
             words = ", ".join(f"{attack} by {metric.upper()}" for metric, attack in best.items())
             out.print(f"strongest single attack: {words}", highlight=False)
+        for r in own:
+            if r.chosen_by and r.envelope:
+                told = tails(r.envelope, 3 if r.chosen_by == "ssim" else 2)
+                out.print(f"worst 5 % by {r.chosen_by.upper()}: {told}", highlight=False)
         _show_labels(card.labels_at(place))
         for outsider in card.against_at(place):
             out.print(f"from outside: {ahead_words(outsider)}", highlight=False)

@@ -42,9 +42,8 @@ def _pairs(folder: Folder, entry: Entry, album: Album) -> Pairs | None:
     if found is None:
         return None
     shots = []
-    for i, place, x, guess in zip(found.index, found.order, found.inputs, found.guesses, strict=True):
-        scores = [float(folder.scores[entry.number, metric][place]) for metric in ("psnr", "ssim")]
-        text = (decibels(scores[0]), similarity(scores[1]))
+    for i, psnr, ssim, x, guess in zip(found.index, found.psnr, found.ssim, found.inputs, found.guesses, strict=True):
+        text = (decibels(psnr), similarity(ssim))
         recovered = Shot(album.add(guess), f"{entry.label} for input {i}", *text)
         shots.append((Shot(album.add(x), f"input {i}"), recovered))
     return Pairs(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from splitveil.core.errors import InputError
-from splitveil.core.records import STANDING, Card
+from splitveil.core.records import STANDING, Card, Role
 from splitveil.wire.pictures.values import as_floats
 
 Bytes = NDArray[np.uint8]
@@ -30,13 +30,15 @@ class Exposed:
         inputs: (k, C, H, W) uint8.
         guesses: (k, C, H, W) uint8.
         index: (k,), their places in the test part.
-        order: (k,), their places among the scored images.
+        psnr: (k,), of the guesses.
+        ssim: (k,).
     """
 
     inputs: Bytes
     guesses: Bytes
     index: tuple[int, ...]
-    order: tuple[int, ...]
+    psnr: tuple[float, ...]
+    ssim: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,8 @@ def _samples(path: Path, card: Card, scores: Mapping[tuple[int, str], Floats]) -
             )
         _check_scored(f"{path}: the pictures of row{number:03d}", inputs, guess, scores[number, "mse"][: len(guess)])
         guesses[number] = guess
-    exposed = {n: e for n in range(len(card.rows)) if (e := _exposed(path, found, n, inputs.shape[1:], scores))}
+    numbers = range(len(card.rows))
+    exposed = {n: e for n in numbers if (e := _exposed(path, found, n, inputs.shape[1:], _exposing(card, n, scores)))}
     return Samples(inputs, tuple(int(i) for i in index), guesses, exposed)
 
 
@@ -167,13 +170,13 @@ def _exposed(
     found: Mapping[str, NDArray[Any]],
     number: int,
     shape: tuple[int, ...],
-    scores: Mapping[tuple[int, str], Floats],
+    scores: Mapping[str, Floats],
 ) -> Exposed | None:
     name = f"row{number:03d}.worst"
     inputs, guesses, index = (found.get(name + part) for part in ("_input", "", "_index"))
     if inputs is None and guesses is None and index is None:
         return None
-    psnr = scores[number, "psnr"]
+    psnr = scores["psnr"]
     if inputs is None or guesses is None or index is None or index.ndim != 1 or not 0 < len(index) <= len(psnr):
         raise InputError(f"{path}: expected {name}, {name}_input and {name}_index together, got only some; {REMEDY}.")
     for part in (inputs, guesses):
@@ -182,8 +185,28 @@ def _exposed(
                 f"{path}: expected {name} as uint8 {(len(index), *shape)}, got {part.dtype} {part.shape}; {REMEDY}."
             )
     order = np.argsort(-psnr, kind="stable")[: len(index)]
-    _check_scored(f"{path}: the images of {name}", inputs, guesses, scores[number, "mse"][order])
-    return Exposed(inputs, guesses, tuple(int(i) for i in index), tuple(int(i) for i in order))
+    _check_scored(f"{path}: the images of {name}", inputs, guesses, scores["mse"][order])
+    told = (tuple(float(v) for v in scores[metric][order]) for metric in ("psnr", "ssim"))
+    return Exposed(inputs, guesses, tuple(int(i) for i in index), *told)
+
+
+def _exposing(card: Card, number: int, scores: Mapping[tuple[int, str], Floats]) -> dict[str, Floats]:
+    """Metric -> (n,), by which a row's most exposed images were chosen: of a worst case the best attack's, no floor's.
+
+    Cards from before the two were told apart have them by all rows.
+    """
+    row = card.rows[number]
+    outside = {(o.attack, o.options) for o in card.against_at(row.place)}
+    attacks = [
+        k
+        for k, r in enumerate(card.rows)
+        if r.place == row.place and r.role is Role.ATTACK and (r.attack, r.options) not in outside
+    ]
+    if not row.envelope or not attacks:
+        return {metric: scores[number, metric] for metric in METRICS}
+    best = np.stack([scores[k, "psnr"] for k in attacks]).argmax(0)
+    each = {metric: np.stack([scores[k, metric] for k in attacks]) for metric in METRICS}
+    return {metric: values[best, np.arange(row.n)] for metric, values in each.items()}
 
 
 def _check_scored(what: str, inputs: Bytes, guesses: Bytes, mse: Floats) -> None:

@@ -15,6 +15,8 @@ FIRST = ("not finite", "few images", "below the floor")
 """All that audits did before they gave intervals."""
 YOUNG = ("untrained defence",)
 """Later than those: a card that says how many test images there were has them."""
+APART = ("few own images", "barely trained", "floor in the tail")
+"""Later still: a card whose worst cases tell attacks and floors apart has them."""
 ASKED = ("beaten from outside",)
 """Only where an attack from outside was held against the suite's."""
 COMPARED = ("few test images",)
@@ -35,13 +37,16 @@ def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
     """Every check in a fixed order, then reasons that this report knows no check for."""
     raised = {doubt.kind: doubt for doubt in doubts}
     young = any(score.interval for row in card.rows for score in row.scores.values()) or bool(card.inferences)
+    apart = any(row.envelope for row in card.rows)
     configs = configurations(card)
     checks = []
     for kind, check in CHECKS.items():
         state: State = "passed"
         if kind in raised:
             state = "raised"
-        elif (not young and kind not in FIRST) or (kind in YOUNG and not card.tested):
+        elif (
+            (not young and kind not in FIRST) or (kind in YOUNG and not card.tested) or (kind in APART and not apart)
+        ):
             state = "unknown"
         elif not _applies(kind, card, configs):
             state = "idle"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from splitveil.core.records import FLOORS, Accuracy, Outsider, Role, chosen_by
+from splitveil.core.records import FLOORS, Accuracy, Outsider, Role, Score, chosen_by
 from splitveil.core.records.card import plain_name
 from splitveil.core.registry import Spec
 
@@ -16,7 +16,8 @@ DEFINITIONS = {
     "SSIM": "Structural similarity (Wang et al. 2004) of each image, then averaged. 1 means equal, near 0 unrelated.",
     "MSE": "Mean squared error for each pixel and channel, pixels in [0, 1]. Less means that more leaked.",
     "Worst 5 %": "The average over the 5 % of the images that leak most by that metric, at least one image. "
-    "A mean can look safe while these are not.",
+    "A mean can look safe while these are not. Of a worst case it stands there for attacks and floors apart, too: a "
+    "floor may carry it alone, where the adversary holds an image that resembles a private one.",
     "Worst case per image": "For each image the best attack by that metric, chosen with knowledge of the truth: "
     "an upper envelope over the attacks, not one adversary. Stronger attacks than those run here may exist.",
     "Strongest attack": "The one attack with the highest mean: what an adversary gets who runs it on every image. "
@@ -116,6 +117,11 @@ def decibels(value: float) -> str:
 def similarity(value: float) -> str:
     """``0.98``; a typographic minus where below zero."""
     return signed(value, 2)
+
+
+def tails(envelope: Mapping[str, Score], digits: int) -> str:
+    """``attacks 29.60, floors 35.30``: the worst 5 % of a worst case for each of the two alone."""
+    return ", ".join(f"{what} {signed(score.number(tail=True), digits)}" for what, score in envelope.items())
 
 
 def both(psnr: float, ssim: float) -> str:

@@ -25,6 +25,8 @@ CASES = {
     "canonical": "canonical:attack=[mle:steps=150]",
     "dual": "dual",
     "repeat": "repeat:attack=linear,k=2",
+    "law": "law:attack=linear,k=2",
+    "clip": "clip:attack=linear,frames=2,shift=0,light=0,noise=0",
     "glass": (
         "glass:width=16,steps=100,epochs=1,starts=2,rough=5,fine=30,free=40,"
         "decoder=[decoder:size=tiny,epochs=1,steps=300]"

@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitveil.core.errors import BundleError, InputError
-from splitveil.core.records import Budget
+from splitveil.core.records import Budget, Card
 from splitveil.lab.attacks.view import PRESETS, Aux
 from splitveil.lab.auditing import Subject, audit
 from splitveil.lab.auditing.suites import custom_suite
 from splitveil.lab.auditing.views import Wire
-from splitveil.lab.cut import halves, trace
+from splitveil.lab.cut import Split, halves, trace
 from splitveil.lab.data import load_data
-from splitveil.lab.defenses.base import Protected
+from splitveil.lab.defenses import DEFENSES
+from splitveil.lab.defenses.base import Defense, Protected
 from splitveil.lab.defenses.none import Undefended
 from splitveil.lab.export import export_halves
 from splitveil.lab.planning import plan
@@ -130,3 +131,59 @@ def test_arguments_of_another_kind_get_a_sentence() -> None:
         protect(trace(Forgotten(True), EXAMPLE).split("c1"), "none", "raw", "digits")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"load_data\(\) expected spec as str, got None"):
         load_data(None)  # type: ignore[arg-type]
+
+
+class Drawing(nn.Module):
+    """Multiplies by random numbers, from a generator of its own where there is one."""
+
+    def __init__(self, own: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.own, self.conv = own, nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.conv(x)
+        return z * torch.rand(z.shape, generator=self.own)
+
+
+class Sly(Undefended):
+    """A defence that draws inside and says nothing of it."""
+
+    name = "sly"
+
+    def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
+        return z + torch.randn_like(z)
+
+
+def by_hand(edge: nn.Module, defense: Defense | None = None) -> Subject:
+    """Halves that nobody looked at, put together without the shape of an image."""
+    cloud = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    known = halves(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1)), cloud, EXAMPLE)
+    split = Split(edge.eval(), known.cloud, known.cut)
+    protected = Protected(split, defense or Undefended(), CODECS.build("raw"))
+    return Subject.of_split(protected, model="m", weights="w")
+
+
+def test_what_was_built_by_hand_is_run_again_before_it_is_believed() -> None:
+    data = load_data("digits?n=200")
+
+    def attacked(subject: Subject) -> Card:
+        return audit(subject, data, suite=custom_suite(["linear"]), n=20, aux_n=60, samples=0).card
+
+    torch.manual_seed(0)
+    steady, drawing = by_hand(nn.Conv2d(1, 4, 3, padding=1)), by_hand(Drawing())
+    x = torch.rand(4, 1, 8, 8)
+    assert steady.tried(x) is steady
+    assert not any(c.stochastic for c in drawing.configurations), "nobody said so"
+    assert all(c.stochastic for c in drawing.tried(x).configurations)
+    card = attacked(drawing)
+    assert any("random without saying so" in note for note in card.notes)
+    assert not any("random" in note for note in attacked(steady).notes)
+    sly = by_hand(nn.Conv2d(1, 4, 3, padding=1), Sly()).tried(x)
+    assert [c.random for c in sly.configurations] == [c.defense == "sly" for c in sly.configurations]
+    noisy = by_hand(Drawing(), DEFENSES.build("noise")).tried(x)
+    assert all(c.random for c in noisy.configurations), "behind noise that was told, too"
+
+
+def test_randomness_that_cannot_be_had_again_is_refused() -> None:
+    with pytest.raises(InputError, match="a generator of its own"):
+        by_hand(Drawing(torch.Generator())).tried(torch.rand(4, 1, 8, 8))

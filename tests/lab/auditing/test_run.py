@@ -24,6 +24,7 @@ from .conftest import QUICK, Trained
 KEYS = {
     "cut", "defense", "codec", "attack", "needs", "n", "mse", "psnr", "ssim", "psnr_worst5", "ssim_worst5", "seconds",
     "unreliable", "mse_interval", "psnr_interval", "ssim_interval", "evidence", "options",
+    "envelope",
 }  # fmt: skip
 TOP = {
     "model", "weights", "data", "task_accuracy", "threat_model", "suite", "seed", "hardware", "seconds", "rows",
@@ -293,7 +294,11 @@ def test_the_images_that_leak_most_are_kept(trained: Trained, tmp_path: Path) ->
         places = kept[f"row{i:03d}.worst_index"].numpy()
         assert torch.equal(inputs, torch.from_numpy(trained.data.test.x[places]))
         mse = METRICS.build("mse")(inputs / 255, guesses / 255)
-        assert torch.allclose(mse.sqrt(), scores["mse"].sort().values[:5].sqrt(), atol=0.004), row.attack
+        wanted = scores["mse"]
+        if row.attack == "worst_case:psnr":
+            both = zip(found.card.rows, found.scores, strict=True)
+            wanted = torch.stack([s["mse"] for r, s in both if r.attack in ("decoder", "mle")]).amin(0)
+        assert torch.allclose(mse.sqrt(), wanted.sort().values[:5].sqrt(), atol=0.004), row.attack
 
 
 def test_intervals_strongest_and_evidence_stand_in_the_card(trained: Trained) -> None:
@@ -382,3 +387,15 @@ def test_accuracies_have_intervals_and_an_untrained_defence_is_doubted(trained: 
     assert Card.from_json(told) == never
     summary = summarise([once, once.model_copy(update={"seed": 1})])
     assert summary.tested == once.tested, "seeds add no test image"
+
+
+def test_a_clip_is_made_of_the_private_images_and_every_frame_crosses_by_itself(trained: Trained) -> None:
+    protected = trained.protected("relu1", "noise:sigma=1.0", "raw")
+    subject = Subject.of_split(protected, model="small", weights="test")
+    attacks = ["linear", "clip:attack=linear,frames=8,shift=0,light=0", "repeat:attack=linear,k=8"]
+    card = audit(subject, trained.data, suite=custom_suite(attacks), n=40, samples=0).card
+    by = {r.attack: r for r in card.rows if r.defense != "none"}
+    assert by["clip"].evidence["crossings"] == 8
+    assert by["linear"].psnr + 0.5 < by["clip"].psnr
+    again = audit(subject, trained.data, suite=custom_suite(attacks[1:2]), n=40, samples=0).card
+    assert [r.psnr for r in again.rows if r.attack == "clip"][-1] == by["clip"].psnr

@@ -134,6 +134,25 @@ def test_the_worst_case_keeps_the_pictures_of_whoever_leaks_most() -> None:
     assert len(by_ssim.worst_index) == len(by_ssim.worst) == 0
 
 
+def test_of_a_worst_case_attacks_and_floors_are_told_apart_and_a_floor_exposes_nobody() -> None:
+    near = unit("nearest", [50, 5, 6, 7, 5, 5, 5, 5], [0.9] + [0.1] * 7)
+    a = unit("a", [20, 21, 22, 9, 9, 9, 9, 9], [0.5] * 8)
+    worst = best_of([near, a], "psnr", 0)
+    assert worst.scores["psnr"].tolist() == [50, 21, 22, 9, 9, 9, 9, 9]
+    assert worst.row.psnr_worst5 == 50
+    told = worst.row.envelope
+    assert (told["attacks"].worst, told["floors"].worst) == (22, 50)
+    assert told["attacks"].mean == pytest.approx(108 / 8)
+    assert told["attacks"].interval is not None
+    assert [why.partition(":")[0] for why in worst.row.unreliable] == ["floor in the tail"]
+    assert worst.worst_index.tolist() == [2, 1, 0, 3, 4]
+    assert "".join(chr(int(g.max())) for g in worst.worst) == "aaaaa"
+    assert near.row.envelope == {}
+    alone = best_of([near], "psnr", 0)
+    assert len(alone.worst_index) == 0
+    assert list(alone.row.envelope) == ["floors"]
+
+
 def test_the_strongest_single_attack_is_named_by_metric() -> None:
     a, b = unit("a", [30, 5], [0.1, 0.1]).row, unit("b", [17, 16], [0.2, 0.3]).row
     assert strongest([a, b]) == {"mse": "b", "psnr": "a", "ssim": "b"}

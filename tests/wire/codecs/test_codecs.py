@@ -105,3 +105,20 @@ def test_clip_leaves_out_the_rarest_values_at_both_ends() -> None:
     assert repr(whole) == "uniform:bits=4", "old bundles keep their contract"
     with pytest.raises(InputError, match=r"from 0.5 to 1, got 1.5; write uniform:bits=8,clip=0.999"):
         CODECS.build("uniform:bits=8,clip=1.5")
+
+
+@pytest.mark.parametrize("spec", ["raw", "half", "uniform:bits=8", "uniform:bits=2,clip=0.9"])
+def test_a_cell_holds_what_was_encoded_and_no_more_than_that(spec: str) -> None:
+    z = np.random.default_rng(0).normal(size=(64, 3, 4, 4)).astype(np.float32)
+    codec = CODECS.build(spec).calibrate(z)
+    seen = codec.decode(codec.encode(z))
+    low, high = codec.cell(seen)
+    assert ((low <= z + 1e-6) & (z <= high + 1e-6)).all()
+    if spec != "half":  # whose steps grow with the numbers: its cells are bounds
+        inside = np.isfinite(low) & np.isfinite(high)
+        low_end, high_end = (np.where(inside, end, seen) for end in (low, high))
+        for share in (0.02, 0.98):
+            within = (low_end + share * (high_end - low_end)).astype(np.float32)
+            assert np.allclose(codec.decode(codec.encode(within)), seen, atol=1e-6)
+    same = codec.cell(torch.from_numpy(seen))
+    assert all(np.allclose(a, b.numpy()) for a, b in zip((low, high), same, strict=True))

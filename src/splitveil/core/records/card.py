@@ -60,6 +60,9 @@ class Row(Placed):
     ssim_interval: tuple[float, float] | None = None
     evidence: dict[str, float] = Field(default={}, description="what the attack told of itself, for the self-checks")
     extra: dict[str, Score] = Field(default={}, description="what was asked for beyond the above, by name")
+    envelope: dict[str, Score] = Field(
+        default={}, description="of a worst case: that over the attacks alone and over the floors alone, by its metric"
+    )
 
     @property
     def scores(self) -> dict[str, Score]:

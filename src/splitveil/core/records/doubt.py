@@ -108,6 +108,18 @@ CHECKS: Mapping[str, Check] = {
         "the defence works by training and was trained for no epoch",
         "the defence works by training and was never trained, so that the numbers are not those of it",
     ),
+    "few own images": Check(
+        "the adversary holds few images of its own, and nobody asked for so few",
+        "an adversary who holds more learns more from them, and would get more",
+    ),
+    "barely trained": Check(
+        "the net's task accuracy is hardly above chance",
+        "nobody would run this net, and one that learned its task has other features",
+    ),
+    "floor in the tail": Check(
+        "the images that leak most do so by a floor, clearly more than by any attack",
+        "the tail is that of images which resemble the adversary's own, and hides what the attacks recover",
+    ),
     "overlap": Check(
         "an image is both private and the adversary's",
         "the adversary held what it was to guess",

@@ -26,6 +26,8 @@ ATTACKS: "Registry[Threat]" = Registry(
         "canonical": "splitveil.lab.attacks.canonical:Canonical",
         "dual": "splitveil.lab.attacks.dual:Dual",
         "repeat": "splitveil.lab.attacks.repeat:Repeat",
+        "law": "splitveil.lab.attacks.law:ByLaw",
+        "clip": "splitveil.lab.attacks.clip:Clip",
         "attribute": "splitveil.lab.attacks.attribute:AttributeInference",
         "completion": "splitveil.lab.attacks.completion:ModelCompletion",
     },

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitveil.core.errors import SplitVeilError, ThreatModelError
 from splitveil.core.registry import Named
+from splitveil.lab.attacks.parts.frames import Camera
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.seeds import derive
 
@@ -42,6 +43,8 @@ class Threat(Named, ABC):
     needs: Knows
     crossings: int = 1
     """How often the same input must have been sent."""
+    camera: Camera | None = None
+    """How what was sent the second time, and later, differs from the input; None where it is the input itself."""
     scale_free: ClassVar[bool] = False
     """Known (by a test) to give the same scores for any multiple of z; an audit tries it out where this is False."""
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from splitveil.core.errors import InputError, ThreatModelError
 from splitveil.lab.images import as_floats
+from splitveil.lab.law import Law
 from splitveil.lab.seeds import derive, named
 from splitveil.lab.store import code_of
 from splitveil.lab.training import Tally
+from splitveil.wire.codecs import Codec
 
 T = TypeVar("T")
 
@@ -132,11 +134,14 @@ class View:
         label: for progress messages.
         shared: see `once`; None for a store of its own.
         architecture: that `blank_edge` has, as a module; the edge where None.
+        codec: that features went through; it is public. None where nobody said.
 
     Attributes:
         evidence: what an attack tells of itself for the self-checks, by `record`.
         reads: counts them for `observed`.
         foreign: what `once` makes for another attack in the first place, under these keys: its reads are that one's.
+        law: what searches through the edge go by instead of the defence's mean and spread, where an attack worked out
+            more than those (`law`). It speaks of what this view's edge and defence make, and ends where that changes.
     """
 
     def __init__(
@@ -159,8 +164,10 @@ class View:
         label: str = "",
         shared: Shared | None = None,
         architecture: nn.Module | None = None,
+        codec: Codec | None = None,
     ) -> None:
-        self.edge_draws = edge_draws
+        self.edge_draws, self.codec = edge_draws, codec
+        self.law: Law | None = None
         self.z, self.image_shape, self.knows = z, image_shape, knows
         self.stochastic, self.seed, self.workdir, self.label = stochastic, seed, workdir, label
         self.crossings = z[None] if again is None else torch.cat([z[None], again])
@@ -278,6 +285,8 @@ class View:
             architecture=self._architecture,
         )
         made.evidence, made.reads, made.foreign, made._outer = self.evidence, self.reads, self.foreign, False
+        if observe is None and edge is None and defense is None:
+            made.codec, made.law = self.codec, self.law
         return made
 
     def check(self, needs: Knows, name: str) -> None:

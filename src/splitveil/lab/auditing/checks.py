@@ -11,9 +11,9 @@ were multiplied by 10.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from splitveil.core.records import FREE, STANDING, Accuracy, Doubt, LabelRow, Lost, Role, Row
+from splitveil.core.records import FREE, STANDING, Accuracy, Doubt, LabelRow, Lost, Role, Row, Score
 from splitveil.core.registry import Spec
 from splitveil.lab.auditing.units import DRAWS, JUDGED_BY
 
@@ -30,10 +30,22 @@ STILL_GAINING_DB = 0.3
 BY_HEART_DB = 3.0
 NEAR_DUPLICATES = 0.01
 SCALE_DB = 0.5
+FEW_OWN = 200
+"""Images of the adversary's own below which what it learns from them says little of one who has more."""
+LEARNED = 0.2
+"""Of the way from chance to no mistake, that a net has gone at least before anybody would run it."""
+TAIL = {"psnr": 1.0, "ssim": 0.05}
+"""More that the floors' worst 5 % are than the attacks', in the metric's unit, before they carry the tail."""
+ATTACKS, FLOORS = "attacks", "floors"
 
 
 def check_rows(
-    rows: Sequence[Row], *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False
+    rows: Sequence[Row],
+    *,
+    stochastic: bool,
+    data: Sequence[str] = (),
+    untrained: bool = False,
+    net: Sequence[str] = (),
 ) -> list[list[str]]:
     """Reasons not to trust each of the rows of one configuration; empty where there are none.
 
@@ -42,6 +54,7 @@ def check_rows(
         stochastic: whether its defence draws noise.
         data: reasons that hold for every attack which uses the adversary's images; see `check_data`.
         untrained: its defence works by training and had none.
+        net: reasons that lie in the net; see `check_net`.
     """
     floor = next((_got(r) for r in rows if r.attack == FREE), None)
     found = [
@@ -51,6 +64,7 @@ def check_rows(
             *_noise(r, stochastic),
             *_data(r, data),
             *_untrained(r, untrained),
+            *(net if r.role is not Role.FLOOR else ()),
         ]
         for r in rows
     ]
@@ -82,19 +96,35 @@ def _crossings(row: Row) -> float:
     return row.evidence.get("crossings", 1.0)
 
 
-def check_labels(row: LabelRow, *, stochastic: bool, data: Sequence[str] = (), untrained: bool = False) -> list[str]:
+def check_labels(
+    row: LabelRow,
+    *,
+    stochastic: bool,
+    data: Sequence[str] = (),
+    untrained: bool = False,
+    net: Sequence[str] = (),
+) -> list[str]:
     """Reasons not to trust a label row; empty where there are none. Arguments as for `check_rows`."""
     reasons: list[str] = []
     if row.evidence.get("finite") == 0:
         reasons.append(Doubt.of("not finite", "the attack returned NaN or infinite scores"))
     if row.n < FEW:
         reasons.append(Doubt.of("few images", f"{row.n} private images with a known label, expected at least {FEW}"))
-    return reasons + _noise(row, stochastic) + _data(row, data) + _untrained(row, untrained)
+    return [*reasons, *_noise(row, stochastic), *_data(row, data), *_untrained(row, untrained), *net]
 
 
-def check_data(copies: int, near: int, n: int) -> list[str]:
-    """Reasons that lie in the images: copies and near-duplicates (copies included) among `n` private images."""
+def check_data(copies: int, near: int, n: int, held: int | None = None) -> list[str]:
+    """Reasons that lie in the images.
+
+    Args:
+        copies: private images that the adversary holds.
+        near: private images that closely resemble one that it holds, copies included.
+        n: private images.
+        held: images of the adversary's own; None where so many were asked for.
+    """
     reasons: list[str] = []
+    if held is not None and held < FEW_OWN:
+        reasons.append(Doubt.of("few own images", f"the adversary holds {held}, expected at least {FEW_OWN}"))
     if copies:
         reasons.append(Doubt.of("overlap", f"{copies} of {n} private images are also the adversary's"))
     if near > NEAR_DUPLICATES * n:
@@ -102,6 +132,36 @@ def check_data(copies: int, near: int, n: int) -> list[str]:
             Doubt.of("near-duplicates", f"{near} of {n} private images closely resemble one of the adversary's")
         )
     return reasons
+
+
+def check_net(accuracy: Accuracy, chance: float) -> list[str]:
+    """Reasons that lie in the net: it knows hardly more than which class is the commonest.
+
+    Args:
+        accuracy: on test images of classes that it was trained for.
+        chance: share of the commonest of them.
+    """
+    learned = (accuracy.interval[1] - chance) / max(1 - chance, 1e-12)
+    if learned >= LEARNED:
+        return []
+    return [Doubt.of("barely trained", f"the net's task accuracy is {accuracy.share:.1%} where chance is {chance:.1%}")]
+
+
+def check_tail(envelope: Mapping[str, Score], metric: str) -> list[str]:
+    """Reasons not to take a worst case's tail for what attacks recover. envelope: by `ATTACKS` and `FLOORS`."""
+    if ATTACKS not in envelope or FLOORS not in envelope:
+        return []
+    attacks, floors = (envelope[what].number(tail=True) for what in (ATTACKS, FLOORS))
+    ahead = floors - attacks if envelope[ATTACKS].higher_leaks else attacks - floors
+    if not ahead > TAIL.get(metric, math.inf):
+        return []
+    unit = f" {envelope[ATTACKS].unit}" if envelope[ATTACKS].unit != "1" else ""
+    return [
+        Doubt.of(
+            "floor in the tail",
+            f"the worst 5 % are {floors:.3g}{unit} by the floors and {attacks:.3g}{unit} by the attacks",
+        )
+    ]
 
 
 def check_lost(found: Lost, points: float) -> list[str]:

@@ -1,7 +1,7 @@
 """`audit`: run every attack of a suite at every cut, score it, and write what leaked as a card."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,11 @@ import torch
 from splitveil.core.arguments import checked
 from splitveil.core.records import Accuracy, Card, LabelRow, Outsider, Role, Row, resumable
 from splitveil.core.records.card import plain_name
-from splitveil.lab.accelerator import computing
+from splitveil.lab.accelerator import Accelerator, computing
 from splitveil.lab.attacks.outside import outside_attack
 from splitveil.lab.attacks.view import PRESETS, Aux, Knows
 from splitveil.lab.auditing.against import beaten, held_against
-from splitveil.lab.auditing.checks import check_data, check_labels, check_rows
+from splitveil.lab.auditing.checks import check_data, check_labels, check_net, check_rows
 from splitveil.lab.auditing.duplicates import copies, near_duplicates
 from splitveil.lab.auditing.examiners import Examiner
 from splitveil.lab.auditing.features import groups, memory_budget, most_images
@@ -33,10 +33,14 @@ from splitveil.lab.auditing.work import Work
 from splitveil.lab.auditing.worst import strongest, worst_cases
 from splitveil.lab.data import Dataset, Images
 from splitveil.lab.data.parts import Parts, partition
+from splitveil.lab.images import as_floats
 from splitveil.lab.jobs import Workers
 from splitveil.lab.metrics.judge import Judge
 from splitveil.lab.seeds import digest, fingerprint, hardware
 from splitveil.lab.store import Results
+
+TRIED = 8
+"""Private images on which every edge half is run again before anything is attacked."""
 
 
 @checked
@@ -121,6 +125,8 @@ def conducted(
     budget = memory_budget()
     most, asked = most_images(subject, budget) - n, question.most_aux
     parts = partition(data, n=n, aux=aux, max_aux=max(1, min(asked, most)), seed=seed)
+    told, subject = subject, _tried(subject, parts)
+    plan = plan if subject is told else Schedule.of(subject, suite, knows, question.against)
     further = asked_of(question.metrics, question.judge, parts.private, subject)
     lesson = Lesson.of(question.plates, parts.private) if question.plates is not None else None
     made = tuple(make(parts.private) for make in question.examiners)
@@ -156,7 +162,8 @@ def conducted(
         workers,
     )
     near = near_duplicates(parts.private.x, parts.aux.x)
-    doubts = check_data(copies(parts.private.x, parts.aux.x), near, n)
+    held = len(parts.aux) if question.aux_n is None else None
+    doubts = check_data(copies(parts.private.x, parts.aux.x), near, n, held)
     units, labels, outsiders = list[Unit](), list[LabelUnit](), list[Outsider]()
     accuracies, best = dict[str, float](), dict[str, dict[str, str]]()
     with resumable(store.where):
@@ -165,16 +172,23 @@ def conducted(
             for group in groups(subject, n + len(parts.aux), budget // (1 if work.workers.inline else 2))
             for done in work.finished(group, plan)
         ]
+    tested = {
+        done.configuration.label: Accuracy.of(round(done.accuracy * len(data.test)), len(data.test))
+        for done in everything
+    }
+    net = _barely(data, tested)
     for done in everything:
         accuracies[done.configuration.label] = done.accuracy
         own = done.configuration.protected
         noisy, idle = done.configuration.stochastic, own.untrained
         every = [*done.images, *done.against]
-        reasons = check_rows([u.row for u in every], stochastic=noisy, data=doubts, untrained=idle)
+        reasons = check_rows([u.row for u in every], stochastic=noisy, data=doubts, untrained=idle, net=net)
         every = [u.doubted(why) for u, why in zip(every, reasons, strict=True)]
         images, outside = every[: len(done.images)], every[len(done.images) :]
         against = [held_against(u, images, seed) for u in outside]
-        labels += [u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle)) for u in done.labels]
+        labels += [
+            u.doubted(check_labels(u.row, stochastic=noisy, data=doubts, untrained=idle, net=net)) for u in done.labels
+        ]
         best[done.configuration.label] = strongest([u.row for u in every])
         worst = [u.doubted([*u.row.unreliable, *beaten(against)]) for u in worst_cases(images, seed, further.measures)]
         units += [*every, *worst]
@@ -196,7 +210,7 @@ def conducted(
         private_n=n,
         cuts=list(subject.cuts),
         accuracies=accuracies,
-        tested={k: Accuracy.of(round(share * len(data.test)), len(data.test)) for k, share in accuracies.items()},
+        tested=tested,
         bundle=subject.bundle,
         versions=fingerprint(),
         notes=[
@@ -220,6 +234,24 @@ def conducted(
         with resumable(store.where):
             found.save(results.folder)
     return found
+
+
+def _tried(subject: Subject, parts: Parts) -> Subject:
+    """See `Subject.tried`; on the first few private images, where the net computes."""
+    where = Accelerator.chosen()
+    with where.used(*(c.protected for c in subject.configurations)):
+        return subject.tried(as_floats(torch.from_numpy(parts.private.x[:TRIED])).to(where.device))
+
+
+def _barely(data: Dataset, tested: Mapping[str, Accuracy]) -> list[str]:
+    """Whether the net learned its task, at the configuration where it does best.
+
+    Nothing is said where the test part has other classes than the training part, as for re-identification.
+    """
+    if not tested or not np.isin(data.test.y, data.train.y).all():
+        return []
+    chance = float(np.bincount(data.test.y).max() / len(data.test))
+    return check_net(max(tested.values(), key=lambda accuracy: accuracy.share), chance)
 
 
 def _audit(card: Card, units: list[Unit], labels: list[LabelUnit], parts: Parts, samples: int) -> Audit:

@@ -72,20 +72,20 @@ def attacked(
         asked: further metrics and a judge; falsy for none.
     """
     with wire.placed():
-        view = wire.view(seed, attack.crossings, workdir)
+        view = wire.view(seed, attack.crossings, workdir, attack.camera)
         found = attack(view)
         guess = found.x_hat.nan_to_num()
         scores = scored(x, guess)
         evidence = observed(found.evidence, finite=bool(found.x_hat.isfinite().all()))
         evidence |= few_reads(view, wire.aux)
         if not attack.scale_free:
-            again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED)).x_hat.nan_to_num()
+            again = attack(wire.rescaled(seed, attack.crossings, FACTOR, TRIED, attack.camera)).x_hat.nan_to_num()
             moved = scored(x[:TRIED], again)[JUDGED_BY] - scores[JUDGED_BY][:TRIED]
             evidence["scale"] = moved.mean().item()
         scores |= asked.scores(x, guess)
         if asked.adaptive is not None:
             aside = wire.aux.held_out
-            own = attack(wire.own(seed, attack.crossings, aside)).x_hat.nan_to_num()
+            own = attack(wire.own(seed, attack.crossings, aside, attack.camera)).x_hat.nan_to_num()
             scores |= asked.adaptive.scores(guess, own, wire.aux.y[aside].cpu(), seed)
     row = scored_row(
         scores,

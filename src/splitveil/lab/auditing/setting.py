@@ -154,5 +154,4 @@ def forget_wire() -> None:
 def _wire(setting: Setting, crossed: Crossed, label: str, common: Path | None) -> Wire:
     """Made once for neighbouring turns at one configuration."""
     c = setting.configuration(label)
-    images = setting.private if c.random else None
-    return Wire(c, crossed.private, crossed.known, setting.aux, setting.knows, setting.seed, common, images)
+    return Wire(c, crossed.private, crossed.known, setting.aux, setting.knows, setting.seed, common, setting.private)

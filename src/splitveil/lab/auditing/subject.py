@@ -1,12 +1,13 @@
 """What is audited: a traced model at some cuts, or one protected split beside its halves alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from splitveil.core.arguments import checked
+from splitveil.core.errors import InputError
 from splitveil.core.records import StandIn
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.auditing.configuration import Configuration
@@ -15,9 +16,14 @@ from splitveil.lab.defenses.base import Defense, Protected
 from splitveil.lab.defenses.none import Undefended
 from splitveil.lab.probing import draws
 from splitveil.lab.restoring import Shipped
+from splitveil.lab.seeds import seeded
 from splitveil.wire.codecs import CODECS
 
 FRESH = "its own draws count as a defence's: afresh for every crossing, and averaged by the adversary"
+ALIKE = 1e-5
+"""Difference of two runs, relative to the largest feature, that is rounding."""
+OTHERS = (1, 2)
+"""Seeds of the further runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,29 @@ class Subject:
             notes = (*notes, f"the edge half is random in eval mode: {FRESH}")
         return cls(model, weights, whole, (cut,), both, bundle, notes, random=random)
 
+    def tried(self, x: Tensor) -> "Subject":
+        """The same, with every configuration that answers one image in two ways taken for random.
+
+        Every edge half, and what stands behind it, is run on the same images again: halves that were built by hand, or
+        a defence that draws inside, may be random without anybody having said so. x: (n, C, H, W) in [0, 1], a few.
+
+        Raises:
+            InputError: one draws from a generator of its own, so that no result could be had again.
+        """
+        steady = dict[int, bool]()
+        found = []
+        for c in self.configurations:
+            edge = c.split.edge
+            if id(edge) not in steady:
+                steady[id(edge)] = c.random or _steady(edge, x, c.cut.name)
+            as_told = c.random or (steady[id(edge)] and (c.stochastic or _steady(c.protected.sent, x, c.cut.name)))
+            found.append(c if as_told else replace(c, random=True))
+        names = [c.cut.name for c, told in zip(found, self.configurations, strict=True) if c.random != told.random]
+        if not names:
+            return self
+        note = f"what crosses at {', '.join(dict.fromkeys(names))} is random without saying so: {FRESH}"
+        return replace(self, configurations=tuple(found), notes=(*self.notes, note), random=True)
+
     @classmethod
     def of_shipped(cls, shipped: Shipped, x: Tensor, *, model: str, weights: str, bundle: str = "") -> "Subject":
         """A bundle by the graph of its edge half, and nothing beside it.
@@ -111,6 +140,23 @@ def _draws(edge: nn.Module, image: tuple[int, ...]) -> bool:
     """Whether an edge half is random by itself; where nobody said what an image is, it is taken not to be."""
     like = next(edge.parameters(), torch.zeros(()))
     return bool(image) and draws(edge, torch.full((2, *image), 0.5, device=like.device))
+
+
+def _steady(sends: Callable[[Tensor], Tensor], x: Tensor, cut: str) -> bool:
+    """Whether the same images become the same features each time."""
+
+    def sent(seed: int) -> Tensor:
+        with torch.no_grad(), seeded(seed):
+            return sends(x)
+
+    first = sent(0)
+    room = ALIKE * float(first.abs().max())
+    if float((sent(0) - first).abs().max()) > room:
+        raise InputError(
+            f"expected what crosses at {cut} to be the same for the same seed, got something else each time: it draws "
+            "from a generator of its own or counts its calls; let it draw from torch's, or not at all."
+        )
+    return all(float((sent(seed) - first).abs().max()) <= room for seed in OTHERS)
 
 
 class Halfway(nn.Module):

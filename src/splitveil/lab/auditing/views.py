@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splitveil.lab.accelerator import Accelerator
+from splitveil.lab.attacks.parts.frames import Camera
 from splitveil.lab.attacks.view import Aux, Knows, Shared, View
 from splitveil.lab.auditing.configuration import Configuration
 from splitveil.lab.images import as_floats
@@ -31,8 +32,8 @@ class Wire:
         knows: its grants.
         seed: of the audit.
         workdir: for what attacks share; None for nowhere.
-        images: the private images, (N, C, H, W) uint8, where the edge half draws at random and so must see them for
-            every crossing; they enter no view.
+        images: the private images, (N, C, H, W) uint8, for an edge half that draws at random and so must see them for
+            every crossing, and for clips; they enter no view.
     """
 
     def __init__(
@@ -74,14 +75,24 @@ class Wire:
         """While attacks run."""
         return Accelerator(self.private.device).used(self.c.protected)
 
-    def crossing(self, k: int) -> Tensor:
-        """What crosses when the private images are sent for the k-th time, (N, *cut)."""
+    def crossing(self, k: int, camera: Camera | None = None) -> Tensor:
+        """What crosses when the private images, or the k-th frames of them, are sent for the k-th time, (N, *cut)."""
+        if camera is not None and k:
+            return self._filmed(k, camera)
         torch.manual_seed(derive(self.seed, self.c.label, "crossing", k))
         with torch.no_grad():
             private = self.private
-            if self.images is not None:
+            if self.c.random and self.images is not None:
                 private = torch.cat([self.c.split.edge(as_floats(part)) for part in self.images.split(BATCH)])
             return self.c.protected.observe(private).clone()
+
+    def _filmed(self, k: int, camera: Camera) -> Tensor:
+        if self.images is None:
+            raise TypeError("clips need the private images")
+        frames = camera.frame(as_floats(self.images), k, derive(self.seed, "clip"))
+        torch.manual_seed(derive(self.seed, self.c.label, "frame", k))
+        with torch.no_grad():
+            return torch.cat([self.c.protected.sent(part) for part in frames.split(BATCH)])
 
     def _architecture(self) -> nn.Module | None:
         """Whose architecture is public, where it is not just the edge that the view holds."""
@@ -90,19 +101,25 @@ class Wire:
             return nn.Sequential(protected.twin, self.rest)
         return None if protected.twin is self.c.split.edge else protected.twin
 
-    def view(self, seed: int, crossings: int, workdir: Path | None) -> View:
+    def view(self, seed: int, crossings: int, workdir: Path | None, camera: Camera | None = None) -> View:
         """What the adversary holds; nothing in it leads to a private image or to its clean features."""
-        return self._view([self.crossing(k) for k in range(crossings)], seed, workdir=workdir)
+        return self._view([self.crossing(k, camera) for k in range(crossings)], seed, workdir=workdir)
 
-    def own(self, seed: int, crossings: int, index: Tensor) -> View:
+    def own(self, seed: int, crossings: int, index: Tensor, camera: Camera | None = None) -> View:
         """The same were these of the adversary's own images the private ones. index: (n,) into `aux`."""
-        observe, _ = _channel(self.c, self.known, self.aux)
+        observe, query = _channel(self.c, self.known, self.aux)
         torch.manual_seed(derive(seed, self.c.label, "own"))
-        return self._view([observe(index) for _ in range(crossings)], seed, label=" on own images")
 
-    def rescaled(self, seed: int, crossings: int, factor: float, most: int) -> View:
+        def sent(k: int) -> Tensor:
+            if camera is None or not k:
+                return observe(index)
+            return query(camera.frame(self.aux.images(index), k, derive(seed, "own clip")))
+
+        return self._view([sent(k) for k in range(crossings)], seed, label=" on own images")
+
+    def rescaled(self, seed: int, crossings: int, factor: float, most: int, camera: Camera | None = None) -> View:
         """The view of the first `most` private images were all features `factor` times as large, and nothing shared."""
-        z = [factor * self.crossing(k)[:most] for k in range(crossings)]
+        z = [factor * self.crossing(k, camera)[:most] for k in range(crossings)]
         return self._view(z, seed, factor=factor, label=f" times {factor:g}")
 
     def _view(
@@ -135,6 +152,7 @@ class Wire:
             label=f"{self.c.label}{label}",
             shared=self.shared if factor is None else Shared(self.shared.seed),
             architecture=self._architecture(),
+            codec=self.c.protected.codec if factor is None else None,
         )
         view.foreign = self.foreign
         return view

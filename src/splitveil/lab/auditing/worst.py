@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from splitveil.core.records import CHOSEN_BY, Row, worst_case
-from splitveil.lab.auditing.checks import inherited
+from splitveil.core.records import CHOSEN_BY, Role, Row, Score, worst_case
+from splitveil.lab.auditing.checks import ATTACKS, FLOORS, check_tail, inherited
 from splitveil.lab.auditing.examiners import Measure
+from splitveil.lab.auditing.intervals import bootstrap
 from splitveil.lab.auditing.rows import scored_row
 from splitveil.lab.auditing.units import EXPOSED_BY, Unit, most_exposed
 from splitveil.lab.metrics import ALWAYS, METRICS
@@ -29,8 +30,9 @@ def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measur
 
     Further `measures` are those of the guesses so chosen; none of them chooses.
 
-    The images that leak most are kept by PSNR: such an image is among the most exposed of the attack that was chosen
-    for it. That does not hold where another metric chooses, so there are none then.
+    The images that leak most are kept by PSNR, of the attacks alone: a floor exposes nobody, however near it happens to
+    come. Such an image is among the most exposed of the attack that was chosen for it. That does not hold where another
+    metric chooses, so there are none then.
     """
     metric = METRICS.build(by)
     values = torch.stack([u.scores[by] for u in units])
@@ -39,6 +41,7 @@ def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measur
     samples = torch.stack([u.samples for u in units])
     shown = torch.arange(samples.shape[1])
     rows = [u.row for u in units]
+    envelope = _apart(units, by, seed)
     row = scored_row(
         scores,
         seed,
@@ -46,14 +49,33 @@ def best_of(units: Sequence[Unit], by: str, seed: int, measures: Sequence[Measur
         attack=worst_case(by),
         needs=sorted({need for r in rows for need in r.needs}),
         seconds=round(sum(r.seconds for r in rows), 3),
-        unreliable=inherited(rows),
+        unreliable=[*inherited(rows), *check_tail(envelope, by)],
         measures=measures,
-    )
+    ).model_copy(update={"envelope": envelope})
     index, worst = torch.empty(0, dtype=torch.int64), units[0].worst[:0]
-    if by == EXPOSED_BY and len(units[0].worst_index):
-        index = most_exposed(scores)
-        worst = torch.stack([_guess(units[int(chosen[i])], int(i)) for i in index])
+    attacks = [u for u in units if u.row.role is Role.ATTACK]
+    if by == EXPOSED_BY and attacks and len(attacks[0].worst_index):
+        own = torch.stack([u.scores[by] for u in attacks])
+        whose = own.argmax(0)
+        index = most_exposed({EXPOSED_BY: own.amax(0)})
+        worst = torch.stack([_guess(attacks[int(whose[i])], int(i)) for i in index])
     return Unit(row, scores, samples[chosen[: len(shown)], shown], index, worst)
+
+
+def _apart(units: Sequence[Unit], by: str, seed: int) -> dict[str, Score]:
+    """The worst case over the attacks alone and over the floors alone, where there are any."""
+    metric, found = METRICS.build(by), dict[str, Score]()
+    for what, role in ((ATTACKS, Role.ATTACK), (FLOORS, Role.FLOOR)):
+        own = [u.scores[by] for u in units if u.row.role is role]
+        if own:
+            stacked = torch.stack(own)
+            best = stacked.amax(0) if metric.higher_leaks else stacked.amin(0)
+            (interval,) = bootstrap(best[None], seed)
+            found[what] = Score(
+                mean=best.mean().item(), worst=metric.worst(best), interval=interval, unit=metric.unit,
+                higher_leaks=metric.higher_leaks, n=len(best),
+            )  # fmt: skip
+    return found
 
 
 def strongest(rows: Sequence[Row]) -> dict[str, str]:

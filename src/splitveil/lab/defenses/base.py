@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from splitveil.core.registry import Named
 from splitveil.lab.cut import Split
+from splitveil.lab.law import Law
 from splitveil.wire.codecs import Codec
 
 EPOCHS = 4
@@ -198,6 +199,25 @@ class Defense(Named, nn.Module):
         """
         told = self.expected(z)
         return [] if told is None else [told]
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        """What an adversary who knows the defence can tell of features from `times` crossings; None: not exactly.
+
+        Default: exactly what leaves where nothing is random, Gaussian noise of a known size where `deviation` tells it.
+        What does another thing to features says its own: which numbers are sent as they are, and which not at all.
+
+        like: (1, *h), features of any image, for their shape; codec: that they go through.
+        """
+        if not self.stochastic:
+            return Law(lambda h: self.apply_noise(h, None), codec)
+        if type(self).laws is not Defense.laws or self.deviation(like) is None:
+            return None
+
+        def deviation(h: Tensor) -> Tensor:
+            found = self.deviation(h)
+            return torch.zeros_like(h) if found is None else found / times**0.5
+
+        return Law(self.mean, codec, deviation=deviation)
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""

@@ -11,6 +11,8 @@ from splitveil.core.registry import outside_brackets
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses import DEFENSES
 from splitveil.lab.defenses.base import Adversary, Batch, Defense, Sample, Stage
+from splitveil.lab.law import After, Law
+from splitveil.wire.codecs import Codec
 
 
 class Chain(Defense):
@@ -145,6 +147,23 @@ class Chain(Defense):
     def laws(self, z: Tensor) -> list[tuple[Tensor, Tensor]]:
         last, z = self._last(z)
         return [] if last is None else last.laws(z)
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        """Of the last part that touches features, behind the others, where none of those draws noise."""
+        acting = [p for p in self._each() if p.acts]
+        if not acting:
+            return super().law(like, codec, times)
+        *others, last = acting
+        if any(p.stochastic for p in others):
+            return None
+
+        def before(h: Tensor) -> Tensor:
+            for part in others:
+                h = part.apply_noise(h, None)
+            return h
+
+        own = last.law(before(like), codec, times)
+        return own if own is None or not others else After(before, own)
 
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         tasked = _tasked(self._each())

@@ -10,6 +10,8 @@ from splitveil.core.errors import InputError
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Adversary, Batch, Defense
 from splitveil.lab.defenses.parts.rival import Rival
+from splitveil.lab.law import Distance, Law, Masked
+from splitveil.wire.codecs import Codec
 
 TEMPERATURE = 1 / 30
 """Of the gate, as published."""
@@ -46,6 +48,56 @@ class Pruner(nn.Module):
             found = found.mean(1)
         scores: Tensor = self.head(found).float()
         return scores
+
+
+class OpenChannels(Masked):
+    """What crossed of features of which some channels were left out: a channel that crossed is exact, no other counts.
+
+    A channel of zeros may have been left out, or be zero: it is taken to say nothing.
+    """
+
+    def __init__(self, codec: Codec | None) -> None:
+        super().__init__(lambda h: h, codec)
+
+    def sent(self, z: Tensor) -> Tensor:
+        there = super().sent(z)
+        within = tuple(range(2, z.ndim)) if z.ndim != 3 else (1,)
+        return (there.any(within, keepdim=True) if within else there).expand_as(z)
+
+
+class Faded(Law):
+    """What crossed of features whose channels were each multiplied by a number from 0 to 1, the published gate.
+
+    However small, the factor leaves a channel's pattern as it was. So each channel counts by how far a guess's pattern
+    is from a multiple of at least 1 of what crossed, in units of the guess's own size.
+    """
+
+    def __init__(self, codec: Codec | None) -> None:
+        super().__init__(lambda h: h, codec)
+
+    def bounds(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each number its sign, and that it is no nearer to 0 than what crossed."""
+        low, high = self.cell(z)
+        return torch.where(low > 0, low, -torch.inf), torch.where(high < 0, high, torch.inf)
+
+    def to(self, z: Tensor) -> Distance:
+        axes = tuple(range(2, z.ndim)) if z.ndim != 3 else (1,)
+        size = z.abs().amax(axes, keepdim=True) if axes else z.abs()
+        live = size > 0
+        # In units of its own size, or the square of a faint channel would be lost in rounding.
+        seen = z / torch.where(live, size, 1.0)
+        length = seen.square().sum(axes, keepdim=True) if axes else seen.square()
+
+        def far(h: Tensor) -> Tensor:
+            h = h.float()
+            both = h * seen
+            factor = (both.sum(axes, keepdim=True) if axes else both) / torch.where(live, length, 1.0)
+            off = (h - torch.maximum(factor, size) * seen) * live
+            middle = h.flatten(1).mean(1).reshape(-1, *[1] * (h.ndim - 1))
+            power = ((h - middle) * live).detach().square().flatten(1).sum(1)
+            return off.square().flatten(1).sum(1) / torch.where(power > 0, power, 1.0)
+
+        return far
 
 
 class DISCO(Defense):
@@ -100,6 +152,9 @@ class DISCO(Defense):
         margin = scores - scores.topk(kept, dim=1).values[:, -1:].detach()
         soft = torch.sigmoid(margin / TEMPERATURE)
         return (margin >= 0).to(soft) + soft - soft.detach() if self.hard else soft
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        return OpenChannels(codec) if self.hard else Faded(codec)
 
     def apply_noise(self, z: Tensor, noise: Tensor | None) -> Tensor:
         gate = self.gate(z)

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from splitveil.core.errors import InputError
 from splitveil.lab.defenses.base import Defense
+from splitveil.lab.law import Law, Sharp
 from splitveil.lab.metrics.bounds.accounting import gaussian_epsilon, laplace_epsilon
+from splitveil.wire.codecs import Codec
 
 SMALLEST = 1e-7
 """Probability of a tail beyond which no draw lies; the graph on the device computes it in float32."""
@@ -90,6 +92,9 @@ class LaplaceNoise(GaussianNoise):
 
     def deviation(self, z: Tensor) -> Tensor | None:
         return super().spread(z)
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        return Sharp(self.mean, codec, deviation=self._strength, times=times)
 
     def epsilon(self, cut: tuple[int, ...], *, delta: float = 0.0) -> float:
         """Local differential privacy of one answer; delta is 0, whatever is given.

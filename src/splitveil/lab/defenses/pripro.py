@@ -14,6 +14,8 @@ from splitveil.lab.defenses.parts.frozen_parts import Frozen, image_like, parted
 from splitveil.lab.defenses.parts.rival import Rival
 from splitveil.lab.defenses.parts.self_attention import SelfAttention
 from splitveil.lab.defenses.shredder import laplace
+from splitveil.lab.law import Law, Sharp
+from splitveil.wire.codecs import Codec
 
 NOISES = ("normal", "laplace")
 START = 0.1
@@ -196,6 +198,15 @@ class PriPro(Defense):
 
     def deviation(self, z: Tensor) -> Tensor | None:
         return self._installed()[0].scale * self.sigmas(z)[0] if self.layers == 1 else None
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        if self.layers > 1 or self.noise == "normal":
+            return super().law(like, codec, times)
+
+        def deviation(h: Tensor) -> Tensor:
+            return self._installed()[0].scale * self.sigmas(h)[0]
+
+        return Sharp(self.mean, codec, deviation=deviation, times=times)
 
     def sigmas(self, h: Tensor) -> list[Tensor]:
         """Sigma of every layer, relative and as it is without noise before; each broadcasts to that layer's features.

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from splitveil.core.errors import InputError
 from splitveil.lab.cut import Split
 from splitveil.lab.defenses.base import Batch, Defense, Sample, Stage
+from splitveil.lab.law import Law
 from splitveil.lab.seeds import generator
+from splitveil.wire.codecs import Codec
 
 SMALLEST = 1e-7
 """Probability of a tail beyond which no draw lies; the graph on the device computes it in float32."""
@@ -39,6 +41,37 @@ def order_statistics(n: int) -> tuple[Tensor, Tensor]:
     size = torch.digamma(whole) - torch.digamma(tail) - math.log(2)
     variance = torch.polygamma(1, tail) - torch.polygamma(1, whole)
     return (torch.where(2 * above <= n + 1, size, -size)).float(), variance.sqrt().float()
+
+
+class Members(Law):
+    """What crossed of features with one of several known tensors added: the one that was is found and taken off.
+
+    It is that without which the numbers vary least: two of the tensors differ by far more than features happen to look
+    like their difference. What is left varies as little as the order statistics of one draw (our reading).
+
+    Args:
+        added: (members, *cut), what each adds on average.
+        deviation: (*cut), about that, of one crossing.
+        codec: see `Law`.
+        times: crossings that are put together.
+    """
+
+    rewrites = True
+
+    def __init__(self, added: Tensor, deviation: Tensor, codec: Codec | None, times: int) -> None:
+        super().__init__(lambda h: h, codec, deviation=lambda h: deviation / times**0.5)
+        self.added = added
+
+    def member(self, z: Tensor) -> Tensor:
+        """Which one each crossing followed: (n, *cut) -> (n,)."""
+        left = [(z - own).flatten(1).var(1) for own in self.added]
+        return torch.stack(left).argmin(0)
+
+    def combined(self, seen: Tensor) -> Tensor:
+        return torch.stack([z - self.added[self.member(z)] for z in seen]).mean(0)
+
+    def cell(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z, z
 
 
 class Shredder(Defense):
@@ -149,6 +182,10 @@ class Shredder(Defense):
             )
             for at, width, rank in zip(self.location, self.width, self.ranks.long(), strict=True)
         ]
+
+    def law(self, like: Tensor, codec: Codec | None = None, times: int = 1) -> Law | None:
+        means, deviations = (torch.stack(parts) for parts in zip(*self.laws(torch.zeros_like(like)), strict=True))
+        return Members(means[:, 0], deviations.square().mean(0).sqrt(), codec, times)
 
     def expected(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
         """Over all members, each as likely as any other."""

@@ -28,3 +28,8 @@ def floored(values: Any) -> Any:
 def beside(like: Any, constant: "np.ndarray[Any, Any]") -> Any:
     """`constant` as an array of the kind and place of `like`."""
     return constant if isinstance(like, np.ndarray) else like.new_tensor(constant)
+
+
+def either(condition: Any, one: Any, other: Any) -> Any:
+    """`one` where the condition holds, else `other`, an array or a number."""
+    return np.where(condition, one, other) if isinstance(one, np.ndarray) else one.where(condition, other)

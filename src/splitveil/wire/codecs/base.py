@@ -34,6 +34,13 @@ class Codec(Named, ABC):
     def decode(self, codes: Array) -> Array:
         """Codes: (N, *cut) -> features of the same shape."""
 
+    def cell(self, z: Array) -> tuple[Array, Array]:
+        """Between what and what lies all that this decoded z may come of, infinite at an open end. Default: z itself.
+
+        z: (N, *cut), as `decode` gave it -> (N, *cut) each.
+        """
+        return z, z
+
     @abstractmethod
     def payload_bytes(self, elements: int) -> int:
         """Bytes on the wire for one sample of that many elements, without protocol headers and compression."""

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from splitveil.wire.codecs.arrays import as_float, as_half
+from splitveil.wire.codecs.arrays import as_float, as_half, either
 from splitveil.wire.codecs.base import Array, Codec
 
 LARGEST = 65504.0
 """The largest finite 16-bit float; larger features are clipped to it, since infinity would be refused."""
+RELATIVE, LEAST = 2.0**-11, 2.0**-25
+"""Most that rounding moves a number: by a share of it, or, near 0, by half of the smallest 16-bit float."""
 
 
 class Half(Codec):
@@ -25,6 +27,12 @@ class Half(Codec):
 
     def decode(self, codes: Array) -> Array:
         return codes
+
+    def cell(self, z: Array) -> tuple[Array, Array]:
+        reach = abs(z) * RELATIVE + LEAST
+        low = either(z > -LARGEST, z - reach, -float("inf"))
+        high = either(z < LARGEST, z + reach, float("inf"))
+        return low, high
 
     def payload_bytes(self, elements: int) -> int:
         return 2 * elements

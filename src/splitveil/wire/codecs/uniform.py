@@ -8,7 +8,7 @@ import numpy as np
 
 from splitveil.core.errors import InputError
 from splitveil.core.registry import Value
-from splitveil.wire.codecs.arrays import beside
+from splitveil.wire.codecs.arrays import beside, either
 from splitveil.wire.codecs.base import Array, Codec
 from splitveil.wire.codecs.bits import pack_codes, packed_length, unpack_codes
 
@@ -56,6 +56,13 @@ class Uniform(Codec):
         low, step = self._constants(codes)
         features: Array = codes * step + low
         return features
+
+    def cell(self, z: Array) -> tuple[Array, Array]:
+        _, step = self._constants(z)
+        codes = self.encode(z)
+        low = either(codes > 0, z - step / 2, -float("inf"))
+        high = either(codes < 2**self.bits - 1, z + step / 2, float("inf"))
+        return low, high
 
     def pack(self, codes: Array) -> Array:
         if self.bits == 8:

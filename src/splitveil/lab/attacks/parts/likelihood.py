@@ -9,14 +9,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from splitveil.lab.attacks.base import frozen
 from splitveil.lab.attacks.view import View
+from splitveil.lab.law import weights
 
 SOLVED = 1e-5
 """Relative squared feature distance below which a gradient of zero is no fault."""
 GAINED = 0.01
 """Share by which a search brings the distance down at least, unless it has found nothing."""
 EXACT = 1e6
-SLIGHT = 1e-2
-"""Noise, relative to the mean variance, below which features count alike."""
 OUTSIDE = 10.0
 """Weight of the squared distance to [0, 1] beside the features' distance."""
 
@@ -28,7 +27,7 @@ class Likelihood:
     stands for draws of it, and each feature counts by how little noise it has: for Gaussian noise that is the
     likelihood itself. Where that size depends on the input it is taken at the guess, as in reweighted least squares,
     without the gradient that would make a guess attractive for its noise. Where a request follows one of several laws,
-    the nearest counts.
+    the nearest counts. Where the view holds a `Law`, that says what is near.
 
     Args:
         view: for the edge, which is folded, and the defence.
@@ -37,8 +36,12 @@ class Likelihood:
 
     def __init__(self, view: View, draws: int) -> None:
         self.edge, self.defense = folded(view.edge), view.defense
-        self.edge_draws = view.edge_draws
-        self.exact = view.stochastic and not view.edge_draws and bool(laws(self.defense, self.edge(_blank(view))))
+        self.edge_draws, self.law = view.edge_draws, view.law
+        self.exact = (
+            view.stochastic
+            and not view.edge_draws
+            and (self.law is not None or bool(laws(self.defense, self.edge(_blank(view)))))
+        )
         self.draws = draws if view.stochastic and not self.exact else 1
 
     @property
@@ -54,12 +57,15 @@ class Likelihood:
         x = x.contiguous(memory_format=torch.channels_last)
         z = self.edge(x)
         if self.exact:
-            return [(mean, _weight(deviation.detach().expand_as(mean))) for mean, deviation in laws(self.defense, z)]
+            return [(mean, weights(deviation.detach().expand_as(mean))) for mean, deviation in laws(self.defense, z)]
         draws = [self.defense(self.edge(x) if k and self.edge_draws else z) for k in range(self.draws)]
         return [(torch.stack(draws).mean(0) if self.draws > 1 else draws[0], z.new_ones(1, 1))]
 
     def to(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """The distance of images (n, C, H, W) from features z: (n, *cut), as a function; (n,)."""
+        if self.law is not None:
+            far = self.law.to(z)
+            return lambda x: far(self.edge(x.contiguous(memory_format=torch.channels_last)))
         varying = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True)).square()
 
         def under(mean: Tensor, weight: Tensor) -> Tensor:
@@ -87,13 +93,6 @@ class Likelihood:
             distance = self.to(z)
             before, after = distance(start.clamp(0, 1)), distance(found.clamp(0, 1))
         return int(((before > SOLVED) & ~(after < (1 - GAINED) * before)).sum())
-
-
-def _weight(deviation: Tensor) -> Tensor:
-    """(n, *cut) -> (n, elements): the less noise, the more; only the ratios count."""
-    variance = deviation.float().flatten(1).square()
-    middle = variance.mean(1, keepdim=True)
-    return torch.where(middle > 0, middle / (variance + SLIGHT * middle).clamp_min(1e-30), 1.0)
 
 
 def laws(defense: nn.Module, z: Tensor) -> list[tuple[Tensor, Tensor]]:
