@@ -44,9 +44,7 @@ def all_checks(card: Card, doubts: Sequence[Raised]) -> list[SelfCheck]:
         state: State = "passed"
         if kind in raised:
             state = "raised"
-        elif (
-            (not young and kind not in FIRST) or (kind in YOUNG and not card.tested) or (kind in APART and not apart)
-        ):
+        elif (not young and kind not in FIRST) or (kind in YOUNG and not card.tested) or (kind in APART and not apart):
             state = "unknown"
         elif not _applies(kind, card, configs):
             state = "idle"

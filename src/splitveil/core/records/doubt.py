@@ -117,7 +117,7 @@ CHECKS: Mapping[str, Check] = {
         "nobody would run this net, and one that learned its task has other features",
     ),
     "floor in the tail": Check(
-        "the images that leak most do so by a floor, clearly more than by any attack",
+        "the worst 5 % of the images are told by a floor, clearly more than by any attack",
         "the tail is that of images which resemble the adversary's own, and hides what the attacks recover",
     ),
     "overlap": Check(
