@@ -66,8 +66,8 @@ class Clip(Attack):
             camera = Camera(self.shift, self.light, self.noise)
             clips = torch.stack([view.query(camera.frame(clean, k, seed)) for k in range(self.frames)])
             crossings = torch.cat([crossings, clips], 1)
-        guess = self.attack.run(view.within(self.name, view.knows, z=crossings.flatten(0, 1))).clamp(0, 1)
-        first, *others = guess.unflatten(0, tuple(crossings.shape[:2]))
+        guess = self.attack.run(view.within(self.name, view.knows, z=crossings.flatten(0, 1)))
+        first, *others = guess.detach().clamp(0, 1).unflatten(0, tuple(crossings.shape[:2]))
         mean = torch.stack([first, *(laid_over(frame, first, self.shift) for frame in others)]).mean(0)
         if not tried:
             return mean
