@@ -34,7 +34,7 @@ SECONDS = 0.3
 
 
 @pytest.mark.parametrize("what", SPOILS)
-def test_every_fault_is_one_error(plain: Made, tmp_path: Path, what: str) -> None:
+def test_every_fault_is_one_error(plain: Made, tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]) -> None:
     spoil(plain.bundle.folder, tmp_path / "spoilt", SPOILS[what])
     with pytest.raises(SplitVeilError) as caught:  # noqa: PT012  # each step may be the one
         bundle = Bundle.load(tmp_path / "spoilt", keep=(CLOUD, GOLDEN))
@@ -43,6 +43,7 @@ def test_every_fault_is_one_error(plain: Made, tmp_path: Path, what: str) -> Non
             Trial().run(bundle)
         self_test(bundle, load_cloud(bundle), SECONDS)
     assert isinstance(caught.value, BundleError) or "no manifest.json" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
 

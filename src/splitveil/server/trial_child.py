@@ -26,7 +26,9 @@ def main() -> int:
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            graph, options, ["CPUExecutionProvider"], enable_fallback=0, read_config_from_model=0
+        )
     except Exception as error:  # onnxruntime's own exceptions share no base
         reason = str(error).partition("\n")[0]
         return _refused(f"cannot be loaded by onnxruntime {onnxruntime.__version__} ({reason})")

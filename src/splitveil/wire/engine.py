@@ -45,10 +45,13 @@ class LoadedHalf:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        # Without the fallback, which would print a stranger's words; there is no other provider to fall back to.
         # From checked bytes, not from the path: what runs is what was hashed, and no file beside it.
         content = bundle.graph(name)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                content, options, ["CPUExecutionProvider"], enable_fallback=0, read_config_from_model=0
+            )
         except Exception as error:  # onnxruntime's own exceptions share no base
             raise BundleError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {bundle.folder / name} ({_reason(error)}); export "

@@ -147,7 +147,7 @@ def _options(threads: int) -> Any:
 def _session(content: bytes | Path, options: Any) -> Any:
     source = content if isinstance(content, bytes) else str(content)
     try:
-        return onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own exceptions share no base
         what = "the graph" if isinstance(content, bytes) else str(content)
         reason = str(error).partition("\n")[0]

@@ -27,7 +27,7 @@ def run_graph(graph: bytes, inputs: Mapping[str, Tensor]) -> Tensor:
     """The first output of an ONNX graph in ONNX Runtime, on the processor. inputs: by name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     return torch.from_numpy(session.run(None, {k: v.numpy() for k, v in inputs.items()})[0])
 
 

@@ -221,4 +221,4 @@ def _timed(edges: Sequence[Any], one: dict[str, Array]) -> tuple[list[float], ..
 def _session(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
-    return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"], enable_fallback=0)

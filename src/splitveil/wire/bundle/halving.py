@@ -51,6 +51,6 @@ def _drawn_golden(bundle: Bundle) -> bytes:
         z = source.normal(wide.mean(), max(float(wide.std()), 1e-6), like.shape).astype(like.dtype)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    cloud = onnxruntime.InferenceSession(bundle.graph(CLOUD), options, ["CPUExecutionProvider"])
+    cloud = onnxruntime.InferenceSession(bundle.graph(CLOUD), options, ["CPUExecutionProvider"], enable_fallback=0)
     logits: NDArray[Any] = cloud.run(None, {bundle.manifest.features.name: z})[0]
     return to_safetensors({"z": z, "logits": logits})
