@@ -137,7 +137,7 @@ def flood(exact: Exact, folder: Path, seconds: float, calls: int = CALLS, connec
     return Finding(
         title="Floods",
         ran=f"Each for {seconds:g} s, from this machine's own address by processes of their own, with the server's "
-        "default limits; what is closed comes back half a second later. Meanwhile a good client asks over both "
+        "default limits; what is closed comes back a second later. Meanwhile a good client asks over both "
         "protocols, on connections that it keeps and on new ones, and health is asked for over both, each time on a "
         "new connection.",
         columns=("flood", "good requests", "lost", "looks at health", "slowest", "descriptors", "memory"),

@@ -123,9 +123,11 @@ def _torn(scene: Scene, random: Random) -> Pieces:
 
 
 def _flipped(scene: Scene, random: Random) -> Pieces:
-    whole = bytearray(good(scene, random).SerializeToString())
+    request = good(scene, random)
+    whole = bytearray(request.SerializeToString())
+    head = len(whole) - len(request.raw_input_contents[0])  # a number changed to 1e38 has an infinite answer
     for _ in range(random.randint(1, 6)):
-        whole[random.randrange(min(120, len(whole)))] = random.randrange(256)
+        whole[random.randrange(head)] = random.randrange(256)
     return (bytes(whole),)
 
 

@@ -22,7 +22,7 @@ from splitveil.server.descriptors import affordable
 from tests.faults.process import ENVIRONMENT, ROOT
 
 PER_CHANNEL = 256
-AGAIN_SECONDS = 0.5
+AGAIN_SECONDS = 1.0
 SERVICE = "/inference.GRPCInferenceService/"
 
 

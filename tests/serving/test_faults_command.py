@@ -21,8 +21,10 @@ from tests.faults.asking import Rows, wrong_answers
 from tests.faults.attempts import Kind, Scene
 from tests.faults.draining import drain
 from tests.faults.exact import Exact, exact_bundle
+from tests.faults.flood import flood
 from tests.faults.fuzz_bundle import fuzz_bundles
 from tests.faults.fuzz_bundle import outcome as seen
+from tests.faults.fuzz_wire import fuzz_the_wire
 from tests.faults.hostile import KINDS, be_hostile
 from tests.faults.kills import kill_again_and_again
 from tests.faults.process import Victim
@@ -90,6 +92,20 @@ def test_hostile_requests_in_batches_leave_the_server_well(exact: Exact, tmp_pat
     assert found.failures == ()
     assert len(found.rows) == len(KINDS)
     assert all(seen != "not drawn" for _, _, seen in found.rows)
+
+
+@pytest.mark.slow
+def test_floods_small(exact: Exact, tmp_path: Path) -> None:
+    found = flood(exact, tmp_path, 0.5, calls=60, connections=60)
+    assert [failure for failure in found.failures if "health took" not in failure] == []
+    assert len(found.rows) == 7
+
+
+@pytest.mark.slow
+def test_drawn_bytes_get_documented_answers(exact: Exact) -> None:
+    found = fuzz_the_wire(exact, 50)
+    assert found.failures == ()
+    assert [tried for _, tried, _ in found.rows] == ["50"] * 6
 
 
 def test_a_wrong_status_growth_and_open_lines_are_failures() -> None:
