@@ -5,7 +5,7 @@ No torch and nothing that trains: a device reads these too.
 
 from splitveil.core.records.accuracy import Accuracy, Lost
 from splitveil.core.records.base import SCHEMA_VERSION, Document, Record, dumps, write_atomically
-from splitveil.core.records.card import Ahead, Card, Cut, LabelRow, Outsider, Row, StandIn
+from splitveil.core.records.card import Card, Cut, LabelRow, Lead, Outsider, Row, StandIn
 from splitveil.core.records.comparison import Comparison, Contender, Floor, Further, Measured, Trial
 from splitveil.core.records.criterion import Correlation, Cost, Criterion, CutNumbers, Number
 from splitveil.core.records.device import Device, Link, Timing
@@ -28,7 +28,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "STANDING",
     "Accuracy",
-    "Ahead",
     "Alternative",
     "Budget",
     "Card",
@@ -51,6 +50,7 @@ __all__ = [
     "Floor",
     "Further",
     "LabelRow",
+    "Lead",
     "Link",
     "Lost",
     "Manifest",

@@ -104,7 +104,7 @@ class LabelRow(Placed):
     evidence: dict[str, float] = {}
 
 
-class Ahead(Record):
+class Lead(Record):
     """How far an outside attack is ahead of the best of a suite's attacks for each image; above 0: it gets more."""
 
     mean: float = Field(description="over images, in `unit`")
@@ -120,7 +120,7 @@ class Outsider(Placed):
     attack: str
     options: str = ""
     n: int
-    ahead: dict[str, Ahead] = Field(description="by the metric that judges")
+    ahead: dict[str, Lead] = Field(description="by the metric that judges")
 
 
 class StandIn(Record):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from splitveil.core.records import CHOSEN_BY, Ahead, Doubt, Outsider, Role
+from splitveil.core.records import CHOSEN_BY, Doubt, Lead, Outsider, Role
 from splitveil.lab.auditing.intervals import bootstrap
 from splitveil.lab.auditing.units import Unit
 from splitveil.lab.metrics import METRICS
@@ -34,13 +34,13 @@ def held_against(outside: Unit, units: Sequence[Unit], seed: int) -> Outsider:
     return Outsider(**row.place._asdict(), attack=row.attack, options=row.options, n=row.n, ahead=found)
 
 
-def _ahead(by: str, own: Tensor, others: Tensor, seed: int) -> Ahead:
+def _ahead(by: str, own: Tensor, others: Tensor, seed: int) -> Lead:
     """own: (N,); others: (attacks, N)."""
     metric = METRICS.build(by)
     best = others.amax(0) if metric.higher_leaks else others.amin(0)
     lead = own - best if metric.higher_leaks else best - own
     sign = 1 if metric.higher_leaks else -1
-    return Ahead(
+    return Lead(
         mean=lead.mean().item(),
         interval=bootstrap(lead[None], seed)[0],
         worst=sign * (metric.worst(own) - metric.worst(best)),
