@@ -276,5 +276,8 @@ def test_suites_choose_by_adversary_and_defence() -> None:
     suite = Suite("s", "1", ("mle",), 10, "", fallback=("shadow",), stochastic=("repeat",))
     assert suite.specs(PRESETS["white-box"], stochastic=False) == [*FLOORS, "mle"]
     assert suite.specs(PRESETS["black-box"], stochastic=True) == [*FLOORS, "mle", "repeat"]
+    told = Suite("s", "2", ("mle",), 10, "", stochastic=("repeat",), lawful=("law",))
+    assert told.specs(PRESETS["white-box"], stochastic=True, lawful=True) == [*FLOORS, "mle", "repeat", "law"]
+    assert told.specs(PRESETS["white-box"], stochastic=False) == [*FLOORS, "mle"]
     assert suite.specs(PRESETS["query-free"], stochastic=False) == [*FLOORS, "mle", "shadow"]
     assert custom_suite(["mle", "mean"]).specs(PRESETS["white-box"], stochastic=True) == [*FLOORS, "mle"]

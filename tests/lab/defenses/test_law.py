@@ -201,3 +201,11 @@ def test_scale_moves_no_distance() -> None:
             assert law is not None
             found.append(law.to(sent(defense, raw, factor * Z, 1)[0])(factor * Z.flip(0)))
         assert torch.allclose(found[0], found[1], rtol=1e-3), name
+
+
+def test_which_defences_tell_more_than_noise() -> None:
+    telling = {name for name in DEFENSES.names() if DEFENSES.build(name).lawful}
+    assert telling == {"dropout", "top_k", "disco", "laplace", "shredder"}
+    assert DEFENSES.build("chain:of=[noise + nopeek]").lawful is False
+    assert DEFENSES.build("chain:of=[nopeek + dropout]").lawful
+    assert DEFENSES.build("pripro:noise=laplace").lawful

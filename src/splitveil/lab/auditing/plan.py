@@ -36,7 +36,7 @@ class Schedule:
         labels: dict[str, tuple[LabelAttack, ...]] = {}
         notes: dict[str, None] = {}
         for c in subject.configurations:
-            specs = suite.specs(knows, stochastic=c.stochastic)
+            specs = suite.specs(knows, stochastic=c.stochastic, lawful=c.protected.defense.lawful)
             asked = {repr(t): t for t in map(ATTACKS.build, specs)}
             for name, threat in asked.items():
                 if threat.needs not in knows:

@@ -21,6 +21,7 @@ class Suite:
         about: one line.
         fallback: run only where the adversary can neither query the edge nor has its weights.
         stochastic: run only on configurations whose defence draws noise.
+        lawful: run only on configurations whose defence tells more than a mean and its noise (`Defense.lawful`).
     """
 
     name: str
@@ -30,16 +31,18 @@ class Suite:
     about: str
     fallback: tuple[str, ...] = ()
     stochastic: tuple[str, ...] = ()
+    lawful: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """As written in cards: ``smoke-1``."""
         return f"{self.name}-{self.version}" if self.version else self.name
 
-    def specs(self, knows: Knows, *, stochastic: bool) -> list[str]:
+    def specs(self, knows: Knows, *, stochastic: bool, lawful: bool = False) -> list[str]:
         """Attacks for one configuration, floors first, each once."""
         fallback = () if knows & (Knows.QUERIES | Knows.WEIGHTS) else self.fallback
-        return list(dict.fromkeys([*FLOORS, *self.attacks, *fallback, *(self.stochastic if stochastic else ())]))
+        noisy, told = self.stochastic if stochastic else (), self.lawful if lawful else ()
+        return list(dict.fromkeys([*FLOORS, *self.attacks, *fallback, *noisy, *told]))
 
 
 _QUICK = "decoder:size=small,epochs=6,steps=600"

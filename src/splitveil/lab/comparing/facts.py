@@ -146,7 +146,9 @@ class Carded(Facts):
     def of(cls, words: str, named: tuple[str, str], subject: tuple[Facts, ...], data: Shown, question: Question,
            seed: int) -> "Carded":  # fmt: skip
         """With everything that `question` asks for. named: model and weights in words."""
-        specs = [s for noisy in (False, True) for s in question.suite.specs(question.knows, stochastic=noisy)]
+        specs = [
+            s for noisy in (False, True) for s in question.suite.specs(question.knows, stochastic=noisy, lawful=True)
+        ]
         threats = tuple(ATTACKS.build(spec) for spec in dict.fromkeys(specs))
         metrics = tuple(METRICS.build(spec) for spec in question.metrics)
         return cls(words, *named, subject, data, question, threats, metrics, seed)

@@ -219,6 +219,11 @@ class Defense(Named, nn.Module):
 
         return Law(self.mean, codec, deviation=deviation)
 
+    @property
+    def lawful(self) -> bool:
+        """Whether `law` tells more than what leaves on average and how much noise it has. Default: where it has one."""
+        return type(self).law is not Defense.law
+
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """z: (N, *cut) -> (N, *cut); draws fresh noise when none is given."""
         return self.apply_noise(z, self.drawn(z) if noise is None else noise)

@@ -165,6 +165,11 @@ class Chain(Defense):
         own = last.law(before(like), codec, times)
         return own if own is None or not others else After(before, own)
 
+    @property
+    def lawful(self) -> bool:
+        acting = [p for p in self._each() if p.acts]
+        return bool(acting) and acting[-1].lawful and not any(p.stochastic for p in acting[:-1])
+
     def task_loss(self, logits: Tensor, y: Tensor) -> Tensor:
         tasked = _tasked(self._each())
         return tasked[0].task_loss(logits, y) if tasked else super().task_loss(logits, y)

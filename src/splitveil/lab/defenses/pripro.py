@@ -208,6 +208,10 @@ class PriPro(Defense):
 
         return Sharp(self.mean, codec, deviation=deviation, times=times)
 
+    @property
+    def lawful(self) -> bool:
+        return self.layers == 1 and self.noise == "laplace"
+
     def sigmas(self, h: Tensor) -> list[Tensor]:
         """Sigma of every layer, relative and as it is without noise before; each broadcasts to that layer's features.
 

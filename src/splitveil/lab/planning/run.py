@@ -147,7 +147,7 @@ def plan(
     for each in (suite, quick):
         # Read now what is attacked last: a wrong word must not cost a search.
         for stochastic in (False, True):
-            for spec in each.specs(knows, stochastic=stochastic):
+            for spec in each.specs(knows, stochastic=stochastic, lawful=True):
                 ATTACKS.build(spec)
     space = Space.of([_cut(traced, name) for name in cuts or _spread(traced)], defenses, codecs)
     rest, held = without_tuning(data, aside)
