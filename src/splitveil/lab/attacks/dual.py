@@ -12,7 +12,7 @@ from torch import Tensor
 
 from splitveil.core.progress import task
 from splitveil.lab.attacks.base import Attack, seed_view
-from splitveil.lab.attacks.parts.dual import dense_inverse
+from splitveil.lab.attacks.parts.dual import DenseInverse
 from splitveil.lab.attacks.view import Knows, View
 
 
@@ -37,7 +37,7 @@ class Dual(Attack):
             index = index.repeat(draws)
             return view.observe(index), aux.images(index)
 
-        with task(f"{self.name} {view.label}".strip(), 1):
+        with task(f"{self.name} {view.label}".strip(), 1), torch.no_grad():
             held = (view.observe(valid), aux.images(valid))
-            inverse = dense_inverse(read, len(aux) - len(valid), held)
+            inverse = DenseInverse(read, len(aux) - len(valid), held)
             return torch.cat([inverse(part) for part in view.z.split(256)])

@@ -167,14 +167,14 @@ def lying(module: nn.Module, x: Tensor) -> dict[int, float]:
 def agreement(features: Callable[[Tensor], Tensor], x: Tensor) -> float:
     """How far the gradient of a distance of features is what a step between images does to it: 1 wholly, 0 not at all.
 
-    From images moved away from x, (n, C, H, W), towards others and into their own blur, back to x: the mean ratio of
-    both slopes over its root mean square or 1, whichever is more. Gradients that are too long throughout are no
-    fault, but too short ones are, which a search's prior outweighs.
+    From images moved away from x, (n, C, H, W), towards others and into their own blur, back to x. The cosine of both
+    slopes over images, each in units of its distance; less where the gradients are too short, which a search's prior
+    then outweighs, and not less where they are too long.
     """
     blurred = nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     with torch.no_grad():
         seen = features(x).flatten(1)
-    ratios = list[Tensor]()
+    told, true = list[Tensor](), list[Tensor]()
     for away in (x.roll(1, 0) - x, blurred - x):
         away = away * (MOVED / away.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6))
 
@@ -183,12 +183,14 @@ def agreement(features: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
         t = torch.ones(len(x), device=x.device, requires_grad=True)
         value = distance(t)
-        told = torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)
+        slope = torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)
         with torch.no_grad():
-            true = distance(1.5 * torch.ones_like(t)) - distance(0.5 * torch.ones_like(t))
-        ratios.append((told / true)[true.abs() > 0])
-    ratio = torch.cat(ratios).nan_to_num(0.0, 0.0, 0.0)
-    return float(ratio.mean() / ratio.square().mean().sqrt().clamp_min(1.0)) if len(ratio) else 1.0
+            unit = value.clamp_min(1e-30)
+            told.append(slope / unit)
+            true.append((distance(1.5 * torch.ones_like(t)) - distance(0.5 * torch.ones_like(t))) / unit)
+    a, b = torch.cat(told).nan_to_num(0.0, 0.0, 0.0), torch.cat(true).nan_to_num(0.0, 0.0, 0.0)
+    length = torch.maximum((a.square().sum() * b.square().sum()).sqrt(), b.square().sum())
+    return float((a * b).sum() / length) if float(length) > 0 else 1.0
 
 
 def too_rough(features: Callable[[Tensor], Tensor], x: Tensor) -> bool:
