@@ -171,10 +171,10 @@ def odd_power(z: Tensor, draws: torch.Generator) -> Drawn:
 
 
 def padding(z: Tensor, draws: torch.Generator) -> Drawn:
-    count, level = z.shape[1], 10 * z.std()
+    count, level = z.shape[1], 10 * float(z.std())
     return (
         "zeros and a loud constant",
-        lambda z: torch.cat([z, torch.zeros_like(z[:, : count // 2]), torch.full_like(z[:, :2], float(level))], 1),
+        lambda z: torch.cat([z, torch.zeros_like(z[:, : count // 2]), torch.full_like(z[:, :2], level)], 1),
         lambda z: z[:, :count],
     )
 

@@ -41,7 +41,7 @@ def test_a_rising_function_is_undone(name: str) -> None:
     plain, bent = places(lambda h: h), places(BENT[name])
     found = informative_curves(bent)(bent.z)
     alike = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(found.T, plain.z.T, strict=True)])
-    assert alike.abs().mean() > 0.985
+    assert alike.abs().mean() > 0.96
 
 
 def test_what_is_straight_stays_and_zeros_of_a_relu_are_one_value() -> None:

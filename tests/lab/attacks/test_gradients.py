@@ -59,6 +59,7 @@ LIES: dict[str, Callable[[Tensor], Tensor]] = {
     "data": lambda z: 3 * z.data,
     "hidden": hidden,
     "turned": turned,
+    "turned under another name": Turned.apply,
 }
 HONEST: dict[str, Callable[[Tensor], Tensor]] = {
     "nothing": lambda z: z,

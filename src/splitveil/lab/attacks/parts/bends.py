@@ -1,8 +1,8 @@
 """Smooth rising functions that a channel may have to be read through: power transforms and their kin.
 
 Logarithms about a bound below, above or both (logits), the inverse of softplus, inverse hyperbolic sines (Burbidge,
-Magee and Robb 1988), hyperbolic sines, and powers (Box and Cox 1964). A bend is so smooth that a search can descend
-through it, which a curve of averages, with a kink at every knot, makes slow.
+Magee and Robb 1988), hyperbolic sines, exponentials, and powers (Box and Cox 1964). A bend is so
+smooth that a search can descend through it, which a curve of averages, with a kink at every knot, makes slow.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Bend:
 
     def neighbours(self) -> "list[Bend]":
         """The same with other scales; powers with other powers."""
-        if self.kind in ("straight", "log"):
+        if self.kind in ("straight", "log", "logit"):
             return []
         if self.kind == "power":
             return [replace(self, power=self.power * factor) for factor in FINER]
@@ -60,7 +60,8 @@ def bends_of(z: Tensor) -> list[Bend]:
     found = [Bend("straight", zero, own)]
     for unit in (own, whole):
         found += [Bend("asinh", zero, k * unit) for k in SCALES]
-        found += [Bend(kind, zero, k * unit) for kind in ("sinh", "softplus") for k in STEEP]
+        found += [Bend(kind, zero, k * unit) for kind in ("sinh", "powers of e", "softplus", "exp") for k in STEEP]
+        found += [Bend("exp", zero, k * unit, -1.0) for k in STEEP]
     found += [Bend("power", zero, own, power) for power in POWERS]
     for margin in MARGINS:
         found += [Bend("log", low - margin * own, own), Bend("log", high + margin * own, own, -1.0)]
@@ -85,6 +86,18 @@ def _sinh(t: Tensor, _: float) -> Tensor:
     return inside.sinh() + (t - inside)
 
 
+def _exp(t: Tensor, sign: float) -> Tensor:
+    t = sign * t
+    inside = t.clamp_max(FARTHEST)
+    return sign * (inside.exp() + (t - inside))
+
+
+def _powers_of_e(t: Tensor, _: float) -> Tensor:
+    """The inverse of sign(h) log(1 + |h|)."""
+    inside = t.clamp(-FARTHEST, FARTHEST)
+    return inside.sign() * inside.abs().expm1() + (t - inside)
+
+
 def _power(t: Tensor, power: float) -> Tensor:
     # Not t.abs() ** power, whose slope is infinite where t is 0.
     return t.sign() * ((t.square() + 1e-24) ** (power / 2))
@@ -104,6 +117,8 @@ KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "straight": lambda t, _: t,
     "asinh": lambda t, _: t.asinh(),
     "sinh": _sinh,
+    "exp": _exp,
+    "powers of e": _powers_of_e,
     "power": _power,
     "log": _log,
     "logit": _logit,

@@ -26,8 +26,10 @@ RANKED = 0.05
 """Share of the ranks in a curve, so that values that the image does not tell apart stay apart."""
 REFINED = 4
 """Times that the scale of the common bend is made better."""
-NEARLY = 1.02
-"""Of the least error: within it bends are as good."""
+NEARLY = 1.04
+"""Of the least cost: within it a straight line will do."""
+OFTEN, END = 0.02, 0.99
+"""Share of rows from which on the least value of a channel is one that is taken often; where the others nearly end."""
 SAME, KINKED = 0.05, 0.05
 """By so much must the correlation of another bend be above that of the common one, and a curve's above a bend's."""
 FEWEST = 8
@@ -127,32 +129,46 @@ def informative_curves(places: Places) -> Curves:
 
 
 def _common(bends: list[Bend], z: Tensor, y: Tensor) -> Bend:
-    """The bend of all channels with which they tell most of y: (R, q).
+    """The bend of all channels with which they tell most of y: (R, q); a straight line where it does nearly as well.
 
-    Of near ties a straight line, else the one after which channels are most like a normal distribution (correlation of
-    the probability plot, Filliben 1975): it has neither a steep place nor a long tail for a search to get lost in.
+    The error counts for more where a search would get lost: where channels are unlike a normal distribution (by the
+    correlation of the probability plot, Filliben 1975), and where what lies above a value that is taken often, such as
+    a ReLU's zero, is torn away from it: half of it is far, compared with its end.
     """
-    ranks = _usable(_gaussian_ranks(z))
+    ranks, (bottom, middle, top) = _usable(_gaussian_ranks(z)), _low(z)
 
-    def told(bend: Bend) -> tuple[float, float]:
+    def cost(bend: Bend) -> float:
         u = _usable(bend(z))
-        normal = float((u * ranks).mean())
+        low = u.gather(0, bottom)
+        torn = ((u.gather(0, middle) - low) / (u.gather(0, top) - low)).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1).mean()
+        normal = (u * ranks).mean()
         u = torch.cat([u, z.new_ones(len(z), 1)], 1)
         weights = next(ridge_weights((u.T @ u).double(), (u.T @ y).double(), (PENALTY,))).float()
-        return float((u @ weights - y).square().mean()), normal
+        return float((u @ weights - y).square().mean() * (1 + torn) * (2 - normal))
 
-    found = {k: told(bend) for k, bend in enumerate(bends)}
-    near = [k for k, (error, _) in found.items() if error <= NEARLY * min(error for error, _ in found.values())]
-    if 0 in near:
+    costs = [cost(bend) for bend in bends]
+    least = min(costs)
+    if costs[0] <= NEARLY * least:
         return bends[0]
-    best = max(near, key=lambda k: found[k][1])
-    chosen, (least, _) = bends[best], found[best]
+    chosen = bends[costs.index(least)]
     for _ in range(REFINED):
-        tried = [(told(bend)[0], k, bend) for k, bend in enumerate(chosen.neighbours())]
-        if not tried or min(tried)[0] >= least:
+        tried = [(cost(bend), k, bend) for k, bend in enumerate(chosen.neighbours())]
+        if not tried or min(tried, key=lambda t: t[:2])[0] >= least:
             break
-        least, _, chosen = min(tried)
-    return bends[0] if found[0][0] <= NEARLY * least else chosen
+        least, _, chosen = min(tried, key=lambda t: t[:2])
+    return bends[0] if costs[0] <= NEARLY * least else chosen
+
+
+def _low(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of each channel's least value, of the middle of those above it, and near their end.
+
+    The first again for the middle where the least value is not taken often. (R, c) -> (1, c) each.
+    """
+    order, count = z.argsort(0), len(z)
+    ties = (z == z.min(0).values).sum(0)
+    middle = torch.where(ties > OFTEN * count, (ties + count) // 2, 0).clamp_max(count - 1)
+    top = (ties + (END * (count - ties)).long()).clamp_max(count - 1)
+    return order[:1], order.gather(0, middle[None]), order.gather(0, top[None])
 
 
 class Bins:

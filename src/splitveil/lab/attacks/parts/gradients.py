@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import _SingleLevelFunction
 from torch.overrides import TorchFunctionMode
 
 from splitveil.lab.accelerator import Accelerator
@@ -57,10 +58,11 @@ class Watch(TorchFunctionMode):
 @contextmanager
 def watched(handler: Handler) -> Iterator[None]:
     """`Watch`, and calls of autograd functions, which torch does not tell it of."""
-    kind, own = torch.autograd.Function, torch.autograd.Function.__dict__["apply"]
+    # Below `Function.apply`, which a module may have kept under a name of its own.
+    kind: Any = _SingleLevelFunction
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        real, watch = own.__get__(None, cls), getattr(_watching, "watch", None)
+        real, watch = super(kind, cls).apply, getattr(_watching, "watch", None)
         if watch is None:
             return real(*args, **kwargs)
         with torch._C.DisableTorchFunction():
@@ -72,12 +74,15 @@ def watched(handler: Handler) -> Iterator[None]:
 
     before = getattr(_watching, "watch", None)
     _watching.watch = watch = Watch(handler)
-    kind.apply = classmethod(apply)  # type: ignore[method-assign,assignment]
+    outermost = "apply" not in vars(kind)
+    if outermost:
+        kind.apply = classmethod(apply)
     try:
         with watch:
             yield
     finally:
-        kind.apply = own  # type: ignore[method-assign]
+        if outermost:
+            del kind.apply
         _watching.watch = before
 
 
