@@ -38,8 +38,8 @@ DB, SSIM = 0.5, 0.01
 LIKE = 256
 """Images whose features say what maps are drawn for."""
 PLAIN, AGAIN = "none-seed0", "none-seed1"
-SAMPLE = ("few images", "near-duplicates", "overlap")
-"""Doubts that are about images, not about maps."""
+SAMPLE = ("few images", "near-duplicates", "overlap", "barely trained")
+"""Doubts about images or nets, not about maps."""
 
 
 def drawn(index: int, z: Tensor, seed: int) -> Lossless:
