@@ -54,7 +54,8 @@ def test_floors_come_first_then_the_undefended_then_least_leakage(comparison: Co
     assert table.count("do not trust") == 1
     assert "800</td>" in table, "bytes sent"
     assert "Within 1 point, funnel leaks least." in page
-    assert "http" not in page.replace("http://www.w3.org", ""), "self-contained"
+    assert "http://" not in page.replace("http://www.w3.org", ""), "self-contained"
+    assert "https://" not in page
 
 
 def test_marks_stand_where_their_numbers_are(comparison: Comparison) -> None:
