@@ -19,6 +19,7 @@ from splitveil.wire.bundle.folder import (
     SIGNATURE,
     Bundle,
     contract_id,
+    is_of,
     most,
     names_another,
     required,
@@ -62,7 +63,7 @@ def write_bundle(
         folder: where; anything there but a bundle or an empty folder is left alone.
         manifest: what the halves agreed on; of one half where `half` and `elsewhere` say so.
         files: content, or a file to copy, by plain file name.
-        card: the leakage card, which is told this bundle's contract.
+        card: the leakage card; one that does not say of which bundle it is, is told this one's contract.
         mode: of the folder; None: as said above.
 
     Raises:
@@ -92,7 +93,7 @@ def write_bundle(
         if card is not None:
             if names_another(card, manifest):
                 raise BundleError(f"the card is of another bundle than {folder}; audit this one.")
-            own = card.model_copy(update={"contract": manifest.contract})
+            own = card if is_of(card, manifest) else card.model_copy(update={"contract": manifest.contract})
             digests[CARD] = _put(fresh / CARD, own.to_json().encode() + b"\n", mode)
             manifest = manifest.model_copy(update={"files": digests})
         _put(fresh / MANIFEST, manifest.to_json().encode() + b"\n", mode)
