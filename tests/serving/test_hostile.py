@@ -42,7 +42,9 @@ def server(plain: Made) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def hasty(plain: Made) -> Iterator[Server]:
     """One that waits for nobody."""
-    with started(lambda: Server(plain.bundle, port=0, http_port=0, limits=Limits(read_seconds=0.2))) as server:
+    with started(
+        lambda: Server(plain.bundle, port=0, http_port=0, limits=Limits(read_seconds=0.2, idle_seconds=1))
+    ) as server:
         yield server
         assert call(server, "POST", INFER, GOOD)[0] == 200
 

@@ -33,7 +33,7 @@ class Connection(HttpToolsProtocol):
         self._limits, self._gone = limits, gone
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head, self._head = True, 0
-        self._framed, self._body, self._behind = 0, 0, 0
+        self._framed, self._body = 0, 0
         self._known = False
 
     @property
@@ -57,43 +57,38 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on: a head within its size and its deadline, in however many pieces it comes."""
-        rest = memoryview(data)
-        while len(rest) and not self.transport.is_closing():
-            counted = self._in_head or not self._busy  # a body that nobody will read is as short as a head
-            part = rest[: HEAD_BYTES - self._head] if counted else rest
-            if counted:
-                self._head += len(part)
-            else:
-                self._framed += len(part)
-            super().data_received(part)  # type: ignore[arg-type]
-            rest = rest[len(part) :]
-            if self._head >= HEAD_BYTES or self._framed > HEAD_BYTES + 9 * self._body:
-                self._refuse("The request's head is too long.")
+        if len(data) < HEAD_BYTES - self._head:
+            self._feed(data)
+        else:
+            rest = memoryview(data)
+            while len(rest) and not self.transport.is_closing():
+                # A body that nobody will read is as short as a head.
+                counted = self._in_head or not self._busy
+                part = rest[: HEAD_BYTES - self._head] if counted else rest
+                self._feed(part)  # type: ignore[arg-type]
+                rest = rest[len(part) :]
         if self._busy or self.transport.is_closing():
             self._end("head")
         elif "head" not in self._timers:
             self._start("head")
 
-    def on_message_begin(self) -> None:
-        """Another request."""
-        self._framed = self._body = self._behind = 0
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head. One behind the body is left out: it would count or not by when it came."""
-        if self._in_head:
-            super().on_header(name, value)
-            return
-        self._behind += len(name) + len(value) + 4
-        if self._behind > HEAD_BYTES:
-            raise ValueError("too much behind a body")
+    def _feed(self, part: bytes) -> None:
+        if self._in_head or not self._busy:
+            self._head += len(part)
+        else:
+            self._framed += len(part)
+        super().data_received(part)
+        if self._head >= HEAD_BYTES or self._framed > HEAD_BYTES + 9 * self._body:
+            self._refuse("The request's head is too long.")
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         if not self.url.startswith(b"/"):
             raise ValueError("a target that names another place than its Host")
-        self._in_head, self._head = False, 0
+        self._in_head, self._head, self._framed, self._body = False, 0, 0, 0
         super().on_headers_complete()
+        # Fields behind the body are left out: they would count or not by when they came.
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """Some of it."""
@@ -102,9 +97,10 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of a request is there."""
+        if self.headers and sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
+            raise ValueError("too much behind a body")
         super().on_message_complete()
-        self._in_head, self._head = True, 0
-        self._framed = 0
+        self._in_head, self._head, self._framed = True, 0, 0
 
     def on_response_complete(self) -> None:
         """All of an answer is sent."""

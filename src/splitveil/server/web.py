@@ -24,8 +24,11 @@ from splitveil.server.service import EXTENSIONS, model_config
 from splitveil.server.visits import PROBES_ONLY, WELCOME
 from splitveil.wire.contract import PARAMETER, TIMEOUT
 
-LOOKED_AT = (
-    b"authorization", b"host", b"origin", b"transfer-encoding", b"content-encoding", b"inference-header-content-length",
+LOOKED_AT = frozenset(
+    {
+        b"authorization", b"host", b"origin", b"transfer-encoding", b"content-encoding",
+        b"inference-header-content-length",
+    }
 )  # fmt: skip
 """Fields of a head that decide whether it is read on."""
 OPEN = ("/v2/health/live", "/v2/health/ready")
@@ -80,26 +83,27 @@ class Web:
 
     def _judge(self, headers: Iterable[tuple[bytes, bytes]], probe: bool, probes_only: bool) -> None:
         """Whether this head may be read on. Fields that stand twice, and mean one thing once, are none."""
-        found: dict[bytes, list[str]] = {name: [] for name in LOOKED_AT}
-        for name, value in headers:
-            if name in found:
-                found[name].append(value.decode("latin-1"))
+        given = [(name, value.decode("latin-1")) for name, value in headers if name in LOOKED_AT]
         if not probe:
-            self.front.admit("http", found[b"authorization"])
+            self.front.admit("http", [value for name, value in given if name == b"authorization"])
         if self.front.tokens is None:
-            hosts = found[b"host"]
+            hosts = [value for name, value in given if name == b"host"]
             if self.front.at_home and not (len(hosts) == 1 and is_home(hosts[0])):
                 self._refuse(Reason.STRANGER, "expected one Host that names this machine; ask localhost.")
-            if found[b"origin"]:
-                self._refuse(Reason.STRANGER, "expected no Origin: no page in a browser is answered; use a v2 client.")
         if probes_only and not probe:
             self._refuse(Reason.FULL, "too many connections; try again in a second.")
-        if len(found[b"inference-header-content-length"]) > 1:
+        lengths = 0
+        for name, value in given:
+            if name == b"inference-header-content-length":
+                lengths += 1
+            elif name == b"origin" and self.front.tokens is None:
+                self._refuse(Reason.STRANGER, "expected no Origin: no page in a browser is answered; use a v2 client.")
+            elif name == b"transfer-encoding" and value.lower() != "chunked":
+                self._refuse(Reason.ENCODING, "expected no transfer encoding but chunked; send the body as it is.")
+            elif name == b"content-encoding" and value.lower() != "identity":
+                self._refuse(Reason.ENCODING, "expected no content encoding; send the body as it is.")
+        if lengths > 1:
             self._refuse(Reason.CONTRACT, "Inference-Header-Content-Length stands twice; send it once.")
-        if any(coding.lower() != "chunked" for coding in found[b"transfer-encoding"]):
-            self._refuse(Reason.ENCODING, "expected no transfer encoding but chunked; send the body as it is.")
-        if any(coding.lower() != "identity" for coding in found[b"content-encoding"]):
-            self._refuse(Reason.ENCODING, "expected no content encoding; send the body as it is.")
 
     def _refuse(self, reason: Reason, sentence: str) -> NoReturn:
         with self.front.watched("http"):
