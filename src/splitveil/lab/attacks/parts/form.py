@@ -1,6 +1,5 @@
 """`Form`: features brought to a form that is the same whatever lossless map of the channels was applied to them."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -22,10 +21,8 @@ WIDEST = 1024
 """Channels that are mixed at most."""
 GAIN_DB = 0.05
 """By so much must bent features tell more than those that are not."""
-SINGLE_DB = 0.5
-"""The same for units of single features."""
-UNEVEN = 1.0
-"""Spread, within a channel, of the logarithm of its features' spreads from which on each may need units of its own."""
+SINGLE_DB = 0.1
+"""The same for units of single features that come before a bend."""
 ROUNDING = 1e-5
 LOOKED_AT = 512
 """Images from which the spreads of single features are taken."""
@@ -34,111 +31,115 @@ Read = Callable[[Tensor], Tensor]
 
 
 class Form(nn.Module):
-    """Units of single features where they need them, then steps on channels, all in float32.
-
-    z: (N, *cut) -> (N, *cut), perhaps with fewer channels.
+    """Steps on features, one after another, in float32. z: (N, *cut) -> (N, *cut), perhaps with fewer channels.
 
     Args:
-        steps: on channels last.
-        single: shift and scale of each feature, (1, *cut), or None.
+        steps: `Single` on features as they are, the others on channels last.
     """
 
-    def __init__(self, *steps: Curves | Basis, single: "Single | None" = None) -> None:
+    def __init__(self, *steps: "Curves | Basis | Single") -> None:
         super().__init__()
-        self.steps, self.single = nn.ModuleList(steps), single
+        self.steps = nn.ModuleList(steps)
         self.inverses = nn.ModuleList(step.inverse() for step in reversed(steps))
 
     def forward(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
-            rows = in_rows(z if self.single is None else self.single(z))
-            for step in self.steps:
-                rows = step(rows)
-            return in_maps(rows)
+        return _through(self.steps, z)
 
     def back(self, u: Tensor) -> Tensor:
         """From this form to features again."""
-        with torch.autocast(u.device.type, enabled=False):
-            rows = in_rows(u.float())
-            for inverse in self.inverses:
-                rows = inverse(rows)
-            z = in_maps(rows)
-            return z if self.single is None else self.single.back(z)
+        return _through(self.inverses, u)
 
     @property
     def told(self) -> dict[str, float]:
-        """What it is made of, for the evidence of a row: 1 for each part that it has."""
-        own = {type(step) for step in self.steps}
-        return {"curved": float(Curves in own), "single": float(self.single is not None)}
+        """What it is made of, for the evidence of a row: whether channels are bent, whether only in their own units."""
+        kinds = [type(step) for step in self.steps]
+        return {"curved": float(Curves in kinds), "single": float(bool(kinds) and kinds[0] is Single)}
+
+
+def _through(steps: nn.ModuleList, z: Tensor) -> Tensor:
+    with torch.autocast(z.device.type, enabled=False):
+        z = z.float()
+        for step in steps:
+            z = step(z) if isinstance(step, Single) else in_maps(step(in_rows(z)))
+        return z
 
 
 class Single(nn.Module):
-    """Each feature in units of its own spread, relative to how much images differ about its place.
-
-    A convolution's features vary less where images do, and must not be blown up there.
+    """A shift and a factor for each feature. z: (N, *cut) -> (N, *cut).
 
     Args:
-        z: (n, *cut).
-        x: (n, C, H, W), the images.
+        factor: (1, *cut).
+        offset: (1, *cut), added last.
     """
 
-    shift: Tensor
-    scale: Tensor
+    factor: Tensor
+    offset: Tensor
 
-    def __init__(self, z: Tensor, x: Tensor) -> None:
+    def __init__(self, factor: Tensor, offset: Tensor) -> None:
         super().__init__()
+        self.register_buffer("factor", factor)
+        self.register_buffer("offset", offset)
+
+    @classmethod
+    def of(cls, z: Tensor, x: Tensor) -> "Single":
+        """Units of each feature's own spread, relative to how much images differ about its place.
+
+        A convolution's features vary less where images do, and must not be blown up there. z: (n, *cut); x: (n, C, H,
+        W), the images.
+        """
         spread, shift = torch.std_mean(z, 0, keepdim=True)
         seen = parts_of(x - x.mean(0), tuple(z.shape[1:])).square().mean((0, 2)).sqrt()
         usual = in_maps(seen.reshape(*in_rows(z[:1]).shape[:-1], 1)) if z.ndim > 2 else seen.reshape(1, 1)
         # What only rounding moves is taken not to move.
         alive = spread > ROUNDING * (shift.abs() + spread)
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", torch.where(alive, usual / spread.clamp_min(1e-30), 0.0))
+        factor = torch.where(alive, usual / spread.clamp_min(1e-30), 0.0)
+        return cls(factor, -shift * factor)
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z - self.shift) * self.scale
+        return z * self.factor + self.offset
 
-    def back(self, z: Tensor) -> Tensor:
-        """The inverse; what never changes has its one value."""
-        return torch.where(self.scale > 0, z / self.scale.clamp_min(1e-30), 0.0) + self.shift
+    def inverse(self) -> "Single":
+        """Back; what never changes is 0."""
+        factor = torch.where(self.factor > 0, 1 / self.factor.clamp_min(1e-30), 0.0)
+        return Single(factor, -self.offset * factor)
 
 
 def canonical_form(read: Read, aux: Aux, seed: int) -> Form:
-    """The form of these features: bent where an image then is more linear in them, and unmixed.
+    """The form of these features: bent where an image then is more linear in them, in units of their own, and unmixed.
 
-    read: index (n,) -> features (n, *cut).
+    A function of channels is undone before each feature gets units of its own, a factor a feature after; which of the
+    two orders it is, is what tells most of the image. read: index (n,) -> features (n, *cut).
     """
     with torch.no_grad():
         index = torch.arange(min(len(aux) - len(aux.held_out), LOOKED_AT))
         z, x = read(index), aux.images(index)
-        found, best = Form(), -math.inf
-        for single in (None, Single(z, x)) if uneven(z) else (None,):
-            mean = 0.0 if single is None else x.mean(0)
-            places = places_of(read if single is None else _of(single, read), aux, seed, mean)
+        found, best = list[tuple[Curves | Basis | Single, ...]](), list[float]()
+        for own in (False, True):
+            steps: tuple[Curves | Basis | Single, ...] = (Single.of(z, x),) if own else ()
+            places = _seen(steps, read, aux, seed, x.mean(0) if own else None)
             curves = informative_curves(places)
-            curved = places._replace(z=curves(places.z))
-            plain, bent = told_db(places), told_db(curved)
-            straight = bent <= plain + GAIN_DB
-            if max(plain, bent) > best + (SINGLE_DB if single is not None else 0):
-                best = max(plain, bent)
-                basis = (unmixed if places.z.shape[1] <= WIDEST else standard)(places if straight else curved)
-                found = Form(*(() if straight else (curves,)), basis, single=single)
-        return found
+            if told_db(places._replace(z=curves(places.z))) > told_db(places) + GAIN_DB:
+                steps = (*steps, curves)
+            value = told_db(_seen((*steps, _centred(Form(*steps)(z))), read, aux, seed, x.mean(0)))
+            if not best or value > best[0] + SINGLE_DB:
+                found, best = [steps], [value]
+        steps, mean = found[0], x.mean(0)
+        mix = unmixed if z.shape[-1 if z.ndim <= 3 else 1] <= WIDEST else standard
+        own = bool(steps) and isinstance(steps[0], Single)
+        steps = (*steps, mix(_seen(steps, read, aux, seed, mean if own else None)))
+        steps = (*steps, Single.of(Form(*steps)(z), x))
+        return Form(*steps, standard(_seen(steps, read, aux, seed, mean)))
 
 
-def _of(single: "Single", read: Read) -> Read:
-    return lambda index: single(read(index))
+def _centred(z: Tensor) -> Single:
+    """Less each feature's mean, as what they tell is of images less theirs."""
+    return Single(torch.ones_like(z[:1]), -z.mean(0, keepdim=True))
 
 
-def uneven(z: Tensor) -> bool:
-    """Whether features of one channel differ in their spread or place as no convolution makes them. z: (N, *cut)."""
-    rows = in_rows(z).flatten(1, -2) if z.ndim > 2 else z[:, None]
-    if rows.shape[1] == 1:
-        return False
-    spread = (rows - rows.mean(0)).abs().mean(0)
-    log = torch.where(spread > 0, spread.clamp_min(1e-30).log(), torch.nan)
-    middle = log.nanmean(0)
-    return bool((log - middle).square().nanmean(0).sqrt().nanmedian() > UNEVEN)
+def _seen(steps: "tuple[Curves | Basis | Single, ...]", read: Read, aux: Aux, seed: int, mean: Tensor | None) -> Places:
+    """Places of features after some steps."""
+    form = Form(*steps)
+    return places_of(lambda index: form(read(index)), aux, seed, 0.0 if mean is None else mean)
 
 
 def told_db(places: Places) -> float:

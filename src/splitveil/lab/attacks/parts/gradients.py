@@ -28,7 +28,7 @@ MOVED = 0.1
 """Root mean square by which images are moved to compare slopes: where a search is at 20 dB."""
 HIDDEN = 0
 """Number that stands for gradients which are switched off on the way."""
-ROUGH = 0.2
+ROUGH = 0.05
 """Error of features in bf16, in spreads of themselves, from which on a search computes in float32."""
 
 Call = Callable[..., Any]
