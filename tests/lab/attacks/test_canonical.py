@@ -35,6 +35,13 @@ def edge() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 12, 3, 1, 1)).eval()
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer places to learn from."""
+    monkeypatch.setattr("splitveil.lab.attacks.parts.places.ROWS", 3000)
+    monkeypatch.setattr("splitveil.lab.attacks.parts.places.ASIDE_ROWS", 800)
+
+
 def looked(view: View) -> View:
     attack = Canonical(attack="mean")
     attack.attack, attack.needs = Looking(), Looking.needs
