@@ -137,7 +137,8 @@ def ill_mixing(z: Tensor, draws: torch.Generator) -> Drawn:
 
 
 def _orthogonal(size: int, draws: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size, generator=draws, dtype=torch.float64))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(size, size, generator=draws, dtype=torch.float64))[0]
+    return basis
 
 
 def _conditioned(size: int, power: float, draws: torch.Generator) -> Tensor:
@@ -213,11 +214,11 @@ class _Turned(torch.autograd.Function):
     """The identity, with a gradient that leads the wrong way."""
 
     @staticmethod
-    def forward(ctx: object, z: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: object, z: Tensor) -> Tensor:
         return z.clone()
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         return -grad
 
 
