@@ -117,8 +117,9 @@ def canonical_form(read: Read, aux: Aux, seed: int) -> Form:
         for own in (False, True):
             steps: tuple[Curves | Basis | Single, ...] = (Single.of(z, x),) if own else ()
             places = _seen(steps, read, aux, seed, x.mean(0) if own else None)
-            curves = informative_curves(places)
-            if told_db(places._replace(z=curves(places.z))) > told_db(places) + GAIN_DB:
+            # Units of single features pull a ReLU's zero apart; a bend then fits the places and not the channel.
+            curves = None if own else informative_curves(places)
+            if curves is not None and told_db(places._replace(z=curves(places.z))) > told_db(places) + GAIN_DB:
                 steps = (*steps, curves)
             value = told_db(_seen((*steps, _centred(Form(*steps)(z))), read, aux, seed, x.mean(0)))
             if not best or value > best[0] + SINGLE_DB:
