@@ -59,7 +59,7 @@ def test_the_package_of_the_tutorial_is_audited_with(site: Path) -> None:
     card = json.loads((site.parent / "audit" / "card.json").read_text())
     by = {f"{r['attack']}:{r['options']}": r for r in card["rows"]}
     assert by["ridge:draws=4"]["psnr"] > by["mean:"]["psnr"] + 3, "it must get something out of the features"
-    assert by["ridge:draws=4"]["unreliable"] == []
+    assert {why.partition(":")[0] for why in by["ridge:draws=4"]["unreliable"]} == {"barely trained"}, "no weights"
     assert abs(by["ridge:draws=4"]["evidence"]["scale"]) < 0.1
     assert [r["attack"] for r in card["rows"]][-4:] == ["ridge", "ridge", "worst_case:psnr", "worst_case:ssim"]
 

@@ -137,7 +137,21 @@ def test_from_an_empty_folder_to_answers_about_the_original_photos(
     plain = json.loads(run(*fitting, "--out", "plain", "--defense", "none", "--codec", "raw"))
     veiled = json.loads(run(*fitting, "--out", "veiled", "--defense", "veil"))
     assert plain["task_accuracy"] > 0.6
-    run("audit", "veiled", "--data", data, "--attack", "linear", "-n", "6", "--out", "audit", code=3)
+    run(
+        "audit",
+        "veiled",
+        "--trust-model",
+        "model.py",
+        "--data",
+        data,
+        "--attack",
+        "linear",
+        "-n",
+        "6",
+        "--out",
+        "audit",
+        code=3,
+    )
     assert json.loads(Path("audit/card.json").read_text())["private_n"] == 6
     shown = re.sub(r"\s+", " ", run("bundle", "show", "veiled"))
     assert "turned upright by EXIF" in shown
@@ -152,7 +166,7 @@ def test_from_an_empty_folder_to_answers_about_the_original_photos(
         entered.clear()
 
     with torch.no_grad():
-        own = restore(Bundle.load(Path("plain")))(torch.from_numpy(pixels).float() / 255).numpy()
+        own = restore(Bundle.load(Path("plain")), model="model.py:net")(torch.from_numpy(pixels).float() / 255).numpy()
     logits = np.array([answer["logits"] for answer in told["plain"]["answers"]])
     np.testing.assert_allclose(logits, own, atol=1e-4, rtol=1e-4)
     assert (logits.argmax(1) == own.argmax(1)).all()

@@ -56,10 +56,10 @@ def said(done: Result) -> str:
 @pytest.mark.parametrize(
     ("defense", "epochs", "name"),
     [
-        (("label_smoothing",), 4, "label_smoothing"),
         (("shredder:collection=5",), 5, "shredder"),
         (("noise", "label_smoothing"), 4, "noise + label_smoothing"),
-        (("chain:of=[noise + nopeek]",), 4, "chain"),
+        pytest.param(("label_smoothing",), 4, "label_smoothing", marks=pytest.mark.long),
+        pytest.param(("chain:of=[noise + nopeek]",), 4, "chain", marks=pytest.mark.long),
     ],
 )
 def test_a_defence_that_works_by_training_gets_what_it_needs(
@@ -71,7 +71,13 @@ def test_a_defence_that_works_by_training_gets_what_it_needs(
     assert (found.epochs, found.untrained) == (epochs, False)
 
 
-@pytest.mark.parametrize("defense", ["none", "noise", "dropout", "noise_for_floor", "chain:of=[noise + dropout]"])
+@pytest.mark.parametrize(
+    "defense",
+    [
+        "none", "noise", *(pytest.param(d, marks=pytest.mark.long)
+        for d in ("dropout", "noise_for_floor", "chain:of=[noise + dropout]")),
+    ],
+)  # fmt: skip
 def test_what_works_without_training_is_not_trained(weights: Path, tmp_path: Path, defense: str) -> None:
     done = fit(tmp_path / "b", "--weights", weights, "--defense", defense)
     assert "epochs: what" not in said(done)
@@ -151,6 +157,7 @@ def test_a_bundle_is_replaced_by_force_only(weights: Path, tmp_path: Path) -> No
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.long
 def test_a_failed_replacement_leaves_the_old_bundle_whole(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +174,7 @@ def test_a_failed_replacement_leaves_the_old_bundle_whole(
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.long
 def test_a_killed_replacement_goes_on_with_resume_alone(weights: Path, tmp_path: Path) -> None:
     """Its checkpoint shows that it was allowed to replace the bundle."""
     out = tmp_path / "b"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from splitveil.cli import audit, compare, fit, plan
 from splitveil.core.errors import (
@@ -34,6 +35,13 @@ RUNS: dict[str, Callable[[Path], None]] = {
     "compare": lambda out: compare.run("small", DATA, "relu3", ["noise"], out, **QUICK),
     "plan": lambda out: plan.run("small", DATA, out, **QUICK),
 }
+
+
+def audited(target: str, out: Path, **more: Any) -> None:
+    """An audit of a net without weights, which is told to be barely trained."""
+    with pytest.raises(typer.Exit) as ended:
+        audit.run(target, DATA, out, **{**QUICK, **more})
+    assert ended.value.exit_code == audit.UNTRUSTED
 
 
 def failing(error: Exception) -> Callable[..., Any]:
@@ -87,7 +95,7 @@ def test_the_card_is_there_before_scores_and_pictures(
             audit.run("small", DATA, out, at="relu3", **QUICK)
     card = Card.load(out / "card.json")
     assert (out / "scores.safetensors").exists() == (name == "samples.safetensors")
-    audit.run("small", DATA, out, at="relu3", resume=True, **QUICK)
+    audited("small", out, at="relu3", resume=True)
     again = Card.load(out / "card.json")
     assert [(r.attack, r.psnr, r.seconds) for r in again.rows] == [(r.attack, r.psnr, r.seconds) for r in card.rows]
 
@@ -111,7 +119,7 @@ def test_a_disk_that_is_full_from_the_second_attack_on_keeps_the_first(
     assert sorted(p.name for p in (out / "units").glob("*.safetensors")) == sorted(kept)
     found = list[str]()
     monkeypatch.setattr(Store, "keep", lambda _, facts, *__, **___: found.append(facts.name))
-    audit.run("small", DATA, out, at="relu3", resume=True, **QUICK)
+    audited("small", out, at="relu3", resume=True)
     assert len(found) == 2, "linear and nearest: nothing that was kept is made again"
 
 
@@ -132,7 +140,7 @@ def test_a_bundle_that_cannot_take_its_card_costs_no_result(tmp_path: Path, monk
     assert (tmp_path / "a" / "report.html").exists()
     assert Bundle.load(tmp_path / "b").card is None
     (tmp_path / "b" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"also holds notes\.txt"):
+    with pytest.raises(SplitVeilError, match=r"notes\.txt is not listed"):
         audit.run(str(tmp_path / "b"), DATA, tmp_path / "c", **QUICK)
     assert not (tmp_path / "c" / "units").exists(), "before any work"
 

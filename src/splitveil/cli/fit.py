@@ -154,7 +154,9 @@ def run(
         if privacy:
             screen.print(privacy, highlight=False, soft_wrap=True)
         given = f"{shlex.quote(data)}{' --skip-broken' if skip_broken else ''}"
-        told = f"next: splitveil audit {out} --data {given} --out DIR, then splitveil serve {out}"
+        # Nothing that a bundle names is run unasked.
+        own = f" --trust-model {shlex.quote(model.partition('.py')[0] + '.py')}" if ".py:" in model else ""
+        told = f"next: splitveil audit {out} --data {given}{own} --out DIR, then splitveil serve {out}"
         screen.print(told, highlight=False, soft_wrap=True)
 
 

@@ -70,6 +70,7 @@ def test_noise_is_drawn_afresh_and_hurts(make_view: Make) -> None:
     assert view.observed >= 2 * KNOWN
 
 
+@pytest.mark.long
 def test_runs_repeat_whatever_ran_before(make_view: Make) -> None:
     found = []
     for _ in range(2):

@@ -79,7 +79,7 @@ def test_the_form_is_the_same_whatever_was_done_to_the_channels(family: str, mak
     assert alike.mean() > 0.98
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("family", [f for f in BENDING if f != "log"])
 def test_bent_channels_tell_a_linear_attack_nearly_as_much_as_straight_ones(family: str, make_view: Make) -> None:
     def got(spec: str, net: nn.Module) -> float:

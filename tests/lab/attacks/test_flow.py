@@ -31,6 +31,7 @@ def energy(x: Tensor) -> float:
     return ((x[..., 1:] - x[..., :-1]).square().mean() + (x[..., 1:, :] - x[..., :-1, :]).square().mean()).item()
 
 
+@pytest.mark.long
 def test_draws_are_as_sharp_as_the_truth_where_the_decoder_blurs(make_view: Make) -> None:
     view, truth = make_view(Coarse())
     blurred = build("decoder:size=tiny,epochs=1,steps=100")(view).x_hat

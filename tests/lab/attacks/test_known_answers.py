@@ -34,7 +34,7 @@ CASES = {
     "flow": "flow:width=16,steps=200,epochs=1,draws=2,ode=4,decoder=[decoder:size=tiny,epochs=1,steps=300]",
 }
 """One row an attack: a new one adds its own here."""
-LONG = ("glass", "flow")
+LONG = ("glass", "flow", "decoder", "positions", "shadow")
 """Tests of their own stand beside the long ones here."""
 LESS_THAN_ALL = {"positions": 14.0}
 """Attacks that cannot see everything even through the identity, and the dB that they reach there."""
@@ -73,7 +73,7 @@ def test_identity_edge_gives_everything_away(name: str, make_view: Make) -> None
     assert psnr(build(CASES[name]), make_view, nn.Identity()) > LESS_THAN_ALL.get(name, 40)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in CASES])
 def test_constant_edge_gives_nothing_away(name: str, make_view: Make) -> None:
     floor = psnr(build("mean"), make_view, Constant())
     assert psnr(build(CASES[name]), make_view, Constant()) <= floor + 0.05

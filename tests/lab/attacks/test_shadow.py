@@ -63,7 +63,7 @@ def test_the_cloud_half_stays_in_eval_mode_and_as_it_is(make_view: Make) -> None
     assert not cloud.training
 
 
-@pytest.mark.parametrize("arch", ["same", "other"])
+@pytest.mark.parametrize("arch", ["same", pytest.param("other", marks=pytest.mark.long)])
 def test_queries_give_a_stand_in_that_speaks_like_the_edge(
     arch: str, make_view: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -362,6 +362,7 @@ def test_scale_of_the_features_moves_no_score(trained: Trained) -> None:
         assert one.ssim == pytest.approx(ten.ssim, abs=0.03), one.attack
 
 
+@pytest.mark.long
 def test_accuracies_have_intervals_and_an_untrained_defence_is_doubted(trained: Trained) -> None:
     def card(epochs: int | None) -> Card:
         protected = trained.protected("relu3", "label_smoothing + noise:sigma=0.1".join(("chain:of=[", "]")), "raw")

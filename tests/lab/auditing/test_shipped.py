@@ -226,6 +226,7 @@ def test_the_criterion_takes_an_8_bit_bundle(make: Make, trained: Trained) -> No
     assert any("float edge half" in note for note in found.notes)
 
 
+@pytest.mark.long
 def test_every_attack_of_the_table_takes_it(make: Make, trained: Trained) -> None:
     found = wire(subject(make("none", "raw")[1], trained), trained)
     for spec in (

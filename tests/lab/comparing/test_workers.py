@@ -142,7 +142,7 @@ def test_kill_9_of_whoever_asked_loses_only_what_was_under_way(
     assert all(kept.get(name, at) == at for name, at in before.items()), "what was finished is not made again"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_commands_on_one_folder_share_the_work(
     elsewhere: Callable[[Path], subprocess.Popen[bytes]], data: Dataset, fresh: Callable[[int], Split], tmp_path: Path
 ) -> None:

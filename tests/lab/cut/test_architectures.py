@@ -85,7 +85,7 @@ def cases(*rows: tuple[object, ...]) -> list[ParameterSet]:
     """One case a row under the net's name."""
     names = [str(row[0]).rpartition(":")[2] for row in rows]
     return [
-        pytest.param(*row, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        pytest.param(*row, id=name, marks=[pytest.mark.long] if name in SLOW else [])
         for name, row in zip(names, rows, strict=True)
     ]
 

@@ -69,7 +69,11 @@ def test_it_trains_and_moves_no_half_that_it_calls_frozen(name: str) -> None:
     assert not found.protected.training
 
 
-@pytest.mark.parametrize("name", NAMES)
+BROUGHT_BACK = ("noise", "chain", "siftfunnel", "patrol", "dropout", "shredder")
+"""A drawn, a joined, a built-in, a pruned, a masking and a collected one; the others are long."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n not in BROUGHT_BACK)) for n in NAMES])
 def test_a_bundle_brings_it_back_and_its_graph_is_torchs_with_noise_as_an_input(name: str, tmp_path: Path) -> None:
     protected, shape = trained(name).protected, digits().shape
     save(protected, tmp_path / "b", name="b", model_spec="small", image_shape=shape, classes=digits().classes)

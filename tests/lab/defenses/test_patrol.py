@@ -167,7 +167,7 @@ def test_a_pruned_residual_net_is_exported_and_brought_back(digits: Dataset, tmp
     protected, _ = protect(split_of(f"{file}:tiny", "layer2"), "patrol:budget=0.6", "raw", digits)
     save(protected, tmp_path / "b", name="b", model_spec=f"{file}:tiny", image_shape=(1, 8, 8), classes=digits.classes)
     bundle = Bundle.load(tmp_path / "b")
-    again, (x, _) = restore(bundle), images()
+    again, (x, _) = restore(bundle, model=f"{file}:tiny"), images()
     with torch.no_grad():
         sent = protected.split.edge(x)
         assert torch.equal(again.split.edge(x), sent)

@@ -51,7 +51,7 @@ def test_a_table_of_both_halves_is_bundled_trained_and_restored(how: str, data: 
     )
     shared = load(bundle.read(EDGE_WEIGHTS)).keys() & load(bundle.read(CLOUD_WEIGHTS)).keys()
     assert shared == {"table.weight" if how == "embedding" else "table"}
-    again = restore(bundle).split
+    again = restore(bundle, model=f"{file}:make").split
     x = torch.rand(3, *SHAPE)
     with torch.no_grad():
         assert torch.equal(again(x), protected.split.cpu().eval()(x))
@@ -89,7 +89,7 @@ def test_an_encoder_of_torch_is_exported_after_its_first_layer(norm_first: bool,
     ],
     ids=["causal", "attention", "transformer", "lstm", "gru"],
 )
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_blocks_of_torch_are_exported(body: object, call: str, at: str) -> None:
     shape = (3, 8, 8)
     model = lively(Tokens(body(), call=call), shape)  # type: ignore[operator]

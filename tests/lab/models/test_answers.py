@@ -178,7 +178,7 @@ def test_the_choice_survives_into_a_bundle_and_back(file: Path, tmp_path: Path) 
     bundle = Bundle.load(tmp_path / "b")
     assert bundle.manifest.model.endswith("net.py:Dict?logits=logits")
     with torch.no_grad():
-        assert torch.equal(restore(bundle)(x), protected(x))
+        assert torch.equal(restore(bundle, model=loaded.name)(x), protected(x))
 
 
 def test_answers_in_words() -> None:

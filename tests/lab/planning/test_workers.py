@@ -66,6 +66,7 @@ def _timeless(value: Any) -> Any:
     return value
 
 
+@pytest.mark.long
 def test_records_are_the_same_for_one_process_and_for_two(
     two: Workers, traced: Traced, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def ours(trained: Trained) -> dict[str, Number]:
     return numbers(material(trained))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["scale", pytest.param("order", marks=pytest.mark.long)])
 def test_neither_scale_nor_order_of_channels_moves_a_number(
     trained: Trained, ours: dict[str, Number], change: str
