@@ -6,10 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from splitveil.core.errors import InputError
-from splitveil.lab.attacks.base import Attack
-from splitveil.lab.attacks.parts.inner import image_attack
-from splitveil.lab.attacks.repeat import Averaged, mean_of
+from splitveil.lab.attacks.repeat import Averaged, Repeat, mean_of
 from splitveil.lab.attacks.view import Knows, View
 from splitveil.lab.law import Law
 
@@ -28,7 +25,7 @@ class Together(nn.Module):
         return drawn(self.law, self.defense, z, self.times)
 
 
-class ByLaw(Attack):
+class ByLaw(Repeat):
     """Another attack, told exactly what the defence and the codec do to features, on one crossing or on several.
 
     A search through the edge then asks for what the law says: numbers that cross as they are count as exact and
@@ -49,18 +46,7 @@ class ByLaw(Attack):
     name: ClassVar[str] = "law"
 
     def __init__(self, *, attack: str = "mle", k: int = 1) -> None:
-        inner = image_attack(attack, self.name)
-        if inner.crossings > 1:
-            raise InputError(f"law cannot hold {inner.name!r}, which repeats by itself; raise its own k instead.")
-        if k < 1:
-            raise InputError(f"expected k of at least 1, got {k}; use law:k=16.")
-        self.attack, self.k = inner, k
-        self.needs, self.crossings = inner.needs, k
-        # What is missing stays missing at any scale, and all distances are relative.
-        self.scale_free = inner.scale_free  # type: ignore[misc]
-
-    def shares(self, *, stochastic: bool) -> tuple[str, ...]:
-        return () if stochastic and self.k > 1 else super().shares(stochastic=stochastic)
+        super().__init__(attack=attack, k=k)
 
     def run(self, view: View) -> Tensor:
         times = self.k if view.stochastic else 1

@@ -49,9 +49,9 @@ class Repeat(Attack):
     def __init__(self, *, attack: str = "decoder", k: int = 8) -> None:
         inner = image_attack(attack, self.name)
         if inner.crossings > 1:
-            raise InputError(f"repeat cannot hold {inner.name!r}, which repeats by itself; raise its k instead.")
+            raise InputError(f"{self.name} cannot hold {inner.name!r}, which repeats by itself; raise its k instead.")
         if k < 1:
-            raise InputError(f"expected k of at least 1, got {k}; use repeat:k=8.")
+            raise InputError(f"expected k of at least 1, got {k}; use {self.name}:k=8.")
         self.attack, self.k = inner, k
         self.needs, self.crossings = inner.needs, k
         # A mean is linear: whether the scale of z matters is the inner attack's affair alone.
